@@ -1,0 +1,40 @@
+# make demo   set up, evaluate twelve methods on two streams of real data, print the ranked table
+# make test   set up, run the tests
+# make lint   set up, run the linters and the type checker
+# make evidence   the long checks (kills at many instants, everything twice); see docs/evidence.md
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+export HT_BENCH_DATA ?= $(abspath $(wildcard ../shared/data))
+
+.PHONY: demo test lint evidence setup clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "ht-bench needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/ht-bench run --suite suite-core-v1 --method demo --out runs/demo --jobs $(JOBS)
+	$(BIN)/ht-bench compare runs/demo --figures runs/demo/figures
+
+test: setup
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+evidence: setup
+	$(BIN)/python -m pytest -n $(JOBS) --evidence tests
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,70 @@
+"""Where the data folders are: in the wheel's `_data/`, or beside the package in a checkout.
+
+Decided once, here. Everything else asks `folder("tasks")` or `folder("baselines")`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from pathlib import Path
+
+from ht_bench.errors import UsageError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+@functools.cache
+def folder(name: str) -> Path:
+    """Return the folder of shipped data called `name` ("tasks" or "baselines").
+
+    Raises UsageError if the installation has lost it.
+    """
+    for candidate in (_PACKAGE / "_data" / name, _PACKAGE.parent / name):
+        if candidate.is_dir():
+            return candidate
+    raise UsageError(
+        f"The data folder '{name}' is missing beside {_PACKAGE}; install ht-bench again."
+    )
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the whole new one.
+
+    The bytes go to a temporary file in the same folder, reach the disk (fsync), and take the
+    name by one rename. Raises UsageError, leaving `path` as it was, when the disk is full or the
+    folder cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise UsageError(
+            f"Could not write {path}: {error.strerror or error}; free some space or name a folder "
+            "you can write to, then start again: what was finished is kept."
+        ) from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create `path` with its parents and return it; raises UsageError if that is impossible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path, prefix=".probe."):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"The folder {path} cannot be written ({error.strerror or error}); "
+            "name another with --out."
+        ) from error
+    return path

@@ -1,0 +1,140 @@
+"""Names to things: built in by lazy string, registered in a program, or found by entry point."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from ht_bench.errors import UsageError
+from ht_bench.suggestions import did_you_mean
+
+T = TypeVar("T")
+
+
+class Registry:
+    """Names of one kind of thing, each an object or a lazy "module:attribute" string."""
+
+    def __init__(self, kind: str, group: str, built_in: Mapping[str, str]) -> None:
+        self.kind, self._group = kind, group
+        self._entries: dict[str, Any] = dict(built_in)
+        self._searched = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that registers its object under `name`.
+
+        Raises UsageError when another object has the name already.
+        """
+
+        def keep(thing: T) -> T:
+            present = self._entries.get(name)
+            if present is not None and not _same_place(present, thing):
+                raise UsageError(f"The {self.kind} name '{name}' is taken; choose another.")
+            self._entries[name] = thing
+            return thing
+
+        return keep
+
+    def names(self) -> list[str]:
+        """Return all known names: built in first, then registered, then entry points."""
+        self._search()
+        return list(self._entries)
+
+    def get(self, name: str) -> Any:
+        """Return the thing called `name`; raises UsageError with the nearest name otherwise."""
+        self._search()
+        if name not in self._entries:
+            raise UsageError(
+                f"Unknown {self.kind} '{name}'.{did_you_mean(name, self._entries)} "
+                f"`ht-bench list {self.kind}s` shows all of them."
+            )
+        entry = self._entries[name]
+        return load_reference(entry) if isinstance(entry, str) else entry
+
+    def _search(self) -> None:
+        if self._searched:
+            return
+        self._searched = True
+        for point in entry_points(group=self._group):
+            self._entries.setdefault(point.name, point.value)
+
+
+def load_reference(reference: str) -> Any:
+    """Import "package.module:attribute" or "path/to/file.py:attribute".
+
+    Raises UsageError when the file, the module or the attribute does not exist, or when the file
+    fails while it is imported.
+    """
+    place, _, attribute = reference.rpartition(":")
+    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    try:
+        return getattr(module, attribute)
+    except AttributeError as error:
+        raise UsageError(
+            f"{place} has no '{attribute}'.{did_you_mean(attribute, vars(module))}"
+        ) from error
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(f"Could not import {name}: {error}.") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    path = path.resolve()
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}; write path/to/file.py:ClassName.")
+    name = f"ht_bench_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} cannot be imported as Python; write path/to/file.py:ClassName.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, Exception):
+            raise UsageError(
+                f"{path} failed while it was imported: {type(error).__name__}: {error}."
+            ) from error
+        raise
+    return module
+
+
+def _same_place(present: Any, thing: Any) -> bool:
+    """Whether two objects are one definition, imported twice (a script run as __main__)."""
+    if isinstance(present, str):
+        return present == f"{thing.__module__}:{thing.__qualname__}"
+    return getattr(present, "__qualname__", 0) == getattr(thing, "__qualname__", 1)
+
+
+methods = Registry(
+    "method",
+    "ht_bench.methods",
+    {
+        "none": "ht_bench.methods.base:Method",
+        "full-reset": "ht_bench.methods.resets:FullReset",
+        "head-reset": "ht_bench.methods.resets:HeadReset",
+        "shrink-perturb": "ht_bench.methods.resets:ShrinkPerturb",
+        "l2": "ht_bench.methods.penalties:L2",
+        "l2-init": "ht_bench.methods.penalties:L2Init",
+        "ema": "ht_bench.methods.ema:ExponentialMovingAverage",
+        "self-distillation": "ht_bench.methods.self_distillation:SelfDistillation",
+        "hare-tortoise": "ht_bench.methods.hare_tortoise:HareTortoise",
+        "early-stop": "ht_bench.methods.early_stop:EarlyStop",
+        "layer-norm": "ht_bench.methods.architecture:LayerNorm",
+        "crelu": "ht_bench.methods.architecture:ConcatenatedReLU",
+    },
+)
+tasks = Registry("task", "ht_bench.tasks", {})

@@ -1,0 +1,1 @@
+"""Streams of non-stationary data: tasks, datasets, phases. No torch in this folder."""

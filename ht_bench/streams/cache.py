@@ -1,0 +1,104 @@
+"""The on-disk cache of datasets: uint8 arrays, written atomically, hashed on every load."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ht_bench.errors import UsageError
+from ht_bench.streams.dataset import Dataset, content_hash
+
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def cache_folder() -> Path:
+    """Return HT_BENCH_CACHE, or ~/.cache/ht-bench."""
+    named = os.environ.get("HT_BENCH_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "ht-bench"
+
+
+def is_cached(name: str) -> bool:
+    """Whether the cache holds the dataset (its content is checked only by `read`)."""
+    return (cache_folder() / name / "meta.json").is_file()
+
+
+def read(name: str) -> Dataset:
+    """Return a cached dataset, its content hash checked.
+
+    Raises UsageError naming the folder when a file is unreadable or its content has changed.
+    """
+    folder = cache_folder() / name
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+        found = content_hash(**arrays)
+        mean, std = tuple(meta["mean"]), tuple(meta["std"])
+        fields = {key: meta[key] for key in ("classes", "max_value", "sha256")}
+        dataset = Dataset(name=name, mean=mean, std=std, **arrays, **fields)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UsageError(
+            f"The cached dataset {folder} is unreadable ({error}); {remake(name)}"
+        ) from error
+    if found != dataset.sha256:
+        raise UsageError(
+            f"The cached dataset {folder} has changed: its content hash is {found[:12]}…, not "
+            f"{dataset.sha256[:12]}…; {remake(name)}"
+        )
+    return dataset
+
+
+def remake(name: str) -> str:
+    """Return the words that tell how to make a cache entry again."""
+    folder = cache_folder() / name
+    return (
+        f"delete {folder} and run `ht-bench data fetch {name}` or "
+        f"`ht-bench data import {name} PATH` again."
+    )
+
+
+def write(dataset: Dataset) -> None:
+    """Put a dataset into the cache by one rename; a crash leaves nothing half-made.
+
+    Raises UsageError when the disk is full or the cache cannot be written.
+    """
+    folder = cache_folder() / dataset.name
+    temporary: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{dataset.name}."))
+        _write_files(temporary, dataset)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except OSError as error:
+        if is_cached(dataset.name):  # another process has just written the same
+            return
+        raise UsageError(
+            f"Could not write the data cache {folder}: {error.strerror or error}; free some space "
+            "or name another folder with the environment variable HT_BENCH_CACHE."
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_files(folder: Path, dataset: Dataset) -> None:
+    for array in ARRAYS:
+        np.save(folder / f"{array}.npy", getattr(dataset, array))
+    meta = {
+        "name": dataset.name,
+        "sha256": dataset.sha256,
+        "classes": dataset.classes,
+        "mean": dataset.mean,
+        "std": dataset.std,
+        "max_value": dataset.max_value,
+        "train": list(dataset.train_images.shape),
+        "test": list(dataset.test_images.shape),
+    }
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,54 @@
+"""Tasks by name or path: the TOML files of `tasks/`, entry points, and a user's own file."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from ht_bench import registry
+from ht_bench.errors import UsageError
+from ht_bench.files import folder
+from ht_bench.streams.task import Task, load_task
+from ht_bench.suggestions import did_you_mean
+
+
+def task_files() -> dict[str, Path]:
+    """Return the shipped task files by task name."""
+    files = sorted(folder("tasks").glob("*.toml"))
+    return {f.stem: f for f in files if not f.stem.startswith("suite-") and f.stem != "LOCK"}
+
+
+def task_names() -> list[str]:
+    """Return all task names: shipped, then registered or found by entry point."""
+    shipped = list(task_files())
+    return shipped + [name for name in registry.tasks.names() if name not in shipped]
+
+
+def get_task(name: str | Path | Task) -> Task:
+    """Return a task by its name, its file's path, or itself.
+
+    An entry point or a registered task is a Task, a path to a TOML file, or a function that
+    returns one. Raises UsageError for an unknown name, with the nearest known one.
+    """
+    if isinstance(name, Task):
+        return name
+    if isinstance(name, Path) or name.endswith(".toml"):
+        return load_task(Path(name))
+    if name in task_files():
+        return _shipped(name)
+    if name in registry.tasks.names():
+        found = registry.tasks.get(name)
+        return get_task(found() if callable(found) else found)
+    raise UsageError(
+        f"Unknown task '{name}'.{did_you_mean(name, task_names())} "
+        "`ht-bench list tasks` shows all of them."
+    )
+
+
+@functools.cache
+def _shipped(name: str) -> Task:
+    path = task_files()[name]
+    task = load_task(path)
+    if task.name != name:
+        raise UsageError(f"{path}: its name is '{task.name}'; file and name must agree.")
+    return task

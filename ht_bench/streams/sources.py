@@ -1,0 +1,179 @@
+"""Where images come from: scikit-learn's digits, parquet files, image folders, the hub."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ht_bench.errors import UsageError
+from ht_bench.streams.dataset import Dataset, Images, Labels, make_dataset
+from ht_bench.streams.randomness import generator
+
+DIGITS_TEST = 500
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """A known dataset: its place on the hub, its columns, its images' shape and its content.
+
+    shape: (channels, height, width). sha256: the content hash it must have, if it is known.
+    """
+
+    name: str
+    description: str
+    hub: str
+    image: str
+    label: str
+    shape: tuple[int, int, int]
+    classes: int
+    test: str = "test"
+    sha256: str | None = None
+
+
+def digits() -> Dataset:
+    """Return scikit-learn's bundled digits: 1,797 images 1×8×8, values 0 to 16, 500 for test."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = bunch.images.astype(np.uint8)[:, None]
+    labels = bunch.target.astype(np.int64)
+    everything = make_dataset("digits", (images, labels), (images[:1], labels[:1]), 10, 16)
+    order = generator("digits", 0, "split").permutation(len(labels))
+    test, train = np.sort(order[:DIGITS_TEST]), np.sort(order[DIGITS_TEST:])
+    x, y = everything.train_images, everything.train_labels
+    return make_dataset("digits", (x[train], y[train]), (x[test], y[test]), 10, 16)
+
+
+def from_path(source: DatasetSource, path: Path) -> Dataset:
+    """Read parquet files (train*, test* or valid*) or image folders (train/<class>/…) below `path`.
+
+    Raises UsageError naming what is missing or wrong.
+    """
+    if not path.is_dir():
+        raise UsageError(
+            f"There is no folder {path}; name the one that holds {source.name}'s files."
+        )
+    parquet = {part: _parquet_files(path, part) for part in ("train", "test")}
+    if all(parquet.values()):
+        builder, files = "parquet", parquet
+    else:
+        builder, files = "imagefolder", {p: _image_files(path, p) for p in ("train", "test")}
+    for part, found in files.items():
+        if not found:
+            raise UsageError(
+                f"{path} has no {part} images for {source.name}: put {part}*.parquet files or "
+                f"{part}/<class>/*.png folders there."
+            )
+    with _local_only() as temporary:
+        library = _library()
+        try:
+            parts = library.load_dataset(builder, data_files=files, cache_dir=temporary)
+        except (ValueError, OSError, library.exceptions.DatasetGenerationError) as error:
+            raise UsageError(f"{path} could not be read as {source.name}: {error}.") from error
+        image, label = (source.image, source.label) if builder == "parquet" else ("image", "label")
+        return _assemble(source, parts, image, label, "test", str(path))
+
+
+def from_hub(source: DatasetSource) -> Dataset:
+    """Download a dataset from the hub; raises UsageError without a network."""
+    library = _library()
+    import_it = (
+        f"put its files on this machine and run `ht-bench data import {source.name} PATH` "
+        "(parquet files or train/<class>/*.png folders)"
+    )
+    try:
+        parts = library.load_dataset(source.hub)
+    except (OSError, library.exceptions.DatasetNotFoundError) as error:
+        # ConnectionError and the hub's own offline errors are all OSErrors.
+        raise UsageError(
+            f"Could not fetch {source.name} from the hub ({type(error).__name__}); {import_it}."
+        ) from error
+    return _assemble(source, parts, source.image, source.label, source.test, source.hub)
+
+
+def _library() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise UsageError(
+            "Reading dataset files needs the extra 'data'; run: pip install 'ht-bench[data]'."
+        ) from error
+    datasets.disable_progress_bars()
+    return datasets
+
+
+@contextmanager
+def _local_only() -> Iterator[str]:
+    """A temporary cache for `datasets`, and no look at the network for local files."""
+    before = os.environ.get("HF_HUB_OFFLINE")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        with tempfile.TemporaryDirectory(prefix="ht-bench-") as folder:
+            yield folder
+    finally:
+        if before is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = before
+
+
+def _parquet_files(path: Path, part: str) -> list[str]:
+    stems = ("train",) if part == "train" else ("test", "valid")
+    found = [file for stem in stems for file in sorted(path.rglob(f"{stem}*.parquet"))]
+    return [str(file) for file in found]
+
+
+def _image_files(path: Path, part: str) -> list[str]:
+    names = ("train",) if part == "train" else ("test", "valid", "val")
+    folders = [path / name for name in names if (path / name).is_dir()]
+    files = sorted(file for folder in folders[:1] for file in folder.rglob("*"))
+    return [str(file) for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def _assemble(
+    source: DatasetSource, parts: Any, image: str, label: str, test: str, where: str
+) -> Dataset:
+    found = {}
+    for part, name in (("train", "train"), ("test", test)):
+        if name not in parts:
+            raise UsageError(f"{where} has no '{name}' split; {source.name} needs one.")
+        for column in (image, label):
+            if column not in parts[name].column_names:
+                raise UsageError(
+                    f"{where}: the {part} files have no column '{column}'; they have "
+                    f"{', '.join(parts[name].column_names)}."
+                )
+        found[part] = _decode(source, parts[name], image, label, where)
+    return make_dataset(source.name, found["train"], found["test"], source.classes)
+
+
+def _decode(
+    source: DatasetSource, rows: Any, image: str, label: str, where: str
+) -> tuple[Images, Labels]:
+    from tqdm import tqdm
+
+    channels, height, width = source.shape
+    images = np.empty((len(rows), channels, height, width), dtype=np.uint8)
+    mode = "L" if channels == 1 else "RGB"
+    pictures = rows.select_columns([image])
+    for index, row in enumerate(tqdm(pictures, desc=f"decoding {source.name}", leave=False)):
+        picture = row[image]
+        if (picture.width, picture.height) != (width, height):
+            raise UsageError(
+                f"{where}: image {index} is {picture.width}×{picture.height}, but {source.name}'s "
+                f"are {width}×{height}."
+            )
+        pixels = np.asarray(picture.convert(mode), dtype=np.uint8)
+        images[index] = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+    labels = np.asarray(rows[label], dtype=np.int64)
+    if len(labels) == 0 or labels.min() < 0 or labels.max() >= source.classes:
+        raise UsageError(f"{where}: labels must lie in 0 … {source.classes - 1}.")
+    return images, labels

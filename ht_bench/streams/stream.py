@@ -1,0 +1,166 @@
+"""A Task and a seed → phases of indices and labels. NumPy only; nothing is copied but indices."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ht_bench.errors import UsageError
+from ht_bench.streams.dataset import Dataset
+from ht_bench.streams.randomness import Purpose, generator
+from ht_bench.streams.task import Phase, Task
+
+Split = Literal["test", "validation"]
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PhaseData:
+    """What one seed trains on in one phase.
+
+    indices: int64 [n] into the dataset's training images. labels: int64 [n], wrong ones
+    included. permutation: int64 [features] to read each flattened input by, or None.
+    """
+
+    indices: Indices
+    labels: Indices
+    permutation: Indices | None
+
+
+@dataclass(frozen=True)
+class TestView:
+    """What one seed is tested on after one phase.
+
+    from_training: whether indices point into the training images (validation) or the test ones.
+    labels and permutation are changed as the phase's own are (a wrong label never is).
+    """
+
+    __test__ = False  # pytest: not a test class
+    from_training: bool
+    indices: Indices
+    labels: Indices
+    permutation: Indices | None
+
+
+class Stream:
+    """One seed's stream: `phase(i)`, `test(i)`, `order(i, epoch)`, all keyed, none stateful."""
+
+    def __init__(self, task: Task, data: Dataset, seed: int, split: Split = "test") -> None:
+        """Bind a task to its data; raises UsageError when the task asks for more than there is."""
+        self.task, self.data, self.seed, self.split = task, data, seed, split
+        _check_size(task, data)
+        self.training, self.evaluation = self._divide()
+
+    def _draw(self, purpose: Purpose, phase: int = 0, epoch: int = 0) -> np.random.Generator:
+        return generator(self.task.name, self.seed, purpose, phase, epoch)
+
+    def _divide(self) -> tuple[Indices, Indices]:
+        """Return (training indices, validation indices or test indices)."""
+        available, drawn = len(self.data.train_labels), self.task.data.train
+        test = np.arange(len(self.data.test_labels))
+        if drawn is None and self.split == "test":
+            return np.arange(available), test
+        order = self._draw("split").permutation(available)
+        cut = available * 9 // 10 if drawn is None else drawn
+        held_out = order[cut:] if drawn is None else order[cut : cut + len(test)]
+        return order[:cut], test if self.split == "test" else held_out
+
+    @functools.cached_property
+    def _arrivals(self) -> list[Indices]:
+        """The new training indices of each phase."""
+        if self.task.family == "class-incremental":
+            return self._class_arrivals()
+        order = self.training[self._draw("arrival").permutation(len(self.training))]
+        shares = np.cumsum([phase.new for phase in self.task.phases])
+        ends = np.floor(shares * len(order) + 1e-6).astype(int)
+        return np.split(order, ends)[: len(ends)]
+
+    @functools.cached_property
+    def _class_order(self) -> Indices:
+        return self._draw("arrival").permutation(self.data.classes)
+
+    def _class_arrivals(self) -> list[Indices]:
+        counts = [phase.classes or 0 for phase in self.task.phases]
+        groups = np.split(self._class_order, np.cumsum(counts))[: len(counts)]
+        labels = self.data.train_labels[self.training]
+        return [self.training[np.isin(labels, group)] for group in groups]
+
+    def _old(self, index: int) -> Indices:
+        """The examples of earlier phases that phase `index` keeps."""
+        spec = self.task.phases[index]
+        old = np.concatenate([np.empty(0, dtype=np.int64), *self._arrivals[:index]])
+        if spec.keep == 1:
+            return old
+        kept = self._draw("kept", index).permutation(len(old))
+        return old[np.sort(kept[: int(len(old) * spec.keep + 1e-6)])]
+
+    def phase(self, index: int) -> PhaseData:
+        """Return what is trained on in phase `index`; raises UsageError if that is nothing."""
+        indices = np.concatenate([self._old(index), self._arrivals[index]])
+        if len(indices) == 0:
+            raise UsageError(
+                f"Task {self.task.name}: phase {index} has no examples; raise 'new' or 'keep'."
+            )
+        labels = self.data.train_labels[indices].astype(np.int64)
+        return PhaseData(indices, self._relabel(labels, index), self._input_permutation(index))
+
+    def _relabel(self, labels: Indices, index: int) -> Indices:
+        spec, classes = self.task.phases[index], self.data.classes
+        if spec.labels == "random":
+            return self._draw("permutation", index).integers(0, classes, len(labels))
+        labels = self._rename(labels, index)
+        draw = self._draw("wrong labels", index)
+        chosen = draw.permutation(len(labels))[: int(len(labels) * spec.wrong + 1e-6)]
+        labels[chosen] = (labels[chosen] + draw.integers(1, classes, len(chosen))) % classes
+        return labels
+
+    def _rename(self, labels: Indices, index: int) -> Indices:
+        if self.task.phases[index].labels != "permuted":
+            return labels.copy()
+        return self._draw("permutation", index).permutation(self.data.classes)[labels]
+
+    def _input_permutation(self, index: int) -> Indices | None:
+        if self.task.phases[index].inputs != "permuted":
+            return None
+        features = int(np.prod(self.data.train_images.shape[1:]))
+        return self._draw("permutation", index).permutation(features)
+
+    def test(self, index: int) -> TestView:
+        """Return what is tested on after phase `index`: same permutations, no wrong labels."""
+        from_training = self.split == "validation"
+        source = self.data.train_labels if from_training else self.data.test_labels
+        indices = self.evaluation
+        if self.task.family == "class-incremental":
+            seen = self._class_order[: sum(p.classes or 0 for p in self.task.phases[: index + 1])]
+            indices = indices[np.isin(source[indices], seen)]
+        labels = self._rename(source[indices].astype(np.int64), index)
+        return TestView(from_training, indices, labels, self._input_permutation(index))
+
+    def order(self, index: int, epoch: int) -> Indices:
+        """Return the order, int64 [n], in which epoch `epoch` of phase `index` visits examples."""
+        count = len(self._old(index)) + len(self._arrivals[index])
+        return self._draw("batch order", index, epoch).permutation(count)
+
+
+def phase_steps(spec: Phase, examples: int, batch: int) -> tuple[int, int]:
+    """Return (optimizer steps of the phase, steps of one epoch); partial batches are kept."""
+    per_epoch = -(-examples // batch)
+    return (spec.updates or (spec.epochs or 0) * per_epoch), per_epoch
+
+
+def _check_size(task: Task, data: Dataset) -> None:
+    if task.data.train is not None and task.data.train >= len(data.train_labels):
+        raise UsageError(
+            f"Task {task.name}: [data] train = {task.data.train}, but {data.name} has "
+            f"{len(data.train_labels)} training examples and some must be left for validation."
+        )
+    classes = sum(phase.classes or 0 for phase in task.phases)
+    if classes > data.classes:
+        raise UsageError(
+            f"Task {task.name}: its phases bring {classes} classes, but {data.name} has "
+            f"{data.classes}."
+        )

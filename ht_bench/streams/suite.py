@@ -1,0 +1,62 @@
+"""Suites: tasks scored together, with their anchors frozen per seed."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ht_bench.errors import UsageError
+from ht_bench.files import folder
+from ht_bench.streams.tables import read_table
+from ht_bench.suggestions import did_you_mean
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """One task's anchors: the final metric of `none` and `full-reset`, per evaluation seed."""
+
+    task_sha256: str
+    data_sha256: str
+    seeds: str
+    none: tuple[float, ...]
+    full_reset: tuple[float, ...]
+    software: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named list of tasks; a released suite never changes, more tasks make a new one."""
+
+    name: str
+    title: str
+    tasks: tuple[str, ...]
+    benchmark: str
+    description: str = ""
+    anchors: Mapping[str, Anchors] = field(default_factory=dict)
+
+
+def suite_files() -> dict[str, Path]:
+    """Return the shipped suite files by name."""
+    return {path.stem: path for path in sorted(folder("tasks").glob("suite-*.toml"))}
+
+
+def get_suite(name: str) -> Suite:
+    """Return a suite by name; raises UsageError for an unknown or malformed one."""
+    files = suite_files()
+    if name not in files:
+        raise UsageError(
+            f"Unknown suite '{name}'.{did_you_mean(name, files)} `ht-bench list suites` shows them."
+        )
+    where = str(files[name])
+    try:
+        table = tomllib.loads(files[name].read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where} is not valid TOML: {error}.") from error
+    found = table.get("anchors", {})
+    anchors = {
+        key: read_table(Anchors, value, f"{where} [anchors.{key}]") for key, value in found.items()
+    }
+    return read_table(Suite, {**table, "anchors": anchors}, where)

@@ -1,0 +1,72 @@
+"""Hare & Tortoise networks (Lee et al. 2024, "Slow and Steady Wins the Race", 2406.02596)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ht_bench.errors import UsageError
+from ht_bench.methods.ema import ExponentialMovingAverage
+
+
+@dataclass(eq=False)
+class HareTortoise(ExponentialMovingAverage):
+    """The hare θ is trained, the tortoise s is judged, and now and then the hare goes back to it.
+
+    After every optimizer step s ← μ s + (1−μ) θ with μ = `decay`; every `reset_every` steps
+    θ ← s. `reset_every` counts optimizer steps across phases; written "10 epochs" it is resolved
+    anew in each phase and its counter restarts there, as in the paper's code; None never resets,
+    which is `ema`. `first_reset`: steps before the first reset, if it differs. `optimizer_state`:
+    "keep" the moments on a reset (the paper's code) or "clear" them (the JAX port for RL).
+    The reset copies values: hare and tortoise never share storage.
+    """
+
+    name = "hare-tortoise"
+
+    reset_every: int | str | None = 1000
+    first_reset: int | None = None
+    optimizer_state: Literal["keep", "clear"] = "keep"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.reset_every, int) and self.reset_every < 1:
+            raise UsageError(f"reset_every = {self.reset_every}: give 1 step or more, or None.")
+        if self.optimizer_state not in ("keep", "clear"):
+            raise UsageError(f"optimizer_state = {self.optimizer_state!r}: 'keep' or 'clear'.")
+
+    def setup(self) -> None:
+        """Start the tortoise at the hare's weights and the clock at zero."""
+        super().setup()
+        self._steps = 0
+        self._has_reset = False
+
+    def on_phase(self, index: int) -> None:
+        """Restart the clock of an interval written in epochs."""
+        if isinstance(self.reset_every, str):
+            self._steps = 0
+
+    def after_step(self) -> None:
+        """Average, and reset when the interval is full."""
+        super().after_step()
+        self._steps += 1
+        interval = self.interval(self.reset_every)
+        if not self._has_reset and self.first_reset is not None:
+            interval = self.first_reset
+        if interval is not None and self._steps >= interval:
+            self._reset()
+
+    def _reset(self) -> None:
+        self._steps, self._has_reset = 0, True
+        self.tortoise.load_into_fast()
+        if self.optimizer_state == "clear":
+            self.clear_optimizer_state()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the tortoise and the clock."""
+        return {**super().state_dict(), "steps": self._steps, "has_reset": self._has_reset}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the tortoise and the clock."""
+        super().load_state_dict(state)
+        self._steps, self._has_reset = state["steps"], state["has_reset"]

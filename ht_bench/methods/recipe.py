@@ -1,0 +1,72 @@
+"""Recipes: the hyperparameters of a method per task, from `baselines/<method>.toml`. No torch."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ht_bench.errors import UsageError
+from ht_bench.files import folder
+from ht_bench.streams.tables import read_table
+
+LARGEST_SEARCH = 12
+"""Configurations a search may try for one task: the same budget for every method."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One baseline: its source, its hyperparameters, the search that chose them.
+
+    default: hyperparameters where nothing more special is said. tasks: per task name. grid: the
+    values a search tries, by hyperparameter; `grids` replaces it for a task. search: per task,
+    what the search found.
+    """
+
+    method: str
+    summary: str
+    source: str
+    default: dict[str, Any] = field(default_factory=dict)
+    tasks: dict[str, Any] = field(default_factory=dict)
+    grid: dict[str, Any] = field(default_factory=dict)
+    grids: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)
+
+    def hyperparameters(self, task: str) -> dict[str, Any]:
+        """Return the hyperparameters for a task; "" is not a task and gives the default."""
+        return {**self.default, **self.tasks.get(task, {})}
+
+    def configurations(self, task: str) -> list[dict[str, Any]]:
+        """Return every combination of the task's grid; one empty one if there is no grid.
+
+        Raises UsageError for more than `LARGEST_SEARCH`.
+        """
+        grid: Mapping[str, list[Any]] = self.grids.get(task, self.grid)
+        found = [
+            dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
+        ]
+        if len(found) > LARGEST_SEARCH:
+            raise UsageError(
+                f"baselines/{self.method}.toml: the grid for {task} has {len(found)} "
+                f"configurations; at most {LARGEST_SEARCH} are allowed, for all methods alike."
+            )
+        return found
+
+
+def recipe_names() -> list[str]:
+    """Return the methods that have a recipe."""
+    return sorted(path.stem for path in folder("baselines").glob("*.toml"))
+
+
+def get_recipe(method: str) -> Recipe | None:
+    """Return a method's recipe, or None if it has none; raises UsageError for a malformed one."""
+    path = folder("baselines") / f"{method}.toml"
+    if not path.is_file():
+        return None
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}; mend that line.") from error
+    return read_table(Recipe, table, str(path))

@@ -1,0 +1,116 @@
+"""What a user names (a name, a class, an instance, "file.py:Class") → a method to run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ht_bench import registry
+from ht_bench.errors import UsageError
+from ht_bench.methods.base import Method
+from ht_bench.methods.recipe import get_recipe
+from ht_bench.suggestions import did_you_mean
+
+Named = str | type[Method] | Method
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method with its hyperparameters, picklable, so that a worker process can build it.
+
+    reference: a registered name or "path/to/file.py:Class"; or the class itself.
+    """
+
+    name: str
+    reference: str | type[Method]
+    hyperparameters: Mapping[str, Any]
+    source_sha256: str
+
+    def build(self) -> Method:
+        """Return a new, unattached method."""
+        return find_class(self.reference)(**self.hyperparameters)
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits of the hyperparameters."""
+        text = json.dumps(dict(self.hyperparameters), sort_keys=True, default=repr)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def resolve(named: Named, task: str = "", overrides: Mapping[str, Any] | None = None) -> MethodSpec:
+    """Return the method to run on `task`: recipe first, then `overrides` (not for an instance).
+
+    Raises UsageError for an unknown name or hyperparameter, or a value the method refuses.
+    """
+    changes = dict(overrides or {})
+    if isinstance(named, Method):
+        values = {**_fields(named), **changes}
+        return _spec(type(named), type(named).name, type(named), values)
+    cls = find_class(named)
+    name = named if isinstance(named, str) and ":" not in named else _name_of(cls)
+    recipe = get_recipe(name) if isinstance(named, str) else None
+    chosen = recipe.hyperparameters(task) if recipe else {}
+    return _spec(cls, name, named, {**chosen, **changes})
+
+
+def find_class(reference: str | type[Method]) -> type[Method]:
+    """Return the class behind a name, a "file.py:Class" or the class itself."""
+    found: Any = reference
+    if isinstance(reference, str):
+        is_file = ".py:" in reference
+        found = registry.load_reference(reference) if is_file else registry.methods.get(reference)
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise UsageError(f"{reference} is not a subclass of ht_bench.Method; make it one.")
+    return found
+
+
+def _spec(
+    cls: type[Method], name: str, reference: str | type[Method], values: Mapping[str, Any]
+) -> MethodSpec:
+    known = [field.name for field in dataclasses.fields(cls) if field.init]
+    for key in values:
+        if key not in known:
+            listed = ", ".join(known) or "none"
+            raise UsageError(
+                f"Method '{name}' has no hyperparameter '{key}'.{did_you_mean(key, known)} "
+                f"It has: {listed}."
+            )
+    _check_types(cls, name, values)
+    built = cls(**values)
+    return MethodSpec(name, reference, _fields(built), source_hash(cls))
+
+
+def _check_types(cls: type[Method], name: str, values: Mapping[str, Any]) -> None:
+    """Refuse a text where a number belongs: `--set decay=fast`."""
+    hints = typing.get_type_hints(cls)
+    for key, value in values.items():
+        if isinstance(value, str) and hints.get(key) in (int, float, bool, int | None):
+            raise UsageError(f"Method '{name}': {key} = {value!r} is not a number.")
+
+
+def _fields(method: Method) -> dict[str, Any]:
+    return {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.init}
+
+
+def _name_of(cls: type[Method]) -> str:
+    own = vars(cls).get("name")
+    return own if isinstance(own, str) else cls.__name__
+
+
+def source_hash(cls: type[Method]) -> str:
+    """Return the sha256 over the source text of the class and its bases up to Method."""
+    texts = []
+    for base in cls.__mro__:
+        if base is object:
+            continue
+        try:
+            texts.append(inspect.getsource(base))
+        except (OSError, TypeError):
+            texts.append(f"{base.__module__}.{base.__qualname__}")
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()

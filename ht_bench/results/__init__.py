@@ -1,0 +1,1 @@
+"""Results: their schema, scores, tables, pictures and TensorBoard views."""

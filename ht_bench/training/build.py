@@ -1,0 +1,74 @@
+"""Networks and optimizers of a run: weights drawn per seed, as a lone network's are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ht_bench import networks
+from ht_bench.networks.mlp import copy_seed
+from ht_bench.networks.stacking import is_stacked
+from ht_bench.streams.dataset import Dataset
+from ht_bench.streams.randomness import Purpose, torch_seed
+from ht_bench.streams.task import OptimizerSpec, Task
+
+
+def network(
+    task: Task,
+    data: Dataset,
+    seeds: Sequence[int],
+    changes: Mapping[str, Any],
+    purpose: Purpose = "initial weights",
+    phase: int = 0,
+    draw: int = 0,
+) -> nn.Module:
+    """Build the task's network, `changes` merged into its `[net]`, one slot per seed.
+
+    Each seed's weights are drawn from its own key (task, seed, purpose, phase, draw), whatever
+    its mates and slot. torch's default generator is left as it was.
+    """
+    table = {**task.net, **changes}
+    channels, height, width = data.train_images.shape[1:]
+    shape = (int(channels), int(height), int(width))
+    with torch.random.fork_rng(devices=[]):
+        lone = []
+        for seed in seeds:
+            torch.manual_seed(torch_seed(task.name, seed, purpose, phase, draw))
+            lone.append(networks.build(table, shape, data.classes))
+        if not is_stacked(lone[0]):
+            return lone[0]
+        stack = networks.build(table, shape, data.classes, stack=len(seeds))
+    for slot, source in enumerate(lone):
+        copy_seed(source, stack, slot)
+    return stack
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return the module's parameters and buffers by name."""
+    named: dict[str, Tensor] = dict(module.named_parameters())
+    named.update(module.named_buffers())
+    return {name: tensor.detach() for name, tensor in named.items()}
+
+
+def optimizer(spec: OptimizerSpec, module: nn.Module) -> torch.optim.Optimizer:
+    """Build the task's optimizer over all of the module's parameters."""
+    parameters = list(module.parameters())
+    if spec.name == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=spec.lr, momentum=spec.betas[0], weight_decay=spec.weight_decay
+        )
+    kind = torch.optim.AdamW if spec.name == "adamw" else torch.optim.Adam
+    return kind(
+        parameters, lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay, fused=True
+    )
+
+
+def warm_up(optimizer: torch.optim.Optimizer, spec: OptimizerSpec, step: int, steps: int) -> None:
+    """Set the learning rate of step `step` of a phase of `steps`: linear rise, then constant."""
+    rising = int(spec.warmup * steps)
+    share = min(1.0, (step + 1) / rising) if rising else 1.0
+    for group in optimizer.param_groups:
+        group["lr"] = spec.lr * share

@@ -1,0 +1,146 @@
+"""Where and how precisely a run computes, and what it says about its software and hardware."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ht_bench.errors import UsageError
+
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device ("cpu", "cuda"), a precision ("fp32", "bf16" by autocast) and CPU threads."""
+
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context forward passes run in."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device, dtype=torch.bfloat16)
+
+
+def choose(device: str = "auto", precision: str = "fp32", threads: int = 1) -> Compute:
+    """Resolve "auto" and check the choice; raises UsageError for what this machine lacks."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision}: choose one of {', '.join(PRECISIONS)}.")
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {device}: choose one of auto, cpu, cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu.")
+    if threads < 1:
+        raise UsageError(f"--threads {threads}: give 1 or more.")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Compute(device, precision, threads)
+
+
+@contextmanager
+def settings(compute: Compute) -> Iterator[None]:
+    """Hold torch's global settings for a run: threads, determinism, matmul path, RNG states.
+
+    All of them are as before afterwards. On CUDA: deterministic algorithms, no TF32. On a CPU
+    whose "medium" matrix products are still fp32 (checked by value) they take oneDNN's path.
+    """
+    before = (torch.get_num_threads(), torch.get_float32_matmul_precision())
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    cudnn = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    devices = [torch.cuda.current_device()] if compute.device == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            torch.set_num_threads(compute.threads)
+            torch.set_float32_matmul_precision(matmul_precision(compute))
+            torch.use_deterministic_algorithms(True, warn_only=compute.device == "cuda")
+            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+            yield
+        finally:
+            torch.set_num_threads(before[0])
+            torch.set_float32_matmul_precision(before[1])
+            torch.use_deterministic_algorithms(deterministic)
+            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
+
+
+def matmul_precision(compute: Compute) -> str:
+    """Return "medium" on a CPU where that is still fp32 arithmetic (oneDNN), else "highest"."""
+    if compute.device != "cpu":
+        return "highest"
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(4, 64, 64, generator=generator) for _ in range(2))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    error = (torch.bmm(left, right).double() - torch.bmm(left.double(), right.double())).abs().max()
+    torch.set_float32_matmul_precision(before)
+    return "medium" if error < 1e-4 else "highest"
+
+
+def software(compute: Compute) -> dict[str, Any]:
+    """Return the versions that decide a run's bits."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "threads": compute.threads,
+        "matmul": matmul_precision(compute),
+    }
+
+
+def hardware(compute: Compute) -> dict[str, Any]:
+    """Return the name of the device and the machine's processor."""
+    names = {"machine": platform.machine(), "processor": _processor()}
+    if compute.device == "cuda":
+        names["gpu"] = torch.cuda.get_device_name()
+    return names
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as handle:
+            named = [line.split(":", 1)[1].strip() for line in handle if "model name" in line]
+    except OSError:
+        named = []
+    return named[0] if named else platform.processor()
+
+
+def peak_memory_bytes(compute: Compute) -> int:
+    """Return the peak memory so far: of the CUDA device, or resident in this process."""
+    if compute.device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    high_water = _status("VmHWM")
+    if high_water is not None:
+        return high_water
+    import resource
+
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def forget_peak_memory(compute: Compute) -> None:
+    """Start the peak anew where the system allows it (CUDA; Linux's /proc)."""
+    if compute.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as handle:
+        handle.write("5")
+
+
+def _status(key: str) -> int | None:
+    """Return a size in bytes from /proc/self/status, or None where there is none."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as handle:
+            found = [line.split()[1] for line in handle if line.startswith(f"{key}:")]
+    except OSError:
+        return None
+    return int(found[0]) * 1024 if found else None

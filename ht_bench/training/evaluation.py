@@ -1,0 +1,48 @@
+"""Accuracy and loss of a network over test or training examples, one value per seed."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ht_bench.networks.stacking import is_stacked
+from ht_bench.training.device import Compute
+
+EVALUATION_BATCH = 1000
+
+
+class Examples(Protocol):
+    """Anything that serves examples by slices, as `TestBatches` and `PhaseBatches` do."""
+
+    examples: int
+
+    def slice(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Return (inputs [S, B, ...], labels [S, B])."""
+
+
+def logits(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Return [S, B, classes] for inputs [S, B, ...], whether or not the module is stacked."""
+    return module(inputs) if is_stacked(module) else module(inputs[0])[None]
+
+
+def losses(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return each seed's cross-entropy per example: [S, B] from logits [S, B, classes]."""
+    flat = cross_entropy(outputs.flatten(0, 1).float(), labels.flatten(), reduction="none")
+    return flat.view(labels.shape)
+
+
+@torch.no_grad()
+def measure(module: nn.Module, examples: Examples, compute: Compute) -> tuple[Tensor, Tensor]:
+    """Return (accuracy, mean loss), float64 [S] each; the module is judged in its present mode."""
+    correct, summed = [], []
+    for start in range(0, examples.examples, EVALUATION_BATCH):
+        inputs, labels = examples.slice(start, start + EVALUATION_BATCH)
+        with compute.autocast():
+            outputs = logits(module, inputs)
+        correct.append((outputs.argmax(-1) == labels).sum(1).double())
+        summed.append(losses(outputs, labels).sum(1).double())
+    count = examples.examples
+    return torch.stack(correct).sum(0) / count, torch.stack(summed).sum(0) / count

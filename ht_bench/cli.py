@@ -1,0 +1,64 @@
+"""ht-bench list | run | compare | tensorboard | data | tune.
+
+Exit codes: 0 done, 1 the answer is no, 2 wrong use or missing things, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import tyro
+
+from ht_bench.commands.compare import compare, tensorboard
+from ht_bench.commands.data import data
+from ht_bench.commands.listing import list_things
+from ht_bench.commands.run import run
+from ht_bench.commands.tune import tune
+from ht_bench.errors import UsageError
+from ht_bench.version import VERSION
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "list": list_things,
+    "run": run,
+    "compare": compare,
+    "tensorboard": tensorboard,
+    "data": data,
+    "tune": tune,
+}
+DESCRIPTION = (
+    f"ht-bench {VERSION}: does a network that has already been trained still learn as well as a "
+    "fresh one? Start with `ht-bench run --task warm-start-digits-v1 --method "
+    "none,full-reset,hare-tortoise` and then `ht-bench compare runs`."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. A mistake of the user's is one sentence."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given in (["--version"], ["version"]):
+        print(f"ht-bench {VERSION}")
+        return 0
+    try:
+        code = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="ht-bench",
+            description=DESCRIPTION,
+            args=given or ["--help"],
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+        return int(code)
+    except UsageError as error:
+        print(f"ht-bench: {error}", file=sys.stderr)
+        return 130 if type(error).__name__ == "Stopped" else 2
+    except KeyboardInterrupt:
+        print("ht-bench: interrupted; the same command goes on.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""ht-bench data: fetch, import and verify datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ht_bench.errors import UsageError
+
+Action = Literal["fetch", "import", "verify"]
+
+
+def data(
+    action: Annotated[Action, tyro.conf.Positional],
+    name: Annotated[str, tyro.conf.Positional] = "",
+    path: Annotated[Path | None, tyro.conf.Positional] = None,
+) -> int:
+    """Fetch a dataset from the hub, import it from local files, or verify what is cached.
+
+    Examples: ht-bench data fetch cifar10; ht-bench data import cifar10 PATH (a folder of parquet
+    files, or of train/<class>/*.png and test/<class>/*.png); ht-bench data verify.
+
+    Args:
+        action: fetch (network), import (local files) or verify (hashes of the cache).
+        name: the dataset, as `ht-bench list data` names it.
+        path: import: the folder with its files.
+
+    """
+    from ht_bench.streams import data as source
+
+    if action == "verify":
+        for found, sentence in source.verify():
+            print(f"{found}: {sentence}")
+        return 0
+    if not name:
+        raise UsageError(f"Name a dataset: ht-bench data {action} cifar10.")
+    if action == "fetch":
+        got = source.fetch(name)
+    elif path is None:
+        raise UsageError(f"Name the files: ht-bench data import {name} PATH.")
+    else:
+        got = source.import_path(name, path)
+    counts = f"{len(got.train_labels)} training and {len(got.test_labels)} test images"
+    print(f"{name}: {counts}, sha256 {got.sha256}; next: ht-bench list tasks")
+    return 0

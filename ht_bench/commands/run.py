@@ -1,0 +1,145 @@
+"""ht-bench run: train methods on tasks, resumable, in a pool of processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from ht_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from ht_bench.planning import Plan
+    from ht_bench.streams.task import Task
+
+
+def run(
+    task: str = "",
+    suite: str = "",
+    method: str = "",
+    seeds: str = "",
+    split: Literal["test", "validation"] = "test",
+    settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE …")] = (),
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    threads: int = 1,
+    jobs: int = 0,
+    out: Path = Path("runs"),
+    tensorboard: bool = True,
+    checkpoint_seconds: float = 120.0,
+) -> int:
+    """Train methods on tasks, once per seed; run the same command again to go on.
+
+    Examples:
+    ht-bench run --task warm-start-digits-v1 --method none,full-reset,hare-tortoise;
+    ht-bench run --task my_task.toml --method my_file.py:MyMethod,none --seeds 100-104;
+    ht-bench run --suite suite-core-v1 --method all --jobs 2.
+
+    Args:
+        task: names or TOML files of tasks, separated by commas.
+        suite: a suite's name: all of its tasks.
+        method: names or file.py:Class, separated by commas; "all" is every method with a recipe.
+        seeds: seeds such as 100-119 or 0,3,7; the task's evaluation seeds if left out.
+        split: test, or validation to choose hyperparameters by.
+        settings: hyperparameters that override the recipe's, e.g. --set decay=0.99.
+        device: where to train; auto takes a CUDA device if there is one.
+        precision: fp32, or bf16 by autocast.
+        threads: CPU threads of each process.
+        jobs: processes; 0 takes one per core on a CPU, one on CUDA.
+        out: the folder for results, checkpoints and TensorBoard runs.
+        tensorboard: write TensorBoard runs beside the results.
+        checkpoint_seconds: the longest stretch of work that a kill can cost.
+
+    """
+    tasks = find_tasks(task, suite)
+    methods = find_methods(method)
+    overrides = dict(_read_setting(text) for text in settings)
+
+    from ht_bench.evaluate import run_plan
+    from ht_bench.planning import Request, make_plan
+    from ht_bench.streams.seeds import parse_seeds
+    from ht_bench.training.device import choose
+
+    compute = choose(device, precision, threads)
+    workers = jobs or (1 if compute.device == "cuda" else os.cpu_count() or 1)
+    request = Request(
+        tasks=tuple(tasks),
+        methods=tuple(methods),
+        seeds=parse_seeds(seeds) if seeds else None,
+        split=split,
+        compute=compute,
+        out=out,
+        overrides=overrides,
+        tensorboard=tensorboard,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    plan = make_plan(request)
+    announce(plan, len(tasks), len(methods), workers)
+    done = run_plan(plan, workers)
+    return report(done.records, done.failures, out)
+
+
+def find_tasks(task: str, suite: str) -> list[Task]:
+    """Return the tasks named by --task and --suite; raises UsageError when there is none."""
+    from ht_bench.streams.catalog import get_task
+    from ht_bench.streams.suite import get_suite
+
+    names = [name.strip() for name in task.split(",") if name.strip()]
+    if suite:
+        names += get_suite(suite).tasks
+    if not names:
+        raise UsageError(
+            "Name a task or a suite: --task warm-start-digits-v1 or --suite suite-core-v1."
+        )
+    return [get_task(name) for name in dict.fromkeys(names)]
+
+
+def find_methods(method: str) -> list[str]:
+    """Return the methods named by --method; "all" stands for every recipe."""
+    from ht_bench.methods.recipe import recipe_names
+
+    names = [name.strip() for name in method.split(",") if name.strip()]
+    if not names:
+        raise UsageError("Name a method: --method none,full-reset,hare-tortoise, or --method all.")
+    found = [each for name in names for each in (recipe_names() if name == "all" else [name])]
+    return list(dict.fromkeys(found))
+
+
+def _read_setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set {text}: write key=value, e.g. --set decay=0.99.")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def announce(plan: Plan, tasks: int, methods: int, workers: int) -> None:
+    """Say what is about to be done: runs, stacks of seeds, estimated time."""
+    minutes = plan.minutes(workers)
+    if not plan.jobs:
+        estimate = "nothing is left to train"
+    elif minutes is None:
+        estimate = "the time is not known in advance"
+    else:
+        estimate = f"about {max(minutes, 0.1):.1f} min with {workers} process(es)"
+    print(
+        f"{tasks} task(s) × {methods} method(s): {plan.requested} runs, {len(plan.finished)} "
+        f"finished already, {len(plan.jobs)} stack(s) of seeds to train; {estimate}.",
+        file=sys.stderr,
+    )
+
+
+def report(records: list[dict[str, Any]], failures: list[str], out: Path) -> int:
+    """Name what was written, what failed, and the next command; returns the exit code."""
+    diverged = sum(record["status"] == "diverged" for record in records)
+    note = f" ({diverged} diverged)" if diverged else ""
+    print(f"{len(records)} results{note} under {out}/; next: ht-bench compare {out}")
+    for sentence in failures:
+        print(f"ht-bench: {sentence}", file=sys.stderr)
+    return 2 if failures else 0

@@ -1,0 +1,72 @@
+"""ht-bench tune: choose hyperparameters on tuning seeds and the validation split."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ht_bench.commands.run import announce, find_methods, find_tasks
+from ht_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from ht_bench.tune import Search
+
+
+def tune(
+    task: str = "",
+    method: str = "",
+    seeds: str = "0-4",
+    jobs: int = 0,
+    out: Path = Path("runs-tuning"),
+    write: bool = False,
+) -> int:
+    """Search each method's grid on tuning seeds (0 to 99), judged on the validation split.
+
+    Every method gets the same budget: at most 12 configurations on the same seeds.
+    Example: ht-bench tune --task warm-start-digits-v1 --method hare-tortoise,l2 --write.
+
+    Args:
+        task: one task's name or TOML file.
+        method: methods with a recipe, separated by commas, or "all".
+        seeds: tuning seeds.
+        jobs: processes; 0 takes one per core.
+        out: the folder for the runs; the same command goes on from it.
+        write: record the search and its choice in baselines/<method>.toml.
+
+    """
+    tasks = find_tasks(task, "")
+    if len(tasks) != 1:
+        raise UsageError("Tune one task at a time: --task NAME.")
+    methods = find_methods(method)
+
+    from ht_bench.planning import Request
+    from ht_bench.streams.seeds import parse_seeds
+    from ht_bench.training.device import choose, software
+    from ht_bench.tune import search, write_recipe
+
+    workers = jobs or os.cpu_count() or 1
+    compute = choose("cpu")
+    request = Request(
+        tasks=tuple(tasks),
+        methods=(),
+        seeds=parse_seeds(seeds),
+        compute=compute,
+        out=out,
+        tensorboard=False,
+    )
+    for found in search(methods, request, workers, announce=announce):
+        _print(found)
+        if write:
+            versions = software(compute)
+            path = write_recipe(found, {k: versions[k] for k in ("torch", "numpy")})
+            print(f"Recorded in {path}.")
+    return 0
+
+
+def _print(found: Search) -> None:
+    print(f"{found.method} on {found.task.name}:")
+    for trial in found.trials:
+        mark = "*" if trial is found.best else " "
+        settings = ", ".join(f"{k} = {v}" for k, v in trial.hyperparameters.items()) or "(none)"
+        print(f" {mark} {trial.mean:.4f} ± {trial.standard_error:.4f}  {settings}")

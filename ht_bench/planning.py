@@ -1,0 +1,142 @@
+"""From tasks, methods and seeds to the stacks that still have to be trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ht_bench.errors import UsageError
+from ht_bench.files import make_folder
+from ht_bench.methods.resolve import Named, resolve
+from ht_bench.results.folder import write_spec
+from ht_bench.results.record import is_finished, result_file
+from ht_bench.streams.seeds import parse_seeds
+from ht_bench.streams.stream import Split, Stream
+from ht_bench.streams.task import Task
+from ht_bench.training.device import Compute
+from ht_bench.training.stack import StackJob, dataset
+from ht_bench.training.supervised import planned_steps
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked for; `seeds` None means each task's evaluation seeds."""
+
+    tasks: tuple[Task, ...]
+    methods: tuple[Named, ...]
+    seeds: tuple[int, ...] | None = None
+    split: Split = "test"
+    compute: Compute = field(default_factory=Compute)
+    out: Path | None = None
+    overrides: Mapping[str, Any] | None = None
+    tensorboard: bool = True
+    checkpoint_seconds: float = 120.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stacks to train, and the result files of runs that are finished already."""
+
+    jobs: tuple[StackJob, ...]
+    finished: tuple[Path, ...]
+    requested: int
+    steps: int
+
+    def minutes(self, workers: int) -> float | None:
+        """Return the estimated minutes on `workers` processes, or None without an estimate."""
+        each = [job.task.minutes_per_stack for job in self.jobs]
+        if not each or any(minutes is None for minutes in each):
+            return None
+        return sum(minutes for minutes in each if minutes) / max(1, min(workers, len(each)))
+
+
+def make_plan(request: Request) -> Plan:
+    """Resolve every task × method × seed, leaving out what is finished.
+
+    Raises UsageError for anything that cannot run: unknown names, missing data, an unwritable
+    folder, settings that the network refuses.
+    """
+    if request.split not in ("test", "validation"):
+        raise UsageError(f"--split {request.split}: choose test or validation.")
+    if request.out is not None:
+        make_folder(request.out)
+    jobs: list[StackJob] = []
+    finished: list[Path] = []
+    requested = 0
+    for task in request.tasks:
+        if request.out is not None:
+            write_spec(request.out, task)
+        for named in request.methods:
+            template = _template(request, task, named)
+            seeds = request.seeds or task.seeds
+            requested += len(seeds)
+            done = [seed for seed in seeds if _is_done(template, seed)]
+            if template.folder is not None:
+                finished += [result_file(template.folder, seed) for seed in done]
+            jobs += _stacks(template, [seed for seed in seeds if seed not in done])
+    steps = sum(_job_steps(job) for job in jobs)
+    return Plan(tuple(jobs), tuple(finished), requested, steps)
+
+
+def _template(request: Request, task: Task, named: Named) -> StackJob:
+    spec = resolve(named, task.name, request.overrides)
+    _check_network(task, spec.build().network)
+    return StackJob(
+        task,
+        spec,
+        (),
+        request.split,
+        request.compute,
+        request.out,
+        request.tensorboard,
+        request.checkpoint_seconds,
+    )
+
+
+def _check_network(task: Task, changes: Mapping[str, Any]) -> None:
+    """Build the network once, so that a bad `[net]` table is refused before training."""
+    from ht_bench.training.build import network
+
+    network(task, dataset(task.data.name), [0], changes)
+
+
+def _is_done(job: StackJob, seed: int) -> bool:
+    if job.folder is None:
+        return False
+    sha256 = dataset(job.task.data.name).sha256
+    return is_finished(result_file(job.folder, seed), job.task.sha256, sha256)
+
+
+def _stacks(template: StackJob, pending: Sequence[int]) -> list[StackJob]:
+    """Cut the pending seeds into stacks; stacks with a checkpoint keep their seeds."""
+    left = list(pending)
+    groups: list[tuple[int, ...]] = []
+    for seeds in _interrupted(template):
+        if set(seeds) & set(left):
+            groups.append(seeds)
+            left = [seed for seed in left if seed not in seeds]
+    width = template.task.training.stack
+    groups += [tuple(left[i : i + width]) for i in range(0, len(left), width)]
+    return [_with_seeds(template, group) for group in groups]
+
+
+def _interrupted(template: StackJob) -> list[tuple[int, ...]]:
+    if template.folder is None or not template.folder.is_dir():
+        return []
+    names = sorted(path.stem for path in template.folder.glob("stack-*.pt"))
+    named = [name.removeprefix("stack-") for name in names]
+    found = [parse_seeds(text) for text in named if re.fullmatch(r"[-\d,]+", text)]
+    return [seeds for seeds in found if len(seeds) <= template.task.training.stack]
+
+
+def _with_seeds(template: StackJob, seeds: tuple[int, ...]) -> StackJob:
+    return replace(template, seeds=seeds)
+
+
+def _job_steps(job: StackJob) -> int:
+    return sum(
+        planned_steps(Stream(job.task, dataset(job.task.data.name), job.seeds[0], job.split))
+    )

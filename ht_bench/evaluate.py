@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,7 @@ def run_plan(plan: Plan, workers: int, progress: bool = True) -> Finished:
         total=plan.steps,
         unit="step",
         unit_scale=True,
+        mininterval=0.5 if sys.stderr.isatty() else 30,
         desc=f"{len(plan.jobs)} stacks",
         disable=not progress or not plan.jobs,
     ) as bar:

@@ -158,8 +158,9 @@ def _doubtful_gaps(rows: Sequence[Row]) -> list[str]:
     share = max((row.denominator_crosses_zero or 0 for row in rows), default=0)
     if not share:
         return []
+    percent = f"{100 * share:.0f}" if share >= 0.01 else "1"
     return [
-        f"In up to {100 * share:.2g} % of the bootstrap draws {FRESH} is not above {WARM}: there "
+        f"In up to {percent} % of the bootstrap draws {FRESH} is not above {WARM}: there "
         "gap closed means nothing, and its intervals may explode."
     ]
 

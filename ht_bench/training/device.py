@@ -51,26 +51,58 @@ def choose(device: str = "auto", precision: str = "fp32", threads: int = 1) -> C
 def settings(compute: Compute) -> Iterator[None]:
     """Hold torch's global settings for a run: threads, determinism, matmul path, RNG states.
 
-    All of them are as before afterwards. On CUDA: deterministic algorithms, no TF32. On a CPU
+    All of them are as before afterwards. Deterministic algorithms; on CUDA no TF32. On a CPU
     whose "medium" matrix products are still fp32 (checked by value) they take oneDNN's path.
     """
-    before = (torch.get_num_threads(), torch.get_float32_matmul_precision())
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    cudnn = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     devices = [torch.cuda.current_device()] if compute.device == "cuda" else []
+    before = _Globals.read()
     with torch.random.fork_rng(devices=devices):
         try:
-            torch.set_num_threads(compute.threads)
-            torch.set_float32_matmul_precision(matmul_precision(compute))
-            torch.use_deterministic_algorithms(True, warn_only=compute.device == "cuda")
-            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+            _Globals(
+                threads=compute.threads,
+                matmul=matmul_precision(compute),
+                deterministic=True,
+                # Max pooling without overlap is deterministic on CUDA, yet torch would refuse it.
+                warn_only=compute.device == "cuda",
+                fill_memory=False,  # it would cost time and change no bits
+                cudnn=(False, True, False),
+            ).write()
             yield
         finally:
-            torch.set_num_threads(before[0])
-            torch.set_float32_matmul_precision(before[1])
-            torch.use_deterministic_algorithms(deterministic)
-            torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
+            before.write()
+
+
+@dataclass(frozen=True)
+class _Globals:
+    """torch's global settings; cudnn: (benchmark, deterministic, allow_tf32)."""
+
+    threads: int
+    matmul: str
+    deterministic: bool
+    warn_only: bool
+    fill_memory: bool
+    cudnn: tuple[bool, bool, bool]
+
+    @classmethod
+    def read(cls) -> _Globals:
+        cudnn = torch.backends.cudnn
+        return cls(
+            torch.get_num_threads(),
+            torch.get_float32_matmul_precision(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+            torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+            (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32),
+        )
+
+    def write(self) -> None:
+        torch.set_num_threads(self.threads)
+        torch.set_float32_matmul_precision(self.matmul)
+        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = self.fill_memory  # type: ignore[attr-defined]
+        cudnn = torch.backends.cudnn
+        cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = self.cudnn
 
 
 def matmul_precision(compute: Compute) -> str:

@@ -24,8 +24,13 @@ class Examples(Protocol):
 
 
 def logits(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Return [S, B, classes] for inputs [S, B, ...], whether or not the module is stacked."""
-    return module(inputs) if is_stacked(module) else module(inputs[0])[None]
+    """Return [S, B, classes] for inputs [S, B, ...], whether or not the module is stacked.
+
+    A lone network's images are laid out channels last, which convolutions are fastest on.
+    """
+    if is_stacked(module):
+        return module(inputs)
+    return module(inputs[0].contiguous(memory_format=torch.channels_last))[None]
 
 
 def losses(outputs: Tensor, labels: Tensor) -> Tensor:

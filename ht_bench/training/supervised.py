@@ -76,7 +76,7 @@ class SupervisedRun:
         self.images = Images(data, self.compute.device)
         self.module = build.network(task, data, self.seeds, method.network)
         self.module.to(self.compute.device)
-        if self.compute.device == "cuda" and not is_stacked(self.module):
+        if not is_stacked(self.module):
             self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = build.optimizer(task.optimizer, self.module)
         self.initial = {n: p.detach().clone() for n, p in self.module.named_parameters()}

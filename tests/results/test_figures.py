@@ -97,6 +97,7 @@ def test_pictures_are_equal_byte_for_byte(make_runs, tmp_path, name, monkeypatch
 
     first = [path.read_bytes() for path in draw("one")]
     monkeypatch.setitem(mpl.rcParams, "font.size", 30)  # a user's own style changes nothing
+    monkeypatch.setitem(mpl.rcParams, "axes.linewidth", 5)
     monkeypatch.setitem(mpl.rcParams, "svg.hashsalt", None)
     second = [path.read_bytes() for path in draw("two")]
     assert first == second

@@ -318,6 +318,10 @@ def test_a_suite_that_lacks_anchors_is_named_not_scored(two_tasks):
         "suite-x-v1 is not scored: it needs none and full-reset on images-v1"
         in (comparison.notes[0])
     )
+    half = [r for r in runs if (r["task"], r["method"]) != ("letters-v1", "full-reset")]
+    comparison = compare(half, tasks, suites={"suite-x-v1": ("digits-v1", "letters-v1")})
+    assert "full-reset on letters-v1" in comparison.notes[0]
+    assert compare(half, tasks, suites={"suite-x-v1": ("images-v1",)}).notes == ()
 
 
 def test_mixed_sources_and_machines_are_told(make_runs):

@@ -1,4 +1,4 @@
-"""ht-bench list | run | compare | tensorboard | data | tune.
+"""ht-bench list | run | compare | tensorboard | data | tune | freeze.
 
 Exit codes: 0 done, 1 the answer is no, 2 wrong use or missing things, 130 interrupted.
 """
@@ -13,6 +13,7 @@ import tyro
 
 from ht_bench.commands.compare import compare, tensorboard
 from ht_bench.commands.data import data
+from ht_bench.commands.freeze import freeze
 from ht_bench.commands.listing import list_things
 from ht_bench.commands.run import run
 from ht_bench.commands.tune import tune
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "tensorboard": tensorboard,
     "data": data,
     "tune": tune,
+    "freeze": freeze,
 }
 DESCRIPTION = (
     f"ht-bench {VERSION}: does a network that has already been trained still learn as well as a "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -64,7 +65,7 @@ def draw(
         name = table.name.replace(" ", "-").replace(",", "")
         if len(groups) > 1:
             name += f"-{table.setting.split}-{table.setting.precision}-{table.setting.device}"
-        if any(row.gap_closed is not None for row in table.rows):
+        if any(row.gap_closed and math.isfinite(row.gap_closed.value) for row in table.rows):
             path = folder / f"ranking-{name}"
             written.append(ranking_figure(comparison, path, table)[0])
         if not table.is_suite:

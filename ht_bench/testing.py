@@ -1,0 +1,236 @@
+"""Contract tests that a contributor can run: `check_method`, `check_task`.
+
+Each raises AssertionError with one sentence that names the contract that is broken.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ht_bench.errors import UsageError
+from ht_bench.methods.base import Method
+from ht_bench.streams.task import Task
+from ht_bench.testing_program import (
+    BOUNDARY,
+    EPOCH_STEPS,
+    STEPS,
+    Program,
+    small_convolutional_net,
+    small_stack,
+)
+
+
+def check_method(
+    method: Method | type[Method], make_module: Callable[[], nn.Module] | None = None
+) -> None:
+    """Check a method against the Method contract on small networks, in about a second.
+
+    method: an unattached instance, or a class that can be built without arguments. make_module:
+    builds the network to check on, called under a fixed seed; by default a convolutional net with
+    BatchNorm and a stack of three perceptrons. Raises AssertionError naming the broken contract:
+    hyperparameters are JSON; attaching twice is refused; a fresh copy behaves alike; no storage is
+    shared with the network; every parameter stays in the optimizer and moves after a boundary;
+    `evaluating` restores weights, buffers and modes; state saved at any step and restored goes on
+    alike; torch's own random state is left alone; a seed of a stack does not depend on its mates.
+    """
+    if isinstance(method, type):
+        method = method()
+    _check_hyperparameters(method)
+    for make in [make_module] if make_module else [small_convolutional_net, small_stack]:
+        _check_attach(method, make)
+        _check_training(method, make)
+        _check_evaluating(method, make)
+        _check_resume(method, make)
+    if make_module is None:
+        _check_mates(method)
+
+
+def check_task(task: Task | str | Path) -> None:
+    """Check that a task can be run: its data, network, phases and first steps.
+
+    Raises AssertionError naming what is wrong, and UsageError for a malformed file.
+    """
+    from ht_bench.methods.resolve import resolve
+    from ht_bench.streams.catalog import get_task
+    from ht_bench.streams.data import load
+    from ht_bench.streams.stream import Stream
+    from ht_bench.training.supervised import SupervisedRun
+
+    task = get_task(task)
+    data = load(task.data.name)
+    stream = Stream(task, data, 0)
+    for index in range(len(task.phases)):
+        phase, test = stream.phase(index), stream.test(index)
+        _require(len(phase.indices) > 0, f"phase {index} of {task.name} has no examples")
+        _require(len(test.indices) > 0, f"phase {index} of {task.name} has no test examples")
+        inside = phase.labels.min() >= 0 and phase.labels.max() < data.classes
+        _require(inside, f"phase {index} of {task.name} has labels outside its classes")
+    short = tuple(dataclasses.replace(p, epochs=None, updates=2) for p in task.phases[:2])
+    spec = dataclasses.replace(task, phases=short)
+    run = SupervisedRun(spec, data, resolve("none").build(), (0,) * task.training.stack)
+    run.train()
+    _require(bool(run.alive.all()), f"{task.name} diverges within its first steps")
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise AssertionError(sentence + ".")
+
+
+def _equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
+
+
+def _name(method: Method) -> str:
+    return type(method).__name__
+
+
+def _check_hyperparameters(method: Method) -> None:
+    values = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.init}
+    try:
+        restored = json.loads(json.dumps(values))
+    except TypeError as error:
+        raise AssertionError(f"{_name(method)}'s hyperparameters are not JSON: {error}.") from error
+    same = restored == json.loads(json.dumps(values)) and restored.keys() == values.keys()
+    _require(same, f"{_name(method)}'s hyperparameters change when written as JSON")
+
+
+def _check_attach(method: Method, make: Callable[[], nn.Module]) -> None:
+    program = Program(method, make)
+    try:
+        program.method.attach(program.module, program.optimizer)
+    except UsageError:
+        pass
+    else:
+        raise AssertionError(f"{_name(method)} lets itself be attached twice; call super().attach.")
+    network = {t.untyped_storage().data_ptr() for t in program.module.state_dict().values()}
+    held = {t.untyped_storage().data_ptr() for t in _tensors(program.method.state_dict())}
+    _require(not network & held, f"{_name(method)} shares storage with the network; clone instead")
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor) and value.numel():
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _check_training(method: Method, make: Callable[[], nn.Module]) -> None:
+    first, second = Program(method, make), Program(method, make)
+    first.train(STEPS)
+    random_state = torch.get_rng_state()
+    second.train(STEPS)
+    name = _name(method)
+    _require(
+        torch.equal(random_state, torch.get_rng_state()),
+        f"{name} draws from torch's own generator; draw from self.generator or self.fresh()",
+    )
+    _require(
+        _equal(first.snapshot(), second.snapshot()),
+        f"two runs of {name} with equal seeds differ",
+    )
+    _check_boundary(method, make)
+
+
+def _check_boundary(method: Method, make: Callable[[], nn.Module]) -> None:
+    program = Program(method, make)
+    identities = {id(parameter) for parameter in program.module.parameters()}
+    program.train(BOUNDARY + 1)
+    optimized = {id(p) for group in program.optimizer.param_groups for p in group["params"]}
+    now = {id(parameter) for parameter in program.module.parameters()}
+    _require(
+        now == identities and now <= optimized,
+        f"{_name(method)} replaces parameters at a boundary; change them in place",
+    )
+    before = program.snapshot()
+    program.train(BOUNDARY + 2)
+    for name, _ in program.module.named_parameters():
+        moved = not torch.equal(before[name], program.module.state_dict()[name])
+        _require(moved, f"{_name(method)}: '{name}' does not train after a boundary")
+
+
+def _check_evaluating(method: Method, make: Callable[[], nn.Module]) -> None:
+    program = Program(method, make)
+    program.train(BOUNDARY + 2)
+    before, optimizer = program.snapshot(), copy.deepcopy(program.optimizer.state_dict())
+    modes = [child.training for child in program.module.modules()]
+    state = copy.deepcopy(program.method.state_dict())
+    with program.method.evaluating() as judged, torch.no_grad():
+        judged(program.batch()[0])
+        quiet = not any(child.training for child in judged.modules())
+    name = _name(method)
+    _require(quiet, f"{name}.evaluating does not put the network in evaluation mode")
+    _require(
+        _equal(before, program.snapshot()),
+        f"{name}.evaluating does not restore weights and buffers exactly",
+    )
+    _require(
+        modes == [child.training for child in program.module.modules()],
+        f"{name}.evaluating does not restore training modes",
+    )
+    _require(
+        _same(state, program.method.state_dict())
+        and _same(optimizer, program.optimizer.state_dict()),
+        f"{name}.evaluating changes the method's or the optimizer's state",
+    )
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor):
+        return isinstance(second, Tensor) and torch.equal(first, second)
+    if isinstance(first, Mapping):
+        return first.keys() == second.keys() and all(_same(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(_same, first, second))
+    return bool(first == second)
+
+
+def _check_resume(method: Method, make: Callable[[], nn.Module]) -> None:
+    whole = Program(method, make)
+    whole.train(STEPS)
+    for stop in (1, EPOCH_STEPS + 1, BOUNDARY + 1, STEPS - 1):
+        first = Program(method, make)
+        first.train(stop)
+        saved = copy.deepcopy(
+            [first.module.state_dict(), first.optimizer.state_dict(), first.method.checkpoint()]
+        )
+        second = Program(method, make)
+        second.module.load_state_dict(saved[0])
+        second.optimizer.load_state_dict(saved[1])
+        second.method.restore(saved[2], EPOCH_STEPS, 2)
+        second.step, second.budget = first.step, first.budget
+        second.train(STEPS)
+        _require(
+            _equal(whole.snapshot(), second.snapshot())
+            and _same(whole.method.state_dict(), second.method.state_dict()),
+            f"{_name(method)} saved at step {stop} and restored does not go on alike; "
+            "put what it keeps into state_dict",
+        )
+
+
+def _check_mates(method: Method) -> None:
+    """A seed's weights are the same whatever its mates and its slot."""
+    if method.network:
+        return
+    ends = {}
+    for seeds in ((1, 2, 3), (4, 1, 5)):
+        program = Program(method, small_stack, seeds)
+        program.train(BOUNDARY)  # no boundary: fresh weights come from the loop, keyed by seed
+        ends[seeds] = {k: v[seeds.index(1)] for k, v in program.snapshot().items()}
+    first, second = ends.values()
+    close = all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
+    _require(close, f"{_name(method)} mixes the seeds of a stack; reduce over trailing dimensions")

@@ -28,13 +28,14 @@ def list_things(kind: Annotated[Kind, tyro.conf.Positional] = "all") -> int:
 
 def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, no_wrap=index == 0, overflow="fold")
+        table.add_column(column, no_wrap=index == 0)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console = Console()
     console.print(table)
     console.print()
@@ -46,9 +47,9 @@ def _tasks() -> None:
     rows = []
     for name in task_names():
         task = get_task(name)
-        network = str(task.net["name"])
-        rows.append([name, task.family, task.data.name, network, task.status, task.title])
-    _print("Tasks", ["name", "family", "data", "network", "status", "what it is"], rows)
+        draft = " [draft]" if task.status == "draft" else ""
+        rows.append([name, f"{task.title} ({task.net['name']}){draft}"])
+    _print("Tasks", ["name", "what it is (network)"], rows)
 
 
 def _methods() -> None:

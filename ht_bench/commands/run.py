@@ -34,10 +34,12 @@ def run(
 ) -> int:
     """Train methods on tasks, once per seed; run the same command again to go on.
 
-    Examples:
-    ht-bench run --task warm-start-digits-v1 --method none,full-reset,hare-tortoise;
-    ht-bench run --task my_task.toml --method my_file.py:MyMethod,none --seeds 100-104;
-    ht-bench run --suite suite-core-v1 --method all --jobs 2.
+    Example: ht-bench run --task warm-start-digits-v1 --method none,full-reset,hare-tortoise
+
+    Example, with your own files: ht-bench run --task my_task.toml --method my_file.py:MyMethod,none
+    --seeds 100-104 --set decay=0.99
+
+    Example, a whole suite: ht-bench run --suite suite-core-v1 --method all --jobs 2
 
     Args:
         task: names or TOML files of tasks, separated by commas.

@@ -188,14 +188,20 @@ class Method:
         """
         if not isinstance(value, str):
             return value
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s+epochs?\s*", value)
-        if match is None:
-            raise UsageError(f"'{value}' is no interval; write steps (1000) or '10 epochs'.")
+        epochs = read_epochs(value)
         if self.epoch_steps is None:
             raise UsageError(
                 f"'{value}' needs a loop that tells the steps of an epoch; give steps instead."
             )
-        return max(1, round(float(match[1]) * self.epoch_steps))
+        return max(1, round(epochs * self.epoch_steps))
+
+
+def read_epochs(interval: str) -> float:
+    """Return the number in "10 epochs"; raises UsageError for any other text."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s+epochs?\s*", interval)
+    if match is None:
+        raise UsageError(f"'{interval}' is no interval; write steps (1000) or '10 epochs'.")
+    return float(match[1])
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ht_bench.errors import UsageError
+from ht_bench.methods.base import read_epochs
 from ht_bench.methods.ema import ExponentialMovingAverage
 
 
@@ -32,6 +33,10 @@ class HareTortoise(ExponentialMovingAverage):
         super().__post_init__()
         if isinstance(self.reset_every, int) and self.reset_every < 1:
             raise UsageError(f"reset_every = {self.reset_every}: give 1 step or more, or None.")
+        if isinstance(self.reset_every, str):
+            read_epochs(self.reset_every)
+        if self.first_reset is not None and self.first_reset < 1:
+            raise UsageError(f"first_reset = {self.first_reset}: give 1 step or more, or None.")
         if self.optimizer_state not in ("keep", "clear"):
             raise UsageError(f"optimizer_state = {self.optimizer_state!r}: 'keep' or 'clear'.")
 

@@ -51,9 +51,9 @@ class L2Init(L2):
 
     def before_step(self) -> None:
         """Add λ (θ − θ0) to every gradient."""
-        if not self.strength:
-            return
         named = [(n, p) for n, p in self.module.named_parameters() if p.grad is not None]
+        if not self.strength or not named:
+            return
         gradients = [p.grad for _, p in named if p.grad is not None]
         initial = [self._initial[n] for n, _ in named]
         away: tuple[Tensor, ...] = torch._foreach_sub([p.detach() for _, p in named], initial)

@@ -116,8 +116,9 @@ def output_layers(module: nn.Module, count: int) -> list[str]:
     if count == 0:
         return []
     owners = [n for n, child in module.named_modules() if n and _owns_tensors(child)]
-    if hasattr(module, "layers"):
-        weighted = list(module.layers())  # type: ignore[operator]
+    layers = getattr(module, "layers", None)
+    if callable(layers) and not isinstance(layers, nn.Module):  # many a net has a child `layers`
+        weighted = list(layers())
     else:
         children = dict(module.named_modules())
         weighted = [name for name in owners if _owns_matrix(children[name])]

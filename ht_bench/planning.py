@@ -107,7 +107,9 @@ def _is_done(job: StackJob, seed: int) -> bool:
     if job.folder is None:
         return False
     sha256 = dataset(job.task.data.name).sha256
-    return is_finished(result_file(job.folder, seed), job.task.sha256, sha256)
+    # The epoch speaks for the package's own methods; a user's method may have been edited since.
+    source = None if job.method.built_in else job.method.source_sha256
+    return is_finished(result_file(job.folder, seed), job.task.sha256, sha256, source)
 
 
 def _stacks(template: StackJob, pending: Sequence[int]) -> list[StackJob]:

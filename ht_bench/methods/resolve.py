@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
-import json
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,10 +36,9 @@ class MethodSpec:
         return find_class(self.reference)(**self.hyperparameters)
 
     @property
-    def digest(self) -> str:
-        """Eight hexadecimal digits of the hyperparameters."""
-        text = json.dumps(dict(self.hyperparameters), sort_keys=True, default=repr)
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+    def built_in(self) -> bool:
+        """Whether the method's class is the package's own."""
+        return find_class(self.reference).__module__.startswith("ht_bench.")
 
 
 def resolve(named: Named, task: str = "", overrides: Mapping[str, Any] | None = None) -> MethodSpec:

@@ -97,13 +97,20 @@ def check_record(record: Any, where: str) -> None:
         raise UsageError(f"{where}: the lists of 'curve' differ in length; delete it, run again.")
 
 
-def is_finished(path: Path, task_sha256: str, data_sha256: str) -> bool:
-    """Whether `path` holds a result of this very task, data and comparability epoch."""
+def is_finished(
+    path: Path, task_sha256: str, data_sha256: str, source_sha256: str | None = None
+) -> bool:
+    """Whether `path` holds a result of this very task, data and comparability epoch.
+
+    source_sha256: the method's source must be the same too; None does not ask.
+    """
     if not path.is_file():
         return False
     try:
         record = read_record(path)
     except UsageError:
+        return False
+    if source_sha256 not in (None, record["source_sha256"]):
         return False
     wanted = (task_sha256, data_sha256, EPOCH)
     return (record["task_sha256"], record["data_sha256"], record["benchmark"]) == wanted

@@ -21,6 +21,7 @@ def freeze(
         title: what it scores, in a few words.
         runs: the folder with `none` and `full-reset` on every task.
         out: the folder for the file.
+
     """
     from ht_bench.anchors import freeze as write
 

@@ -19,7 +19,7 @@ from ht_bench.registration import register_method, register_task
 from ht_bench.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from ht_bench.evaluate import evaluate
+    from ht_bench.evaluation import evaluate
     from ht_bench.methods.architecture import ConcatenatedReLU, LayerNorm
     from ht_bench.methods.base import Method
     from ht_bench.methods.early_stop import EarlyStop
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ht_bench.streams.catalog import get_task
 
 _PLACES = {
-    "evaluate": "ht_bench.evaluate",
+    "evaluate": "ht_bench.evaluation",
     "Method": "ht_bench.methods.base",
     "HareTortoise": "ht_bench.methods.hare_tortoise",
     "ExponentialMovingAverage": "ht_bench.methods.ema",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ht_bench.errors import UsageError
-from ht_bench.evaluate import run_plan
+from ht_bench.evaluation import run_plan
 from ht_bench.files import folder, write_atomically
 from ht_bench.methods.recipe import Recipe, get_recipe
 from ht_bench.methods.resolve import resolve

@@ -61,7 +61,7 @@ def run(
     methods = find_methods(method)
     overrides = dict(_read_setting(text) for text in settings)
 
-    from ht_bench.evaluate import run_plan
+    from ht_bench.evaluation import run_plan
     from ht_bench.planning import Request, make_plan
     from ht_bench.streams.seeds import parse_seeds
     from ht_bench.training.device import choose

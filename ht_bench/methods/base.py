@@ -72,14 +72,18 @@ class Method:
         self.module, self.optimizer, self.generator = module, optimizer, generator
         self._initialize = initialize or (lambda: redraw(module, generator))
         self._handles: list[Any] = []
+        try:
+            with torch.no_grad():
+                self.setup()
+        except BaseException:
+            del self.module, self.optimizer  # a failed attach leaves nothing behind
+            raise
         if type(self).before_step is not Method.before_step:
             hook = lambda *_: self._quietly(self.before_step)  # noqa: E731
             self._handles.append(optimizer.register_step_pre_hook(hook))
         if type(self).after_step is not Method.after_step:
             hook = lambda *_: self._quietly(self.after_step)  # noqa: E731
             self._handles.append(optimizer.register_step_post_hook(hook))
-        with torch.no_grad():
-            self.setup()
         return self
 
     def detach(self) -> None:

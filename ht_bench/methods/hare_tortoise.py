@@ -31,12 +31,14 @@ class HareTortoise(ExponentialMovingAverage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.reset_every, int) and self.reset_every < 1:
-            raise UsageError(f"reset_every = {self.reset_every}: give 1 step or more, or None.")
         if isinstance(self.reset_every, str):
             read_epochs(self.reset_every)
-        if self.first_reset is not None and self.first_reset < 1:
-            raise UsageError(f"first_reset = {self.first_reset}: give 1 step or more, or None.")
+        for name, steps in (("reset_every", self.reset_every), ("first_reset", self.first_reset)):
+            whole = isinstance(steps, int) and not isinstance(steps, bool) and steps >= 1
+            if not (steps is None or whole or (name == "reset_every" and isinstance(steps, str))):
+                raise UsageError(f"{name} = {steps}: give 1 step or more, or None.")
+        if self.reset_every is None and self.first_reset is not None:
+            raise UsageError("reset_every = None never resets; leave first_reset out.")
         if self.optimizer_state not in ("keep", "clear"):
             raise UsageError(f"optimizer_state = {self.optimizer_state!r}: 'keep' or 'clear'.")
 

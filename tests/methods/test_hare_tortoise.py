@@ -363,7 +363,8 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     reset_every: int | str | None, assert_resumes: Callable[..., None]
 ) -> None:
     def make() -> Method:
-        return HareTortoise(decay=0.9, reset_every=reset_every, first_reset=7)
+        first = None if reset_every is None else 7
+        return HareTortoise(decay=0.9, reset_every=reset_every, first_reset=first)
 
     assert_resumes(make)
 
@@ -445,3 +446,43 @@ def test_a_closure_and_groups_of_parameters_are_served_too(make_net: Make) -> No
         optimizer.step(closure)
     for name, parameter in net.named_parameters():
         assert torch.equal(parameter, method.tortoise.tensors()[name]), name
+
+
+def test_the_slow_copy_follows_a_module_that_changes_its_type() -> None:
+    """`Module.to` replaces buffers and the parameters' storage: both must still be averaged."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    method = HareTortoise(decay=0.5, reset_every=None)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    method.attach(net, optimizer)
+    start = {name: tensor.clone().double() for name, tensor in method.tortoise.tensors().items()}
+    net.to(torch.float64)
+    net(torch.randn(5, 3, dtype=torch.float64)).square().sum().backward()
+    optimizer.step()
+    for name, tensor in method.tortoise.tensors().items():
+        if tensor.is_floating_point():
+            wanted = start[name].lerp(net.state_dict()[name], 0.5)
+            assert tensor.dtype == torch.float64
+            torch.testing.assert_close(tensor, wanted)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"reset_every": 2.5}, {"reset_every": True}, {"reset_every": None, "first_reset": 2}],
+)
+def test_intervals_that_mean_nothing_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        HareTortoise(**settings)
+
+
+def test_an_attach_that_fails_leaves_nothing_behind() -> None:
+    class Broken(HareTortoise):
+        def setup(self) -> None:
+            raise RuntimeError("no")
+
+    net = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    method = Broken()
+    with pytest.raises(RuntimeError):
+        method.attach(net, optimizer)
+    assert not optimizer._optimizer_step_post_hooks
+    assert not hasattr(method, "module")

@@ -83,6 +83,7 @@ def check_a_reset_shares_no_storage(cls: type[HareTortoise]) -> None:
     method = cls(decay=0.5, reset_every=2)
     net, _, _ = trained_then_reset(method)
     slow = {name: tensor.clone() for name, tensor in method.tortoise.tensors().items()}
+    assert all(torch.equal(tensor, slow[name]) for name, tensor in net.state_dict().items())
     theirs = {t.untyped_storage().data_ptr() for t in method.tortoise.tensors().values()}
     with torch.no_grad():
         for parameter in net.parameters():

@@ -8,6 +8,7 @@ from pathlib import Path
 from ht_bench import registry
 from ht_bench.errors import UsageError
 from ht_bench.files import folder
+from ht_bench.streams.lock import check_lock
 from ht_bench.streams.task import Task, load_task
 from ht_bench.suggestions import did_you_mean
 
@@ -51,4 +52,5 @@ def _shipped(name: str) -> Task:
     task = load_task(path)
     if task.name != name:
         raise UsageError(f"{path}: its name is '{task.name}'; file and name must agree.")
+    check_lock(task, path)
     return task

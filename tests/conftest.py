@@ -1,0 +1,131 @@
+"""A task of a few updates on digits, the command line called in this process, real data."""
+
+import fcntl
+import os
+import shutil
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TINY = """\
+name = "tiny-v1"
+family = "warm-start"
+seeds = "100-103"
+data = { name = "digits", train = 60 }
+net = { name = "mlp", hidden = [4] }
+optimizer = { lr = 1e-2 }
+training = { batch = 16, stack = 4, points = 2 }
+
+[[phases]]
+new = 0.5
+wrong = 0.5
+updates = 4
+
+[[phases]]
+new = 0.5
+updates = 2
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests away from the user's data cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HT_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def _real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of MNIST and CIFAR-10, decoded once for all worker processes of a test run."""
+    from ht_bench.streams.data import load
+
+    raw = os.environ.get("HT_BENCH_DATA", "")
+    lacking = [n for n in ("mnist", "cifar10") if not raw or not (Path(raw) / n).is_dir()]
+    if lacking:
+        pytest.skip(f"HT_BENCH_DATA names no folder with {' and '.join(lacking)}")
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    cache = Path(os.environ.get("HT_BENCH_TEST_CACHE") or shared / "real-data")
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / ".lock", "w") as lock, pytest.MonkeyPatch.context() as patch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        patch.setenv("HT_BENCH_CACHE", str(cache))
+        for name in ("mnist", "cifar10"):
+            load(name)
+    return cache
+
+
+@pytest.fixture
+def real_data_cache(_real_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Use the cache of real MNIST and CIFAR-10; skips where HT_BENCH_DATA names none."""
+    monkeypatch.setenv("HT_BENCH_CACHE", str(_real_data))
+    return _real_data
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said and how it ended."""
+
+    code: int
+    out: str
+    error: str
+
+
+Call = Callable[..., Answer]
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write_task(tmp_path: Path) -> Write:
+    """Write the tiny task to tmp_path/<name>.toml, with `old` texts replaced by new ones."""
+
+    def write(name: str = "tiny", **changes: tuple[str, str]) -> Path:
+        text = TINY
+        for old, new in changes.values():
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from ht_bench.evaluation import run_plan
+    from ht_bench.planning import Request, make_plan
+    from ht_bench.streams.task import parse_task
+
+    out = tmp_path_factory.mktemp("finished") / "runs"
+    task = parse_task(tomllib.loads(TINY), "tiny")
+    methods = ("none", "full-reset", "hare-tortoise")
+    run_plan(make_plan(Request(tasks=(task,), methods=methods, out=out)), 1, progress=False)
+    return out
+
+
+@pytest.fixture
+def runs(_finished: Path, tmp_path: Path) -> Path:
+    """A copy of the folder of three methods' runs on the tiny task: tmp_path/runs."""
+    return Path(shutil.copytree(_finished, tmp_path / "runs"))
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the command line in this process; fails on anything that is not an exit code."""
+    from ht_bench.cli import main
+
+    def run(*words: str | Path) -> Answer:
+        capsys.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1
+        said = capsys.readouterr()
+        return Answer(code, said.out, said.err)
+
+    return run

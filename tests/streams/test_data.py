@@ -1,0 +1,266 @@
+"""Datasets: one content whatever file it came from, a checked cache, sentences for bad files."""
+
+import errno
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ht_bench.errors import UsageError
+from ht_bench.streams import cache, data, sources
+from ht_bench.streams.dataset import Dataset, channel_statistics
+from ht_bench.streams.sources import DatasetSource
+
+pyarrow = pytest.importorskip("pyarrow")
+Image = pytest.importorskip("PIL.Image")
+pytest.importorskip("datasets")
+
+NAMES = ["bird", "cat", "dog"]
+SOURCE = DatasetSource("tiny", "made up", "nobody/tiny", "img", "label", (3, 8, 8), 3)
+Arrays = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+@pytest.fixture(autouse=True)
+def _own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HT_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HT_BENCH_DATA", raising=False)
+    monkeypatch.setitem(data._SOURCES, "tiny", SOURCE)
+
+
+@pytest.fixture
+def arrays() -> Arrays:
+    draw = np.random.default_rng(0)
+    sizes = {"train": 12, "test": 6}
+    return {
+        part: (draw.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8), np.arange(n) % 3)
+        for part, n in sizes.items()
+    }
+
+
+def png(pixels: np.ndarray) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_parquet(folder: Path, arrays: Arrays, reverse: bool = False, **names: str) -> Path:
+    import pyarrow.parquet
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, (images, labels) in arrays.items():
+        order = range(len(labels))[:: -1 if reverse else 1]
+        rows = [{"bytes": png(images[i]), "path": None} for i in order]
+        kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+        table = pyarrow.table(
+            {
+                names.get("image", "img"): pyarrow.array(rows, kind),
+                names.get("label", "label"): pyarrow.array([int(labels[i]) for i in order]),
+            }
+        )
+        features = {
+            "info": {
+                "features": {
+                    names.get("image", "img"): {"_type": "Image"},
+                    names.get("label", "label"): {"dtype": "int64", "_type": "Value"},
+                }
+            }
+        }
+        import json
+
+        table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+        pyarrow.parquet.write_table(table, folder / f"{part}-00000-of-00001.parquet")
+    return folder
+
+
+def write_folders(folder: Path, arrays: Arrays) -> Path:
+    for part, (images, labels) in arrays.items():
+        for index, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+            place = folder / part / NAMES[label]
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{index}.png").write_bytes(png(pixels))
+    return folder
+
+
+def test_digits_are_bundled_and_pinned() -> None:
+    digits = data.load("digits")
+    assert digits.train_images.shape == (1297, 1, 8, 8)
+    assert digits.test_images.shape == (500, 1, 8, 8)
+    assert digits.train_images.max() == digits.max_value == 16
+    assert digits.sha256 == data.DIGITS_SHA256
+    assert digits.mean == pytest.approx([float((digits.train_images / 16).mean())])
+    assert digits.std == pytest.approx([float((digits.train_images / 16).std())])
+
+
+def test_one_content_from_parquet_shuffled_rows_and_folders(tmp_path: Path, arrays: Arrays) -> None:
+    made = data.import_path("tiny", write_parquet(tmp_path / "a", arrays))
+    found = [
+        data.import_path("tiny", write_parquet(tmp_path / "b", arrays, reverse=True)),
+        data.import_path("tiny", write_folders(tmp_path / "c", arrays)),
+        data.load("tiny"),
+    ]
+    assert {other.sha256 for other in found} == {made.sha256}
+    assert made.train_images.shape == (12, 3, 8, 8)
+    pixels, label = arrays["train"][0][4], arrays["train"][1][4]
+    [place] = [i for i, x in enumerate(made.train_images) if (x == pixels.transpose(2, 0, 1)).all()]
+    assert made.train_labels[place] == label
+    np.testing.assert_array_equal(found[2].test_labels, made.test_labels)
+
+
+def test_another_pixel_or_label_is_another_content(tmp_path: Path, arrays: Arrays) -> None:
+    before = data.import_path("tiny", write_parquet(tmp_path / "a", arrays)).sha256
+    arrays["train"][0][0, 0, 0, 0] ^= 1
+    pixel = data.import_path("tiny", write_parquet(tmp_path / "b", arrays)).sha256
+    arrays["test"][1][0] = 2
+    label = data.import_path("tiny", write_parquet(tmp_path / "c", arrays)).sha256
+    assert len({before, pixel, label}) == 3
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: flip(folder / "train_images.npy"),
+        lambda folder: flip(folder / "test_labels.npy"),
+        lambda folder: (folder / "train_images.npy").write_bytes(b"short"),
+        lambda folder: (folder / "meta.json").write_text("{", encoding="utf-8"),
+        lambda folder: (folder / "meta.json").write_text("{}", encoding="utf-8"),
+        lambda folder: (folder / "test_images.npy").unlink(),
+    ],
+)
+def test_a_damaged_cache_is_refused(
+    tmp_path: Path, arrays: Arrays, damage: Callable[[Path], Any]
+) -> None:
+    data.import_path("tiny", write_parquet(tmp_path / "a", arrays))
+    damage(cache.cache_folder() / "tiny")
+    with pytest.raises(UsageError, match=r"cache/tiny .*delete .*ht-bench data import tiny PATH"):
+        data.load("tiny")
+    assert "cache" in dict(data.verify())["tiny"]
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    tmp_path: Path, arrays: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = write_parquet(tmp_path / "a", arrays)
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(UsageError, match="No space left on device; free some space"):
+        data.import_path("tiny", source)
+    assert list(cache.cache_folder().iterdir()) == []
+
+
+def test_an_unwritable_cache_is_named(
+    tmp_path: Path, arrays: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("HT_BENCH_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UsageError, match="HT_BENCH_CACHE"):
+        data.import_path("tiny", write_parquet(tmp_path / "a", arrays))
+
+
+def test_data_that_are_not_here_get_a_sentence() -> None:
+    with pytest.raises(
+        UsageError, match=r"'tiny' is not on this machine; run `ht-bench data fetch"
+    ):
+        data.load("tiny")
+    with pytest.raises(UsageError, match="Did you mean 'cifar10'"):
+        data.load("cifar1")
+
+
+def test_no_network_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def offline(*_: object, **__: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(UsageError, match=r"Could not fetch tiny .*ht-bench data import tiny PATH"):
+        data.fetch("tiny")
+
+
+def test_a_missing_library_is_named(
+    tmp_path: Path, arrays: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_parquet(tmp_path / "a", arrays)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UsageError, match=r"pip install 'ht-bench\[data\]'"):
+        data.import_path("tiny", source)
+
+
+def test_a_raw_folder_is_imported_when_first_needed(
+    tmp_path: Path, arrays: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_parquet(tmp_path / "raw" / "tiny", arrays)
+    monkeypatch.setenv("HT_BENCH_DATA", str(tmp_path / "raw"))
+    first = data.load("tiny")
+    monkeypatch.delenv("HT_BENCH_DATA")
+    assert data.load("tiny").sha256 == first.sha256
+
+
+def test_files_of_another_dataset_are_refused(
+    tmp_path: Path, arrays: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dataclasses
+
+    monkeypatch.setitem(data._SOURCES, "tiny", dataclasses.replace(SOURCE, sha256="0" * 64))
+    with pytest.raises(UsageError, match="not the whole, lossless tiny: 12 \\+ 6 images"):
+        data.import_path("tiny", write_parquet(tmp_path / "a", arrays))
+    assert not cache.is_cached("tiny")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda p, a: p / "absent", "There is no folder"),
+        (lambda p, a: write_parquet(p, {"train": a["train"]}), "has no (test|train) images"),
+        (lambda p, a: write_parquet(p, a, image="picture"), "no column 'img'"),
+        (lambda p, a: write_parquet(p, a, label="class"), "no column 'label'"),
+        (lambda p, a: write_parquet(p, {k: (x[:, :4], y) for k, (x, y) in a.items()}), "8×4"),
+        (lambda p, a: write_parquet(p, {k: (x, y + 1) for k, (x, y) in a.items()}), "0 … 2"),
+    ],
+)
+def test_wrong_files_are_named(
+    tmp_path: Path, arrays: Arrays, spoil: Callable[[Path, Arrays], Path], sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        data.import_path("tiny", spoil(tmp_path / "a", arrays))
+    assert not cache.is_cached("tiny")
+
+
+def test_names_are_taken_once() -> None:
+    data.register_dataset(SOURCE)  # the same again is no clash
+    for name in ("digits", "mnist"):
+        with pytest.raises(UsageError, match="taken"):
+            data.register_dataset(DatasetSource(name, "other", "x/y", "a", "b", (1, 2, 2), 2))
+    with pytest.raises(UsageError, match="bundled"):
+        data.fetch("digits")
+
+
+def test_statistics_are_exact() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (50, 3, 4, 4), dtype=np.uint8)
+    mean, std = channel_statistics(images, 255)
+    np.testing.assert_allclose(mean, (images / 255).mean((0, 2, 3)))
+    np.testing.assert_allclose(std, (images / 255).std((0, 2, 3)))
+
+
+@pytest.mark.usefixtures("real_data_cache")
+def test_real_cifar10_is_whole(real_data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HT_BENCH_CACHE", str(real_data_cache))
+    found: Dataset = data.load("cifar10")
+    assert found.train_images.shape == (50_000, 3, 32, 32)
+    assert [round(x, 4) for x in found.mean] == [0.4914, 0.4822, 0.4465]
+    assert [round(x, 4) for x in found.std] == [0.2470, 0.2435, 0.2616]
+    assert np.bincount(found.test_labels).tolist() == [1000] * 10
+    assert found.sha256 == data._SOURCES["cifar10"].sha256
+    assert sources.digits().sha256 != found.sha256

@@ -1,0 +1,85 @@
+"""A released task cannot change unnoticed; a draft and a user's own file can."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ht_bench.errors import UsageError
+from ht_bench.files import folder
+from ht_bench.streams import catalog, lock
+
+NAME = "warm-start-digits-v1"
+
+
+@pytest.fixture
+def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of tasks/ that the catalogue and the lock's command read."""
+    copied = Path(shutil.copytree(folder("tasks"), tmp_path / "tasks"))
+    monkeypatch.setattr(catalog, "folder", lambda name: copied)
+    monkeypatch.setattr(lock, "folder", lambda name: copied)
+    catalog._shipped.cache_clear()
+    yield copied
+    catalog._shipped.cache_clear()
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_every_shipped_task_is_locked_as_it_is() -> None:
+    locked = lock.read_lock(folder("tasks"))
+    assert locked == {name: catalog.get_task(name).sha256 for name in catalog.task_files()}
+
+
+def test_a_changed_released_task_is_refused(tasks: Path) -> None:
+    change(tasks / f"{NAME}.toml", "lr = 1e-3", "lr = 2e-3")
+    with pytest.raises(UsageError, match=rf"{NAME}\.toml differs from its released version"):
+        catalog.get_task(NAME)
+
+
+def test_a_new_title_is_no_change(tasks: Path) -> None:
+    change(tasks / f"{NAME}.toml", "Half of 300 digits", "150 digits")
+    assert catalog.get_task(NAME).title.startswith("150 digits")
+
+
+def test_a_task_without_a_line_must_be_a_draft(tasks: Path) -> None:
+    text = (tasks / f"{NAME}.toml").read_text(encoding="utf-8").replace(NAME, "new-v1")
+    (tasks / "new-v1.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"not in LOCK\.toml"):
+        catalog.get_task("new-v1")
+    catalog._shipped.cache_clear()
+    (tasks / "new-v1.toml").write_text('status = "draft"\n' + text, encoding="utf-8")
+    assert catalog.get_task("new-v1").status == "draft"
+
+
+def test_a_users_own_file_is_not_locked(tasks: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copy(tasks / f"{NAME}.toml", tmp_path / "mine.toml"))
+    change(own, "lr = 1e-3", "lr = 2e-3")
+    assert catalog.get_task(own).optimizer.lr == 2e-3
+
+
+def test_the_command_adds_lines_and_changes_none(
+    tasks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = lock.read_lock(tasks)
+    text = (tasks / f"{NAME}.toml").read_text(encoding="utf-8").replace(NAME, "new-v1")
+    (tasks / "new-v1.toml").write_text(text, encoding="utf-8")
+    assert lock.main() == 0
+    assert "new-v1" in capsys.readouterr().out
+    after = lock.read_lock(tasks)
+    assert after.pop("new-v1") == catalog.get_task("new-v1").sha256
+    assert after == before
+    assert lock.main() == 0
+
+
+def test_the_command_refuses_a_changed_task(
+    tasks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(tasks / f"{NAME}.toml", "lr = 1e-3", "lr = 2e-3")
+    before = (tasks / "LOCK.toml").read_bytes()
+    assert lock.main() == 2
+    assert "differs from its released version" in capsys.readouterr().err
+    assert (tasks / "LOCK.toml").read_bytes() == before

@@ -1,0 +1,214 @@
+"""The protocol's rules of a stream, on digits and on made-up data."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ht_bench.errors import UsageError
+from ht_bench.streams.catalog import get_task
+from ht_bench.streams.data import load
+from ht_bench.streams.dataset import Dataset, make_dataset
+from ht_bench.streams.stream import Stream
+from ht_bench.streams.task import Task, parse_task
+
+SEEDS = [0, 100, -7, 2**70]
+
+
+def made_up(train: int = 200, test: int = 60, classes: int = 5) -> Dataset:
+    draw = np.random.default_rng(0)
+
+    def part(count: int) -> tuple[np.ndarray, np.ndarray]:
+        images = draw.integers(0, 256, (count, 1, 4, 4), dtype=np.uint8)
+        return images, np.arange(count) % classes
+
+    return make_dataset("made-up", part(train), part(test), classes)
+
+
+def task(phases: list[dict[str, Any]], family: str = "warm-start", **data: Any) -> Task:
+    table = {
+        "name": "made-up-v1",
+        "family": family,
+        "data": {"name": "made-up", **data},
+        "net": {"name": "mlp"},
+        "optimizer": {"lr": 1e-3},
+        "phases": [{"updates": 1, **phase} for phase in phases],
+    }
+    return parse_task(table, "made-up")
+
+
+ARRIVALS = [{"new": 0.1}, {"new": 0.3}, {"new": 0.6}]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_arrivals_are_parts_of_the_training_set(seed: int) -> None:
+    stream = Stream(task(ARRIVALS), made_up(), seed)
+    before: set[int] = set()
+    for index, size in enumerate((20, 80, 200)):
+        indices = stream.phase(index).indices
+        assert len(indices) == len(set(indices)) == size
+        assert before <= set(indices)
+        before = set(indices)
+    assert before == set(range(200))
+
+
+def test_old_examples_are_kept_as_asked() -> None:
+    phases = [{"new": 0.5}, {"new": 0.5, "keep": 0.25}, {"keep": 0.0, "new": 0.0}]
+    stream = Stream(task(phases[:2]), made_up(), 1)
+    first, second = stream.phase(0).indices, stream.phase(1).indices
+    assert len(second) == 25 + 100
+    assert len(set(second) & set(first)) == 25
+    with pytest.raises(UsageError, match="phase 2 has no examples"):
+        Stream(task(phases), made_up(), 1).phase(2)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.37, 1.0])
+def test_wrong_labels_are_wrong_and_counted(seed: int, share: float) -> None:
+    data = made_up()
+    stream = Stream(task([{"new": 0.5, "wrong": share}, {"new": 0.5, "wrong": share}]), data, seed)
+    for index, size in enumerate((100, 200)):
+        phase = stream.phase(index)
+        true = data.train_labels[phase.indices]
+        assert (phase.labels != true).sum() == int(size * share)
+        assert set(phase.labels) <= set(range(5))
+
+
+def test_wrong_labels_are_spread_over_the_other_classes() -> None:
+    data = made_up(train=4000)
+    phase = Stream(task([{"new": 1.0, "wrong": 1.0}]), data, 0).phase(0)
+    away = (phase.labels - data.train_labels[phase.indices]) % 5
+    counts = np.bincount(away, minlength=5)
+    assert counts[0] == 0
+    assert (np.abs(counts[1:] - 1000) < 5 * np.sqrt(1000 * 0.75)).all()
+
+
+def test_wrong_labels_are_drawn_anew_over_kept_examples() -> None:
+    data = made_up()
+    stream = Stream(task([{"new": 0.5, "wrong": 0.5}, {"new": 0.5, "wrong": 0.5}]), data, 3)
+    first, second = stream.phase(0), stream.phase(1)
+    old = dict(zip(first.indices, first.labels, strict=True))
+    new = dict(zip(second.indices, second.labels, strict=True))
+    assert any(old[index] != new[index] for index in old)
+    kept_wrong = sum(new[index] != data.train_labels[index] for index in old)
+    assert 30 < kept_wrong < 70
+
+
+@pytest.mark.parametrize("name", ["warm-start-digits-v1", "continual-digits-v1"])
+def test_test_labels_are_never_wrong(name: str) -> None:
+    data = load("digits")
+    stream = Stream(get_task(name), data, 100)
+    for index in range(len(get_task(name).phases)):
+        view = stream.test(index)
+        assert not view.from_training
+        np.testing.assert_array_equal(view.labels, data.test_labels[view.indices])
+
+
+def test_inputs_are_permuted_alike_in_training_and_test_and_anew_in_each_phase() -> None:
+    stream = Stream(get_task("permuted-digits-v1"), load("digits"), 100)
+    seen = []
+    for index in range(30):
+        training, test = stream.phase(index).permutation, stream.test(index).permutation
+        assert training is not None
+        np.testing.assert_array_equal(training, test)
+        np.testing.assert_array_equal(np.sort(training), np.arange(64))
+        seen.append(tuple(training))
+    assert len(set(seen)) == 30
+    assert len(stream.phase(29).indices) == 300
+
+
+def test_label_names_are_permuted_alike_in_training_and_test() -> None:
+    data = made_up()
+    phases = [{"new": 1.0, "labels": "permuted"}, {"labels": "permuted"}]
+    stream = Stream(task(phases, "permuted"), data, 0)
+    for index in range(2):
+        phase, test = stream.phase(index), stream.test(index)
+        names = dict(zip(data.train_labels[phase.indices], phase.labels, strict=True))
+        assert sorted(names.values()) == list(range(5))
+        expected = [names[label] for label in data.test_labels[test.indices]]
+        np.testing.assert_array_equal(test.labels, expected)
+
+
+def test_shuffled_labels_do_not_depend_on_the_images() -> None:
+    data = load("digits")
+    stream = Stream(get_task("shuffled-digits-v1"), data, 100)
+    first, second = stream.phase(0), stream.phase(1)
+    for phase in (first, second):
+        assert 0.02 < (phase.labels == data.train_labels[phase.indices]).mean() < 0.2
+    old = dict(zip(first.indices, first.labels, strict=True))
+    assert np.mean([old[i] == y for i, y in zip(second.indices, second.labels, strict=True)]) < 0.2
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_digits_keep_one_test_set_and_validate_on_the_undrawn(seed: int) -> None:
+    data = load("digits")
+    spec = get_task("continual-digits-v1")
+    test, validation = Stream(spec, data, seed), Stream(spec, data, seed, "validation")
+    assert len(data.test_labels) == 500
+    np.testing.assert_array_equal(test.test(0).indices, np.arange(500))
+    view = validation.test(9)
+    assert view.from_training
+    assert len(view.indices) == 1297 - 1000
+    drawn = set(validation.phase(9).indices)
+    assert drawn == set(test.phase(9).indices)
+    assert not drawn & set(view.indices)
+
+
+def test_whole_datasets_hold_a_tenth_out_for_validation() -> None:
+    spec, data = task([{"new": 1.0}]), made_up()
+    stream = Stream(spec, data, 0, "validation")
+    training, held_out = set(stream.phase(0).indices), set(stream.test(0).indices)
+    assert (len(training), len(held_out)) == (180, 20)
+    assert training | held_out == set(range(200))
+    assert set(Stream(spec, data, 0).phase(0).indices) == set(range(200))
+
+
+def test_classes_arrive_once_and_are_tested_when_seen() -> None:
+    data = made_up()
+    phases = [{"classes": 2}, {"classes": 2}, {"classes": 1}]
+    stream = Stream(task(phases, "class-incremental"), data, 5)
+    sizes = []
+    for index, seen in enumerate((2, 4, 5)):
+        phase, test = stream.phase(index), stream.test(index)
+        assert len(set(phase.labels)) == seen
+        assert set(phase.labels) == set(test.labels)
+        sizes.append(len(test.indices))
+    assert sizes == [24, 48, 60]
+    orders = {
+        tuple(Stream(task(phases, "class-incremental"), data, s)._class_order) for s in range(9)
+    }
+    assert len(orders) > 4
+
+
+def test_draws_depend_on_seed_phase_and_epoch_alone() -> None:
+    data = made_up()
+    stream = Stream(task(ARRIVALS), data, 7)
+    again = Stream(task(ARRIVALS), data, 7)
+    later = stream.order(2, 3)  # asked for first: nothing is consumed in order
+    np.testing.assert_array_equal(later, again.order(2, 3))
+    orders = {tuple(stream.order(2, epoch)) for epoch in range(5)}
+    orders |= {tuple(Stream(task(ARRIVALS), data, seed).order(2, 3)) for seed in (8, -8, 2**70)}
+    assert len(orders) == 8
+    np.testing.assert_array_equal(np.sort(later), np.arange(200))
+
+
+def test_another_budget_or_noise_in_one_phase_shifts_nothing_in_the_next() -> None:
+    data = made_up()
+    other = dataclasses.replace(
+        task(ARRIVALS),
+        phases=tuple(dataclasses.replace(p, updates=9) for p in task(ARRIVALS).phases),
+    )
+    noisy = task([{"new": 0.1, "wrong": 0.5}, *ARRIVALS[1:]])
+    for spec in (other, noisy):
+        one, two = Stream(task(ARRIVALS), data, 7), Stream(spec, data, 7)
+        np.testing.assert_array_equal(one.phase(2).indices, two.phase(2).indices)
+        np.testing.assert_array_equal(one.phase(2).labels, two.phase(2).labels)
+        np.testing.assert_array_equal(one.order(2, 0), two.order(2, 0))
+
+
+def test_a_task_that_asks_for_too_much_is_refused() -> None:
+    with pytest.raises(UsageError, match="train = 200, but made-up has 200"):
+        Stream(task([{"new": 1.0}], train=200), made_up(), 0)
+    with pytest.raises(UsageError, match="bring 6 classes, but made-up has 5"):
+        Stream(task([{"classes": 6}], "class-incremental"), made_up(), 0)

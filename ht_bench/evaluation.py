@@ -94,9 +94,12 @@ def run_plan(plan: Plan, workers: int, progress: bool = True) -> Finished:
         outcome = execute(plan.jobs, workers, lambda steps: bar.update(steps) and None)
     if outcome.interrupted:
         kept = len(plan.finished) + len(outcome.records)
+        kept_on_disk = bool(plan.jobs) and plan.jobs[0].out is not None
+        goes_on = "the same command goes on from the last checkpoints."
+        lost = "nothing was kept, since no folder was named; name one with out=."
         raise Stopped(
-            f"Stopped with {kept} of {plan.requested} runs finished; the same command goes on "
-            "from the last checkpoints."
+            f"Stopped with {kept} of {plan.requested} runs finished; "
+            f"{goes_on if kept_on_disk else lost}"
         )
     records = [read_record(path) for path in plan.finished]
     return Finished(records + outcome.records, outcome.failures)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import threading
@@ -15,8 +17,8 @@ from typing import Any
 
 from ht_bench.errors import UsageError
 from ht_bench.results.record import Record
+from ht_bench.training.observer import Interrupted, Observer
 from ht_bench.training.stack import StackJob, run_stack
-from ht_bench.training.supervised import Interrupted, Observer
 
 Progress = Callable[[int], None]
 PROGRESS_STEPS = 20
@@ -87,6 +89,11 @@ def describe_failure(job: StackJob, error: BaseException) -> str:
     """Return one sentence: what failed, where in whose file, and what to do."""
     if isinstance(error, UsageError):
         return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"The disk is full ({error.filename or job.out}); free some space and run the same "
+            "command again: what was finished is kept."
+        )
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "unknown place"
     return (
@@ -101,16 +108,17 @@ def _execute_in_pool(
 ) -> Outcome:
     context = multiprocessing.get_context("spawn")
     inbox, outbox, halt = context.Queue(), context.Queue(), context.Event()
-    for index, job in enumerate(jobs):
-        inbox.put((index, job))
+    for packed in [_pack(job) for job in jobs]:
+        inbox.put(packed)
     for _ in range(workers):
         inbox.put(None)
     processes = [
         context.Process(target=_work, args=(inbox, outbox, halt), daemon=True)
         for _ in range(workers)
     ]
-    for process in processes:
-        process.start()
+    with _ctrl_c_waits():
+        for process in processes:
+            process.start()
     try:
         return _collect(jobs, processes, outbox, halt, progress, stop)
     finally:
@@ -119,6 +127,34 @@ def _execute_in_pool(
             process.join(GRACE_SECONDS)
             if process.is_alive():
                 process.terminate()
+
+
+def _pack(job: StackJob) -> bytes:
+    """Pickle a job here: a queue would drop one that cannot be pickled, and go on."""
+    try:
+        return pickle.dumps(job)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UsageError(_not_importable(job.method.name, error)) from error
+
+
+def _not_importable(name: str, error: Exception) -> str:
+    return (
+        f"{name} cannot be handed to worker processes ({error}); keep it in a module or name it "
+        "as path/to/file.py:Class, or use one job."
+    )
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Hold Ctrl-C back: a child inherits that, so none dies of it while Python starts."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _collect(
@@ -134,12 +170,12 @@ def _collect(
     while ended < len(processes):
         if stop.is_set():
             halt.set()
+        exits = [process.exitcode for process in processes if process.exitcode is not None]
         try:
             kind, value = outbox.get(timeout=0.2)
         except queue.Empty:
-            dead = [p for p in processes if p.exitcode not in (None, 0)]
-            if dead:
-                _report_death(outcome, dead[0].exitcode)
+            if len(exits) > ended:  # one left without a word, be it by exit code 0
+                _report_death(outcome, max(exits, key=abs))
                 break
             continue
         if kind == "progress":
@@ -166,11 +202,16 @@ def _work(inbox: Any, outbox: Any, halt: Any) -> None:
     """A worker's life: take jobs until there are none, report, and never outlive the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    while (item := inbox.get()) is not None:
+    while (packed := inbox.get()) is not None:
         if halt.is_set():
             outbox.put(("interrupted", None))
             break
-        _work_on(item[1], outbox, halt)
+        try:
+            job = pickle.loads(packed)
+        except Exception as error:  # a user's module is imported here: it may raise anything
+            outbox.put(("failure", _not_importable("The method", error)))
+            continue
+        _work_on(job, outbox, halt)
     outbox.put(("end", None))
 
 

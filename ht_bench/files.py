@@ -56,6 +56,12 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         ) from error
 
 
+def remove_leftovers(path: Path) -> None:
+    """Delete what a process killed inside `write_atomically(path)` left; none may be at it."""
+    for file in path.parent.glob(f".{path.name}.*"):
+        file.unlink(missing_ok=True)
+
+
 def make_folder(path: Path) -> Path:
     """Create `path` with its parents and return it; raises UsageError if that is impossible."""
     try:

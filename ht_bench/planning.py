@@ -14,11 +14,10 @@ from ht_bench.methods.resolve import Named, resolve
 from ht_bench.results.folder import write_spec
 from ht_bench.results.record import is_finished, result_file
 from ht_bench.streams.seeds import parse_seeds
-from ht_bench.streams.stream import Split, Stream
+from ht_bench.streams.stream import Split, Stream, planned_steps
 from ht_bench.streams.task import Task
 from ht_bench.training.device import Compute
 from ht_bench.training.stack import StackJob, dataset
-from ht_bench.training.supervised import planned_steps
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,12 @@ def make_plan(request: Request) -> Plan:
             seeds = request.seeds or task.seeds
             requested += len(seeds)
             done = [seed for seed in seeds if _is_done(template, seed)]
+            stacks = _stacks(template, [seed for seed in seeds if seed not in done])
+            again = {seed for job in stacks for seed in job.seeds}  # mates in a begun stack
             if template.folder is not None:
-                finished += [result_file(template.folder, seed) for seed in done]
-            jobs += _stacks(template, [seed for seed in seeds if seed not in done])
+                kept = [seed for seed in done if seed not in again]
+                finished += [result_file(template.folder, seed) for seed in kept]
+            jobs += stacks
     steps = sum(_job_steps(job) for job in jobs)
     return Plan(tuple(jobs), tuple(finished), requested, steps)
 
@@ -100,7 +102,11 @@ def _check_network(task: Task, changes: Mapping[str, Any]) -> None:
     """Build the network once, so that a bad `[net]` table is refused before training."""
     from ht_bench.training.build import network
 
-    network(task, dataset(task.data.name), [0], changes)
+    data = dataset(task.data.name)
+    try:
+        network(task, data, [0], changes)
+    except UsageError as error:
+        raise UsageError(f"Task {task.name}: {error}") from error
 
 
 def _is_done(job: StackJob, seed: int) -> bool:
@@ -117,7 +123,8 @@ def _stacks(template: StackJob, pending: Sequence[int]) -> list[StackJob]:
     left = list(pending)
     groups: list[tuple[int, ...]] = []
     for seeds in _interrupted(template):
-        if set(seeds) & set(left):
+        taken = {seed for group in groups for seed in group}
+        if set(seeds) & set(left) and not set(seeds) & taken:
             groups.append(seeds)
             left = [seed for seed in left if seed not in seeds]
     width = template.task.training.stack

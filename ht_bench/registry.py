@@ -72,6 +72,8 @@ def load_reference(reference: str) -> Any:
     fails while it is imported.
     """
     place, _, attribute = reference.rpartition(":")
+    if not place:
+        raise UsageError(f"'{reference}' names no module; write package.module:Name.")
     module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     try:
         return getattr(module, attribute)

@@ -13,7 +13,7 @@ from ht_bench.errors import UsageError
 from ht_bench.evaluation import run_plan
 from ht_bench.files import folder, write_atomically
 from ht_bench.methods.recipe import Recipe, get_recipe
-from ht_bench.methods.resolve import resolve
+from ht_bench.methods.resolve import find_class, resolve
 from ht_bench.planning import Plan, Request, make_plan
 from ht_bench.results.metrics import final_metric
 from ht_bench.results.record import Record
@@ -75,8 +75,9 @@ def search(
     done = run_plan(plan, workers, announce is not None)
     if done.failures:
         raise UsageError(done.failures[0])
+    records = [record for record in done.records if record["seed"] in seeds]
     return [
-        Search(name, task, seeds, tuple(_trial(name, task, t, done.records) for t in grid))
+        Search(name, task, seeds, tuple(_trial(name, task, t, records) for t in grid))
         for name, grid in configurations.items()
     ]
 
@@ -94,6 +95,7 @@ def merge(plans: Sequence[Plan]) -> Plan:
 def _recipe(method: str) -> Recipe:
     recipe = get_recipe(method)
     if recipe is None:
+        find_class(method)  # an unknown name gets its own sentence
         raise UsageError(f"There is no baselines/{method}.toml with a [grid] to search.")
     return recipe
 

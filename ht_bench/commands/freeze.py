@@ -28,6 +28,8 @@ def freeze(
     names = [name.strip() for name in task.split(",") if name.strip()]
     if not suite.startswith("suite-"):
         raise UsageError(f"--suite {suite}: a suite's name begins with 'suite-'.")
+    if not names:
+        raise UsageError("Name the suite's tasks: --task a-v1,b-v1.")
     path = write(runs, suite, title, names, out)
     print(f"Wrote {path}; next: ht-bench run --suite {suite} --method all")
     return 0

@@ -67,6 +67,8 @@ def run(
     from ht_bench.training.device import choose
 
     compute = choose(device, precision, threads)
+    if jobs < 0:
+        raise UsageError(f"--jobs {jobs}: give 1 or more, or 0 for one per core.")
     workers = jobs or (1 if compute.device == "cuda" else os.cpu_count() or 1)
     request = Request(
         tasks=tuple(tasks),

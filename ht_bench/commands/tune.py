@@ -45,6 +45,8 @@ def tune(
     from ht_bench.training.device import choose, software
     from ht_bench.tune import search, write_recipe
 
+    if jobs < 0:
+        raise UsageError(f"--jobs {jobs}: give 1 or more, or 0 for one per core.")
     workers = jobs or os.cpu_count() or 1
     compute = choose("cpu")
     request = Request(

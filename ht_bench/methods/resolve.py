@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import math
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,13 +56,17 @@ def resolve(named: Named, task: str = "", overrides: Mapping[str, Any] | None = 
     name = named if isinstance(named, str) and ":" not in named else _name_of(cls)
     recipe = get_recipe(name) if isinstance(named, str) else None
     chosen = recipe.hyperparameters(task) if recipe else {}
-    return _spec(cls, name, named, {**chosen, **changes})
+    # A worker process has not registered what this one has: it gets the class.
+    reference = named if isinstance(named, str) and ":" in named else cls
+    return _spec(cls, name, reference, {**chosen, **changes})
 
 
 def find_class(reference: str | type[Method]) -> type[Method]:
     """Return the class behind a name, a "file.py:Class" or the class itself."""
     found: Any = reference
     if isinstance(reference, str):
+        if reference.endswith(".py"):
+            raise UsageError(f"{reference} is a file; name its class too: {reference}:ClassName.")
         is_file = ".py:" in reference
         found = registry.load_reference(reference) if is_file else registry.methods.get(reference)
     if not (isinstance(found, type) and issubclass(found, Method)):
@@ -85,11 +91,30 @@ def _spec(
 
 
 def _check_types(cls: type[Method], name: str, values: Mapping[str, Any]) -> None:
-    """Refuse a text where a number belongs: `--set decay=fast`."""
-    hints = typing.get_type_hints(cls)
+    """Refuse a value of another type than the field's: `--set decay=fast`, `--set decay=null`."""
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError:  # a user's annotation that only a type checker can resolve
+        return
     for key, value in values.items():
-        if isinstance(value, str) and hints.get(key) in (int, float, bool, int | None):
-            raise UsageError(f"Method '{name}': {key} = {value!r} is not a number.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"Method '{name}': {key} = {value} is not a finite number.")
+        if not _fits(value, hints.get(key, Any)):
+            wanted = str(getattr(hints[key], "__name__", hints[key])).replace("typing.", "")
+            raise UsageError(f"Method '{name}': {key} = {value!r} is not of type {wanted}.")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether `value` is one that a field annotated `hint` takes; only plain types are judged."""
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str, type(None)):
+        return isinstance(value, hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    return True
 
 
 def _fields(method: Method) -> dict[str, Any]:

@@ -92,9 +92,21 @@ def check_record(record: Any, where: str) -> None:
         raise UsageError(
             f"{where} has schema {record['schema']}, this version reads {SCHEMA}; run again."
         )
-    lengths = {len(values) for values in record["curve"].values()}
-    if len(lengths) > 1:
-        raise UsageError(f"{where}: the lists of 'curve' differ in length; delete it, run again.")
+    for key in ("curve", "diagnostics"):
+        _check_columns(record[key], f"{where}: '{key}'")
+    for key in ("phase", "step", "test/accuracy"):
+        if not record["curve"].get(key):
+            raise UsageError(f"{where}: 'curve' has no '{key}'; delete it and run again.")
+
+
+def _check_columns(table: Mapping[str, Any], where: str) -> None:
+    for key, values in table.items():
+        if not isinstance(values, list) or not all(
+            value is None or isinstance(value, int | float) for value in values
+        ):
+            raise UsageError(f"{where}: '{key}' is no list of numbers; delete it and run again.")
+    if len({len(values) for values in table.values()}) > 1:
+        raise UsageError(f"{where} has lists of different lengths; delete it and run again.")
 
 
 def is_finished(

@@ -87,7 +87,7 @@ def _add_means(writer: Any, members: Sequence[Mapping[str, Any]]) -> list[str]:
         for table in (record["curve"], record["diagnostics"]):
             for key, step, value in columns(table):
                 values.setdefault((key, step), []).append(value)
-    for (key, step), found in values.items():
+    for (key, step), found in sorted(values.items(), key=lambda item: item[0][1]):
         mean = float(np.mean(found))
         error = float(np.std(found, ddof=1)) / len(found) ** 0.5 if len(found) > 1 else 0.0
         writer.add_scalar(f"{key}/mean", mean, step)

@@ -14,6 +14,7 @@ from ht_bench.streams.sources import DatasetSource
 from ht_bench.suggestions import did_you_mean
 
 DIGITS_SHA256 = "f3814f133cbe59dfafb468dfcf9d88bb0bd2f10c2282407e63e5723e201a877c"
+ABSENT = "not on this machine"
 _SOURCES: dict[str, DatasetSource] = {}
 
 
@@ -115,12 +116,19 @@ def import_path(name: str, path: Path) -> Dataset:
     return _keep(_find(name), sources.from_path(_find(name), Path(path)))
 
 
-def verify() -> list[tuple[str, str]]:
-    """Check every dataset on this machine; returns (name, sentence) for each known one."""
+def verify(name: str = "") -> list[tuple[str, str]]:
+    """Check every dataset on this machine; returns (name, sentence) for each known one.
+
+    name: check this one only; raises UsageError for an unknown name.
+    """
+    if name not in ("", "digits"):
+        _find(name)
     found = []
     for entry in known():
+        if name not in ("", entry.name):
+            continue
         if not entry.cached:
-            found.append((entry.name, "not on this machine"))
+            found.append((entry.name, ABSENT))
             continue
         try:
             found.append((entry.name, f"intact, sha256 {load(entry.name).sha256}"))

@@ -14,7 +14,9 @@ from ht_bench.files import folder, write_atomically
 from ht_bench.streams.task import Task, load_task
 
 LOCK = "LOCK.toml"
-_HEAD = "# The hash of each released task. Add lines with: python -m ht_bench.streams.lock\n[tasks]\n"
+_HEAD = (
+    "# The hash of each released task. Add lines with: python -m ht_bench.streams.lock\n[tasks]\n"
+)
 
 
 def read_lock(tasks: Path) -> dict[str, str]:

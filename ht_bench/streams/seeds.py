@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable
 
@@ -18,12 +19,19 @@ def parse_seeds(value: object, where: str = "--seeds") -> tuple[int, ...]:
     if isinstance(value, str):
         numbers = [number for part in value.split(",") for number in _parse_part(part, where)]
     elif isinstance(value, Iterable):
-        numbers = [int(number) for number in value]
+        numbers = [_integer(number, where) for number in value]
     else:
         raise UsageError(f"{where}: {value!r} is not a list of seeds; write e.g. 100-119 or 1,2,3.")
     if not numbers:
         raise UsageError(f"{where}: no seeds were given; write e.g. 100-119 or 1,2,3.")
     return tuple(dict.fromkeys(numbers))
+
+
+def _integer(number: object, where: str) -> int:
+    try:
+        return operator.index(number)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UsageError(f"{where}: {number!r} is not a seed; give integers.") from error
 
 
 def _parse_part(part: str, where: str) -> Iterable[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +91,8 @@ def from_hub(source: DatasetSource) -> Dataset:
         f"put its files on this machine and run `ht-bench data import {source.name} PATH` "
         "(parquet files or train/<class>/*.png folders)"
     )
+    print(f"Fetching {source.name} from the hub ({source.hub}).", file=sys.stderr)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries need no log
     try:
         parts = library.load_dataset(source.hub)
     except (OSError, library.exceptions.DatasetNotFoundError) as error:

@@ -152,6 +152,16 @@ def phase_steps(spec: Phase, examples: int, batch: int) -> tuple[int, int]:
     return (spec.updates or (spec.epochs or 0) * per_epoch), per_epoch
 
 
+def planned_steps(stream: Stream) -> list[int]:
+    """Return the optimizer steps of each phase of a stream."""
+    batch = stream.task.training.batch
+    sizes = [len(stream.phase(index).indices) for index in range(len(stream.task.phases))]
+    return [
+        phase_steps(spec, size, batch)[0]
+        for spec, size in zip(stream.task.phases, sizes, strict=True)
+    ]
+
+
 def _check_size(task: Task, data: Dataset) -> None:
     if task.data.train is not None and task.data.train >= len(data.train_labels):
         raise UsageError(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ht_bench import networks
 from ht_bench.errors import UsageError
 from ht_bench.streams.seeds import format_seeds, parse_seeds
 from ht_bench.streams.tables import check_keys, read_table
@@ -193,8 +194,10 @@ def _validate(task: Task, where: str) -> None:
             f"{where}: the 'new' fractions of [[phases]] add up to {total:g}; "
             "together they may not exceed 1."
         )
-    if "name" not in task.net:
-        raise UsageError(f"{where} [net]: the key 'name' is missing; name a network, e.g. 'mlp'.")
+    try:
+        networks.check(task.net)
+    except UsageError as error:
+        raise UsageError(f"{where} {error}") from error
     if task.training.stack > 1 and task.net["name"] != "mlp":
         raise UsageError(f"{where} [training]: only the 'mlp' network stacks seeds; set stack = 1.")
     positive = {

@@ -1,7 +1,12 @@
-"""Checkpoints: written atomically, read with `weights_only=True`, matched by fingerprint."""
+"""Checkpoints: written atomically, read with `weights_only=True`, matched by fingerprint.
+
+The file is the sha256 of the rest, 32 bytes, then what torch saved: a damaged pickle could raise
+anything, or load as other numbers.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import warnings
@@ -20,7 +25,8 @@ def save(path: Path, fingerprint: str, state: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save({"fingerprint": fingerprint, "state": state}, buffer)
-    write_atomically(path, buffer.getvalue())
+    content = buffer.getvalue()
+    write_atomically(path, hashlib.sha256(content).digest() + content)
 
 
 def load(path: Path, fingerprint: str, device: str = "cpu") -> dict[str, Any] | None:
@@ -31,7 +37,7 @@ def load(path: Path, fingerprint: str, device: str = "cpu") -> dict[str, Any] | 
     if not path.exists():
         return None
     try:
-        saved = torch.load(path, weights_only=True, map_location=device)
+        saved = torch.load(io.BytesIO(_whole(path)), weights_only=True, map_location=device)
     except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError):
         warnings.warn(f"The checkpoint {path} is unreadable; this run starts anew.", stacklevel=2)
         return None
@@ -43,3 +49,11 @@ def load(path: Path, fingerprint: str, device: str = "cpu") -> dict[str, Any] | 
         return None
     state: dict[str, Any] = saved["state"]
     return state
+
+
+def _whole(path: Path) -> bytes:
+    """Return what torch saved; raises EOFError unless every byte is as it was written."""
+    content = path.read_bytes()
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        raise EOFError(f"{path} is damaged")
+    return content[32:]

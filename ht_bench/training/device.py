@@ -118,6 +118,19 @@ def matmul_precision(compute: Compute) -> str:
     return "medium" if error < 1e-4 else "highest"
 
 
+def random_state(compute: Compute) -> list[torch.Tensor]:
+    """Return the states of torch's generators: the CPU's, and CUDA's if it is in use."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state()] if compute.device == "cuda" else states
+
+
+def set_random_state(states: list[torch.Tensor]) -> None:
+    """Take over what `random_state` returned."""
+    torch.set_rng_state(states[0].cpu())
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state.cpu())
+
+
 def software(compute: Compute) -> dict[str, Any]:
     """Return the versions that decide a run's bits."""
     return {

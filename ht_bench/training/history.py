@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Point = dict[str, Any]
@@ -45,6 +46,13 @@ def point(phase: int, step: int, values: Mapping[str, Sequence[float | None] | T
         numbers = value.tolist() if isinstance(value, Tensor) else list(value)
         made[key] = [n if n is not None and math.isfinite(n) else None for n in numbers]
     return made
+
+
+def repeated(last: Point | None, key: str, unknown: Tensor) -> Tensor:
+    """The last point's value again, for a stretch in which nothing was trained."""
+    if last is None:
+        return unknown
+    return torch.tensor([float("nan") if v is None else v for v in last[key]], dtype=torch.float64)
 
 
 def _columns(points: Sequence[Point], slot: int) -> dict[str, list[Any]]:

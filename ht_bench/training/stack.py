@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gc
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ht_bench.files import remove_leftovers
 from ht_bench.methods.base import Method
 from ht_bench.methods.resolve import MethodSpec
 from ht_bench.results.locks import locked
@@ -38,7 +40,8 @@ from ht_bench.training.device import (
     settings,
     software,
 )
-from ht_bench.training.supervised import CheckpointPlan, Observer, SupervisedRun
+from ht_bench.training.observer import CheckpointPlan, Observer
+from ht_bench.training.supervised import SupervisedRun
 from ht_bench.version import EPOCH, VERSION
 
 
@@ -102,6 +105,7 @@ def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
     observer = observer or Observer()
     data = dataset(job.task.data.name)
     folders = [job.folder / f"seed{seed}" for seed in job.seeds] if job.folder else []
+    gc.collect()  # a run and its hooks hold each other; the last one's tensors go now
     with locked(folders), settings(job.compute):
         forget_peak_memory(job.compute)
         method = job.method.build()
@@ -142,8 +146,11 @@ def _save(job: StackJob, records: list[Record]) -> None:
     if job.folder is None or job.checkpoint_file is None:
         return
     for record in records:
-        write_record(result_file(job.folder, record["seed"]), record)
+        path = result_file(job.folder, record["seed"])
+        write_record(path, record)
+        remove_leftovers(path)
     job.checkpoint_file.unlink(missing_ok=True)
+    remove_leftovers(job.checkpoint_file)
 
 
 def make_records(job: StackJob, data: Dataset, run: SupervisedRun, method: Method) -> list[Record]:

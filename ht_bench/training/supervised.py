@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,42 +14,17 @@ from ht_bench.networks.diagnostics import diagnose
 from ht_bench.networks.stacking import clip_gradients, finite, is_stacked
 from ht_bench.streams.dataset import Dataset
 from ht_bench.streams.randomness import torch_seed
-from ht_bench.streams.stream import Split, Stream, phase_steps
+from ht_bench.streams.stream import Split, Stream, phase_steps, planned_steps
 from ht_bench.streams.task import Task
 from ht_bench.training import build, checkpoint
 from ht_bench.training.batches import Images, PhaseBatches, TestBatches
-from ht_bench.training.device import Compute
+from ht_bench.training.device import Compute, random_state, set_random_state
 from ht_bench.training.evaluation import logits, losses, measure
-from ht_bench.training.history import History, Point, point
+from ht_bench.training.history import History, point, repeated
+from ht_bench.training.observer import CheckpointPlan, Interrupted, Observer
 
 DIAGNOSED = 256
 """Training examples that diagnostics look at."""
-
-
-class Interrupted(Exception):
-    """Training was asked to stop; its checkpoint is saved."""
-
-
-@dataclass
-class Observer:
-    """How a run reports and is stopped; the defaults do neither.
-
-    progress(steps): so many more optimizer steps are done (or need not be). point(entry): a point
-    of the curve. stop(): whether to save and raise Interrupted.
-    """
-
-    progress: Callable[[int], None] = lambda steps: None
-    point: Callable[[Point], None] = lambda entry: None
-    stop: Callable[[], bool] = lambda: False
-
-
-@dataclass(frozen=True)
-class CheckpointPlan:
-    """Where the checkpoint lies (None: nowhere), whose it is, and the seconds between two."""
-
-    path: Path | None = None
-    fingerprint: str = ""
-    seconds: float = 120.0
 
 
 class SupervisedRun:
@@ -248,7 +221,7 @@ class SupervisedRun:
             unknown = torch.full((len(self.seeds),), float("nan"))
             last = self.history.points[-1] if self.history.points else None
             keys = ("train/accuracy", "train/loss")
-            return {key: _repeat(last, key, unknown) for key in keys}
+            return {key: repeated(last, key, unknown) for key in keys}
         return {
             "train/accuracy": self._correct_sum / self._examples_summed,
             "train/loss": self._loss_sum / self._batches_summed,
@@ -297,7 +270,7 @@ class SupervisedRun:
             "optimizer": self.optimizer.state_dict(),
             "method": self.method.checkpoint(),
             "history": self.history.state_dict(),
-            "rng": _rng_state(self.compute),
+            "rng": random_state(self.compute),
             "sums": [self._loss_sum, self._correct_sum],
             "summed": [self._batches_summed, self._examples_summed],
             "alive": self.alive,
@@ -323,7 +296,7 @@ class SupervisedRun:
         for name in _COUNTERS:
             setattr(self, name, saved[name])
         self._restore_method(saved)
-        _set_rng_state(saved["rng"])
+        set_random_state(saved["rng"])
         for entry in self.history.points:
             self._observer.point(entry)
         return True
@@ -336,31 +309,3 @@ class SupervisedRun:
 
 
 _COUNTERS = ("phase", "step", "steps_taken", "_recorded", "_draws", "_allowed")
-
-
-def planned_steps(stream: Stream) -> list[int]:
-    """Return the optimizer steps of each phase of a stream."""
-    batch = stream.task.training.batch
-    sizes = [len(stream.phase(index).indices) for index in range(len(stream.task.phases))]
-    return [
-        phase_steps(spec, size, batch)[0]
-        for spec, size in zip(stream.task.phases, sizes, strict=True)
-    ]
-
-
-def _repeat(last: Point | None, key: str, unknown: Tensor) -> Tensor:
-    """The last point's value again, for a stretch in which nothing was trained."""
-    if last is None:
-        return unknown
-    return torch.tensor([float("nan") if v is None else v for v in last[key]], dtype=torch.float64)
-
-
-def _rng_state(compute: Compute) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state()] if compute.device == "cuda" else states
-
-
-def _set_rng_state(states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0].cpu())
-    for state in states[1:]:
-        torch.cuda.set_rng_state(state.cpu())

@@ -8,10 +8,9 @@ import pytest
 from ht_bench.methods.resolve import resolve
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.data import load
-from ht_bench.streams.stream import Stream
+from ht_bench.streams.stream import Stream, planned_steps
 from ht_bench.streams.task import Task
 from ht_bench.training.stack import StackJob, run_stack
-from ht_bench.training.supervised import planned_steps
 
 pytestmark = pytest.mark.usefixtures("real_data_cache")
 

@@ -1,0 +1,20 @@
+"""Options of the test suite: `--evidence` adds the long repetitions behind published claims."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Define --evidence."""
+    parser.addoption(
+        "--evidence", action="store_true", help="also run the long repetitions (minutes)"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is marked `evidence` unless the option is given."""
+    if config.getoption("--evidence"):
+        return
+    skip = pytest.mark.skip(reason="long; add --evidence")
+    for item in items:
+        if "evidence" in item.keywords:
+            item.add_marker(skip)

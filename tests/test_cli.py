@@ -1,0 +1,462 @@
+"""The command line: what it says to wrong input, its help, and one tiny task end to end."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ht_bench.cli import COMMANDS
+
+Call = Callable[..., Any]
+Write = Callable[..., Path]
+METHODS = "none,full-reset,hare-tortoise"
+ONE_JOB = ("--jobs", "1")
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, with an empty data cache and no place to import from."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HT_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HT_BENCH_DATA", raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+def refused(answer: Any, sentence: str) -> None:
+    """The command ended with 2 and one sentence on stderr, and nothing like a traceback."""
+    assert answer.code == 2
+    assert re.search(sentence, answer.error), answer.error
+    assert "Traceback" not in answer.error + answer.out
+    assert len(answer.error.strip().splitlines()) == 1
+    assert answer.error.startswith("ht-bench: ")
+
+
+# ---- wrong input, command by command ----
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("run --method none", "Name a task or a suite: --task"),
+        ("run --task tiny.toml", "Name a method: --method"),
+        ("run --task warm-start-digit-v1 --method none", "Did you mean 'warm-start-digits-v1'"),
+        ("run --task tiny.toml --method hare-tortise", "Did you mean 'hare-tortoise'"),
+        ("run --suite no-such-suite --method none", "Unknown suite 'no-such-suite'"),
+        ("run --task missing.toml --method none", "missing.toml: No such file"),
+        ("run --task tiny.toml --method absent.py:Mine", "There is no file .*absent.py"),
+        ("run --task tiny.toml --method absent.py", "name its class too: absent.py:ClassName"),
+        ("run --task tiny.toml --method none --seeds a", "'a' is not a seed"),
+        ("run --task tiny.toml --method none --seeds 5-1", "runs backwards; write 1-5"),
+        ("run --task tiny.toml --method none --seeds 1,,2", "'' is not a seed"),
+        ("run --task tiny.toml --method none --seeds 1.5", "'1.5' is not a seed"),
+        ("run --task tiny.toml --method ema --set decay", "write key=value"),
+        ("run --task tiny.toml --method ema --set decay=fast", "decay = 'fast' is not of type"),
+        ("run --task tiny.toml --method ema --set decay=null", "decay = None is not of type"),
+        ("run --task tiny.toml --method ema --set decay=[1]", r"decay = \[1\] is not of type"),
+        ("run --task tiny.toml --method ema --set decay=true", "decay = True is not of type"),
+        ("run --task tiny.toml --method ema --set decay=2", "a decay lies between 0 and 1"),
+        ("run --task tiny.toml --method ema --set decya=0.9", "Did you mean 'decay'"),
+        ("run --task tiny.toml --method hare-tortoise --set reset_every=0", "give 1 step or more"),
+        ("run --task tiny.toml --method hare-tortoise --set reset_every=1.5", "is not of type int"),
+        ("run --task tiny.toml --method hare-tortoise --set reset_every=soon", "is no interval"),
+        ("run --task tiny.toml --method none --threads 0", "--threads 0: give 1 or more"),
+        ("run --task tiny.toml --method none --jobs -2", "--jobs -2: give 1 or more"),
+        ("run --task tiny.toml --method none --out tiny.toml", "tiny.toml cannot be written"),
+        ("run --task tiny.toml --method none --out tiny.toml/in", "tiny.toml/in cannot be written"),
+        ("compare missing", "There is no folder missing"),
+        ("compare empty", "empty holds no finished run"),
+        ("compare tiny.toml", "There is no folder tiny.toml"),
+        ("compare empty --suite no-such-suite", "empty holds no finished run"),
+        ("tensorboard missing --no-serve", "There is no folder missing"),
+        ("tensorboard empty --no-serve", "empty holds no finished run"),
+        ("tensorboard tiny.toml --no-serve", "There is no folder tiny.toml"),
+        ("data fetch", "Name a dataset: ht-bench data fetch"),
+        ("data fetch cifar1", "Did you mean 'cifar10'"),
+        ("data fetch digits", "bundled with scikit-learn"),
+        ("data import cifar10", "Name the files: ht-bench data import cifar10 PATH"),
+        ("data import cifar1 empty", "Did you mean 'cifar10'"),
+        ("data import cifar10 missing", "There is no folder missing"),
+        ("data import cifar10 empty", "empty has no train images"),
+        ("data verify cifar1", "Did you mean 'cifar10'"),
+        ("tune --method l2", "Name a task"),
+        ("tune --task tiny.toml", "Name a method"),
+        ("tune --task tiny.toml,warm-start-digits-v1 --method l2", "Tune one task at a time"),
+        ("tune --task warm-start-digit-v1 --method l2", "Did you mean 'warm-start-digits-v1'"),
+        ("tune --task tiny.toml --method l2-ini", "Did you mean 'l2-init'"),
+        ("tune --task tiny.toml --method l2 --seeds 100-104", "tuning uses seeds 0 to 99 only"),
+        ("tune --task tiny.toml --method l2 --seeds x", "'x' is not a seed"),
+        ("tune --task tiny.toml --method l2 --jobs -1", "--jobs -1: give 1 or more"),
+        ("tune --task tiny.toml --method l2 --out tiny.toml", "tiny.toml cannot be written"),
+        ("freeze --suite mine --task tiny.toml --title t", "name begins with 'suite-'"),
+        ("freeze --suite suite-a-v1 --task , --title t --runs empty", "Name the suite's tasks"),
+        (
+            "freeze --suite suite-a-v1 --task tiny.toml --title t --runs missing",
+            "no folder missing",
+        ),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    call: Call, write_task: Write, tmp_path: Path, words: str, sentence: str
+) -> None:
+    write_task()
+    (tmp_path / "empty").mkdir()
+    refused(call(*words.split()), sentence)
+    assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("net = {", "net = [", "is not valid TOML"),
+        ("seeds =", "seedz =", "unknown key 'seedz'. Did you mean 'seeds'"),
+        ("wrong = 0.5", "wrong = 1.5", "'wrong' is 1.5; a fraction lies between 0 and 1"),
+        ("new = 0.5", "new = 0.7", "add up to 1.4; together they may not exceed 1"),
+        ("updates = 2", "", "give one budget"),
+        ("lr = 1e-2", 'lr = "fast"', "'lr' is 'fast'; it must be of type float"),
+        ("hidden", "hiden", r"tiny.toml \[net\]: unknown key 'hiden'.* Did you mean 'hidden'"),
+        ('"mlp"', '"mpl"', "Did you mean 'mlp'"),
+        ('"digits"', '"digit"', "Unknown dataset 'digit'. Did you mean 'digits'"),
+        ('"digits"', '"cifar10"', "run `ht-bench data fetch cifar10`"),
+        ("train = 60", "train = 5000", "digits has 1297 training examples"),
+        ('"100-103"', '"103-100"', "runs backwards"),
+        ('"warm-start"', '"warm-stop"', "it must be one of 'warm-start'"),
+    ],
+)
+def test_a_wrong_task_file_is_one_sentence(
+    call: Call, write_task: Write, old: str, new: str, sentence: str
+) -> None:
+    path = write_task(change=(old, new))
+    answer = call("run", "--task", path, "--method", "none", *ONE_JOB)
+    refused(answer, sentence)
+
+
+def test_a_suite_is_suggested(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "suite-made-up-v1.toml").write_text("")
+    monkeypatch.setattr("ht_bench.streams.suite.folder", lambda name: tmp_path)
+    answer = call("run", "--suite", "suite-madeup-v1", "--method", "none")
+    refused(answer, "Did you mean 'suite-made-up-v1'")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_cuda_without_cuda(call: Call, write_task: Write) -> None:
+    answer = call("run", "--task", write_task(), "--method", "none", "--device", "cuda")
+    refused(answer, "torch sees no CUDA device here; use --device cpu")
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("1 / 0", "failed while it was imported: ZeroDivisionError"),
+        ("class Other: pass", "has no 'Mine'"),
+        ("class Mine: pass", "is not a subclass of ht_bench.Method"),
+    ],
+)
+def test_a_wrong_method_file(
+    call: Call, write_task: Write, tmp_path: Path, source: str, sentence: str
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(source, encoding="utf-8")
+    answer = call("run", "--task", write_task(), "--method", f"{path}:Mine")
+    refused(answer, sentence)
+
+
+@pytest.mark.parametrize(
+    "words", [["no-such-command"], ["run", "--no-such-option"], ["compare", "--format", "xml"]]
+)
+def test_what_the_parser_refuses(call: Call, words: list[str]) -> None:
+    answer = call(*words)
+    assert answer.code == 2
+    assert "--help" in answer.error
+    assert "Traceback" not in answer.error
+
+
+# ---- help ----
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(call: Call, command: str) -> None:
+    answer = call(command, "--help")
+    assert answer.code == 0
+    assert "Example" in answer.out
+    assert f"ht-bench {command}" in answer.out.partition("Example")[2]
+
+
+def test_no_command_is_a_question_for_help(call: Call) -> None:
+    answer = call()
+    assert answer.code == 0
+    assert all(command in answer.out for command in COMMANDS)
+    assert call("--version").out.startswith("ht-bench ")
+
+
+# ---- a runs folder ----
+
+
+def a_result(runs: Path) -> Path:
+    return next(runs.glob("*/hare-tortoise-*/seed101/result.json"))
+
+
+@pytest.mark.parametrize("command", ["compare", "tensorboard"])
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "is not valid JSON .*delete it and run again"),
+        ("\0\x7f", "is not valid JSON"),
+        ("[]", "does not hold a result; delete it and run again"),
+        ('{"schema": 1}', "the key 'benchmark' is missing; delete it and run again"),
+    ],
+)
+def test_a_corrupt_result_is_named(
+    call: Call, runs: Path, command: str, text: str, sentence: str
+) -> None:
+    broken = a_result(runs)
+    broken.write_text(text, encoding="utf-8")
+    answer = call(command, runs, *(["--no-serve"] if command == "tensorboard" else []))
+    refused(answer, sentence)
+    assert str(broken) in answer.error
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"curve": {"step": 1}}, "'curve': 'step' is no list of numbers"),
+        ({"curve": {"step": ["a"]}}, "'curve': 'step' is no list of numbers"),
+        ({"curve": {"step": [1], "phase": []}}, "lists of different lengths"),
+        ({"curve": {}}, "test/accuracy|'curve' has no 'phase'"),
+        ({"diagnostics": {"step": [1], "weights/norm": [[1]]}}, "'weights/norm' is no list of"),
+        ({"hyperparameters": 3}, "'hyperparameters' has the wrong type"),
+        ({"schema": 2}, "has schema 2, this version reads 1"),
+        ({"task": "tiny-v2"}, "Unknown task 'tiny-v2'"),
+        ({"task_sha256": "0" * 64}, "two task hashes do not compare"),
+        ({"data_sha256": "0" * 64}, "two data hashes do not compare"),
+        ({"benchmark": "0.0"}, "do not compare"),
+    ],
+)
+def test_a_changed_result_is_refused(
+    call: Call, runs: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    path = a_result(runs)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes), encoding="utf-8")
+    refused(call("compare", runs), sentence)
+
+
+def test_a_corrupt_result_is_trained_again(call: Call, runs: Path, write_task: Write) -> None:
+    path = a_result(runs)
+    before = json.loads(path.read_text())
+    path.write_text("{", encoding="utf-8")
+    words = ("run", "--task", write_task(), "--method", METHODS, "--out", runs, *ONE_JOB)
+    answer = call(*words)
+    assert (answer.code, "12 runs, 11 finished already" in answer.error) == (0, True)
+    after = json.loads(path.read_text())
+    assert {**after, "cost": 0} == {**before, "cost": 0}
+
+
+def test_a_changed_spec_does_not_mix(call: Call, runs: Path, write_task: Write) -> None:
+    changed = write_task("changed", rate=("lr = 1e-2", "lr = 1e-3"))
+    words = ("run", "--task", changed, "--out", runs, *ONE_JOB)
+    answer = call(*words, "--method", "none")
+    assert "4 runs, 0 finished already" in answer.error
+    refused(call("compare", runs), "two task hashes do not compare: .*run the older one again")
+    call(*words, "--method", METHODS)
+    assert call("compare", runs).code == 0
+
+
+def test_a_broken_spec_is_named(call: Call, runs: Path) -> None:
+    spec = runs / "tiny-v1" / "task.json"
+    spec.write_text("{", encoding="utf-8")
+    refused(call("compare", runs), f"{spec} is not valid JSON")
+
+
+def test_figures_need_a_folder(call: Call, runs: Path, write_task: Write) -> None:
+    answer = call("compare", runs, "--figures", write_task())
+    assert answer.code == 2
+    assert "tiny.toml cannot be written" in answer.error
+
+
+def test_an_unknown_suite_is_named(call: Call, runs: Path) -> None:
+    refused(call("compare", runs, "--suite", "suite-x"), "Unknown suite 'suite-x'")
+
+
+# ---- end to end ----
+
+
+def test_run_then_run_again(call: Call, write_task: Write, tmp_path: Path) -> None:
+    words = ("run", "--task", write_task(), "--method", METHODS, "--jobs", "1")
+    first = call(*words)
+    assert first.code == 0
+    assert "1 task(s) × 3 method(s): 12 runs, 0 finished already, 3 stack(s)" in first.error
+    assert first.out == "12 results under runs/; next: ht-bench compare runs\n"
+    files = sorted(tmp_path.glob("runs/tiny-v1/*/seed10[0-3]/result.json"))
+    assert len(files) == 12
+    assert not list(tmp_path.rglob("*.pt"))
+    before = [(file.read_bytes(), file.stat().st_mtime_ns) for file in files]
+    second = call(*words)
+    assert (second.code, second.out) == (0, first.out)
+    assert "12 finished already" in second.error and "nothing is left to train" in second.error
+    assert [(file.read_bytes(), file.stat().st_mtime_ns) for file in files] == before
+
+
+def test_settings_seeds_and_split(call: Call, write_task: Write, tmp_path: Path) -> None:
+    """--set is JSON where it can be, text otherwise; negative seeds and lists are seeds."""
+    words = ("run", "--task", write_task(), "--method", "hare-tortoise", *ONE_JOB)
+    words += ("--set", "decay=0.5", "reset_every=1 epochs", "--seeds=-5,7-8")
+    assert call(*words, "--split", "validation", "--no-tensorboard").code == 0
+    records = [json.loads(p.read_text()) for p in tmp_path.rglob("result.json")]
+    assert sorted(record["seed"] for record in records) == [-5, 7, 8]
+    for record in records:
+        assert record["split"] == "validation"
+        assert record["hyperparameters"]["decay"] == 0.5
+        assert record["hyperparameters"]["reset_every"] == "1 epochs"
+    assert not list(tmp_path.rglob("events.out.tfevents.*"))
+
+
+def test_compare_in_four_formats(call: Call, runs: Path) -> None:
+    table, markdown, text, rows = (
+        call("compare", runs, "--format", name) for name in ("table", "markdown", "json", "csv")
+    )
+    assert all(answer.code == 0 for answer in (table, markdown, text, rows))
+    for answer in (table, markdown, text, rows):
+        assert all(method in answer.out for method in METHODS.split(","))
+    assert "gap closed" in table.out and max(map(len, table.out.splitlines())) <= 120
+    assert "|" in markdown.out and "---" in markdown.out
+    assert isinstance(json.loads(text.out), dict | list)
+    assert len(rows.out.splitlines()) == 4
+    assert len({line.count(",") for line in rows.out.splitlines()}) == 1
+
+
+def test_figures_are_drawn_and_the_same_twice(call: Call, runs: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        answer = call("compare", runs, "--figures", tmp_path / name)
+        assert answer.code == 0
+        assert f"{name}/curves-tiny-v1.png" in answer.error
+    drawn = sorted(path.name for path in (tmp_path / "first").iterdir())
+    assert {"curves-tiny-v1.png", "curves-tiny-v1.svg", "ranking-tiny-v1.svg"} <= set(drawn)
+    assert {Path(name).suffix for name in drawn} == {".png", ".svg"}
+    for name in drawn:
+        first, second = ((tmp_path / folder / name).read_bytes() for folder in ("first", "second"))
+        assert len(first) > 1000
+        if name.endswith(".svg"):
+            assert first == second
+
+
+def test_tensorboard_aggregates(call: Call, runs: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+
+    for _ in range(2):  # a second call replaces the first one's files
+        answer = call("tensorboard", runs, "--no-serve")
+        assert answer.code == 0
+        assert answer.out.startswith(f"3 aggregate runs under {runs}/aggregate")
+    folder = runs / "aggregate" / "test-fp32-cpu" / "tiny-v1" / "none"
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    records = [json.loads(path.read_text()) for path in runs.glob("*/none-*/*/result.json")]
+    curves = [record["curve"]["test/accuracy"] for record in records]
+    means = [sum(values) / 4 for values in zip(*curves, strict=True)]
+    found = {tag: events.Scalars(f"test/accuracy/{tag}") for tag in ("mean", "lower", "upper")}
+    assert [event.step for event in found["mean"]] == records[0]["curve"]["step"]
+    assert [event.value for event in found["mean"]] == pytest.approx(means)
+    for low, mean, high in zip(*(found[tag] for tag in ("lower", "mean", "upper")), strict=True):
+        assert low.value <= mean.value <= high.value
+        assert mean.value - low.value == pytest.approx(high.value - mean.value, abs=1e-6)
+    layout = layout_pb2.Layout()
+    layout.ParseFromString(
+        events.Tensors(metadata.CONFIG_SUMMARY_TAG)[0].tensor_proto.string_val[0]
+    )
+    tags = [
+        [series.value, series.lower, series.upper]
+        for category in layout.category
+        for chart in category.chart
+        for series in chart.margin.series
+    ]
+    assert [f"test/accuracy/{tag}" for tag in ("mean", "lower", "upper")] in tags
+    assert {tag for trio in tags for tag in trio} <= set(events.Tags()["scalars"])
+    assert call("compare", runs).code == 0
+
+
+def test_verify_tells_intact_from_damaged(call: Call, tmp_path: Path) -> None:
+    answer = call("data", "verify")
+    assert answer.code == 0
+    assert "digits: intact, sha256" in answer.out and "mnist: not on this machine" in answer.out
+    (tmp_path / "cache" / "mnist").mkdir(parents=True)
+    (tmp_path / "cache" / "mnist" / "meta.json").write_text("{}")
+    damaged = call("data", "verify")
+    assert damaged.code == 1
+    assert "mnist" in damaged.out and "is unreadable" in damaged.out
+    assert call("data", "verify", "digits").out.count("\n") == 1
+    assert call("data", "verify", "mnist").code == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        ("tasks", "warm-start-digits-v1"),
+        ("methods", "hare-tortoise"),
+        ("suites", "what it scores"),
+        ("data", "tiny-imagenet"),
+    ],
+)
+def test_list(call: Call, kind: str, shown: str) -> None:
+    alone, everything = call("list", kind), call("list")
+    assert (alone.code, everything.code) == (0, 0)
+    assert shown in alone.out and shown in everything.out
+
+
+def test_tune_and_write(
+    call: Call, write_task: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search tries the grid, marks the best, and writes it where `run` finds it."""
+    baselines = tmp_path / "baselines"
+    baselines.mkdir()
+    (baselines / "l2.toml").write_text(
+        'method = "l2"\nsummary = "s"\nsource = "s"\n[grid]\nstrength = [0.0, 0.1]\n'
+    )
+    for module in ("tune", "methods.recipe"):
+        monkeypatch.setattr(f"ht_bench.{module}.folder", lambda name: baselines)
+    words = ("tune", "--task", write_task(), "--method", "l2", "--seeds", "0-1", *ONE_JOB)
+    assert call(*words).code == 0
+    assert "[search" not in (baselines / "l2.toml").read_text()
+    answer = call(*words, "--write")
+    assert answer.code == 0
+    assert "4 finished already" in answer.error
+    assert len(re.findall(r"^ [* ] 0\.\d{4} ± ", answer.out, re.MULTILINE)) == 2
+    assert answer.out.count(" * ") == 1
+
+    from ht_bench.methods.recipe import get_recipe
+
+    recipe = get_recipe("l2")
+    assert recipe is not None
+    best = max(recipe.search["tiny-v1"]["tried"], key=lambda trial: trial["mean"])
+    assert recipe.tasks["tiny-v1"] == {"strength": best["strength"]}
+
+
+def test_ctrl_c_says_how_to_go_on(
+    call: Call, write_task: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ht_bench.executors import Outcome
+
+    monkeypatch.setattr("ht_bench.evaluation.execute", lambda *_: Outcome([], [], interrupted=True))
+    answer = call("run", "--task", write_task(), "--method", "none", *ONE_JOB)
+    assert answer.code == 130
+    assert "Stopped with 0 of 4 runs finished; the same command goes on" in answer.error
+
+
+def test_a_method_that_fails_leaves_the_others(
+    call: Call, write_task: Write, tmp_path: Path
+) -> None:
+    path = tmp_path / "failing.py"
+    path.write_text(
+        "import ht_bench\n\nclass Failing(ht_bench.Method):\n"
+        "    def after_step(self):\n        raise RuntimeError('no such luck')\n",
+        encoding="utf-8",
+    )
+    method = f"{path}:Failing,none"
+    answer = call("run", "--task", write_task(), "--method", method, *ONE_JOB)
+    assert answer.code == 2
+    assert re.search(r"'Failing' failed on tiny-v1 with RuntimeError: no such luck", answer.error)
+    assert f"{path}, line 5" in answer.error
+    assert "Traceback" not in answer.error
+    assert len(list(tmp_path.glob("runs/tiny-v1/none-*/*/result.json"))) == 4

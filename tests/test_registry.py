@@ -1,0 +1,156 @@
+"""Names to things: built in, registered, found by entry point, or in a user's file."""
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ht_bench import registry
+from ht_bench.errors import UsageError
+from ht_bench.methods.base import Method
+from ht_bench.registry import Registry, load_reference
+
+
+@pytest.fixture
+def things() -> Registry:
+    return Registry("thing", "ht_bench.tests", {"path": "pathlib:Path", "lost": "no_such:Thing"})
+
+
+def test_built_in_names_are_loaded_when_asked_for(things: Registry) -> None:
+    assert things.names() == ["path", "lost"]
+    assert things.get("path") is Path
+    with pytest.raises(UsageError, match="Could not import no_such"):
+        things.get("lost")
+
+
+def test_an_unknown_name_gets_the_nearest_one(things: Registry) -> None:
+    with pytest.raises(
+        UsageError, match=r"Unknown thing 'pathh'. Did you mean 'path'.*list things"
+    ):
+        things.get("pathh")
+    with pytest.raises(UsageError, match=r"Unknown thing 'zzz'. `ht-bench list"):
+        things.get("zzz")
+
+
+def test_registering(things: Registry) -> None:
+    @things.register("mine")
+    class Mine:
+        pass
+
+    assert things.get("mine") is Mine
+    assert things.names()[-1] == "mine"
+    with pytest.raises(UsageError, match="The thing name 'mine' is taken"):
+        things.register("mine")(dict)
+    with pytest.raises(UsageError, match="The thing name 'path' is taken"):
+        things.register("path")(dict)
+    assert things.get("mine") is Mine
+
+
+def test_one_definition_imported_twice_is_one_thing(things: Registry) -> None:
+    """A script's class is met once as __main__'s and once as its module's."""
+
+    def define() -> type:
+        class Mine:
+            pass
+
+        return Mine
+
+    first, second = define(), define()
+    things.register("mine")(first)
+    things.register("mine")(second)
+    assert things.get("mine") is second
+    things.register("path")(Path)  # the built-in itself
+
+
+def test_entry_points_are_found_and_never_hide_a_built_in(
+    things: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def entry_points(group: str) -> list[EntryPoint]:
+        asked.append(group)
+        values = {"theirs": "collections:OrderedDict", "path": "collections:Counter"}
+        return [EntryPoint(name, value, group) for name, value in values.items()]
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    assert things.names() == ["path", "lost", "theirs"]
+    assert things.get("theirs").__name__ == "OrderedDict"
+    assert things.get("path") is Path
+    assert asked == ["ht_bench.tests"]  # looked up once
+
+
+@pytest.mark.parametrize("name", registry.methods.names())
+def test_every_method_is_there_under_its_own_name(name: str) -> None:
+    cls = registry.methods.get(name)
+    assert issubclass(cls, Method)
+    assert cls.name == name
+    assert cls.__doc__
+
+
+# ---- references ----
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.py"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_file_is_imported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "class Mine: pass\nclass Other: pass\n")
+    first = load_reference(f"{path}:Mine")
+    monkeypatch.chdir(tmp_path)
+    assert load_reference("mine.py:Mine") is first
+    assert load_reference(f"{path}:Other").__module__ == first.__module__
+
+
+def test_files_of_one_name_do_not_mix(tmp_path: Path) -> None:
+    found = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        found.append(load_reference(write(tmp_path / folder, f"value = {folder!r}") + ":value"))
+    assert found == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "attribute", "sentence"),
+    [
+        ("class Mine: pass", "Mime", "has no 'Mime'. Did you mean 'Mine'"),
+        ("1 / 0", "Mine", "failed while it was imported: ZeroDivisionError: division by zero"),
+        ("def", "Mine", "failed while it was imported: SyntaxError"),
+        ("import no_such_module", "Mine", "ModuleNotFoundError: No module named 'no_such_module'"),
+    ],
+)
+def test_a_file_that_does_not_serve(
+    tmp_path: Path, text: str, attribute: str, sentence: str
+) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(UsageError, match=sentence):
+        load_reference(f"{path}:{attribute}")
+
+
+def test_a_file_that_failed_is_imported_anew(tmp_path: Path) -> None:
+    path = write(tmp_path, "1 / 0")
+    with pytest.raises(UsageError):
+        load_reference(f"{path}:Mine")
+    write(tmp_path, "Mine = 12345")
+    assert load_reference(f"{path}:Mine") == 12345
+
+
+@pytest.mark.parametrize("reference", ["absent.py:Mine", "pathlib:Pathh", "no_such:Thing", "x"])
+def test_what_does_not_exist(reference: str) -> None:
+    with pytest.raises(UsageError):
+        load_reference(reference)
+
+
+def test_ctrl_c_during_an_import_stays_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load_reference(f"{path}:Mine")
+
+
+def test_the_registries_share_nothing() -> None:
+    kinds: list[Any] = [registry.methods.kind, registry.tasks.kind]
+    assert kinds == ["method", "task"]
+    assert not set(registry.methods.names()) & set(registry.tasks.names())

@@ -1,0 +1,333 @@
+"""check_method and check_task: sound things pass, each planted fault is named."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ht_bench import registry
+from ht_bench.errors import UsageError
+from ht_bench.methods.base import Method, evaluation_mode
+from ht_bench.methods.ema import ExponentialMovingAverage
+from ht_bench.methods.hare_tortoise import HareTortoise
+from ht_bench.streams.task import Task, load_task
+from ht_bench.testing import check_method, check_task
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _own_random_state() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        yield
+    torch.set_num_threads(threads)
+
+
+# ---- methods that keep the contract ----
+
+
+@pytest.mark.parametrize("name", registry.methods.names())
+def test_every_built_in_method_passes(name: str) -> None:
+    check_method(registry.methods.get(name))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        HareTortoise(decay=0.9, reset_every=2, first_reset=1, optimizer_state="clear"),
+        HareTortoise(decay=0.9, reset_every="1 epochs"),
+        HareTortoise(reset_every=None),
+    ],
+)
+def test_an_instance_passes(method: Method) -> None:
+    check_method(method)
+    assert not hasattr(method, "module")
+
+
+def test_a_network_of_ones_own() -> None:
+    made = []
+
+    def make() -> nn.Module:
+        made.append(nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Tanh(), nn.Linear(5, 3)))
+        return made[-1]
+
+    check_method(HareTortoise(reset_every=2), make)
+    assert made
+
+
+@dataclass(eq=False)
+class Counting(Method):
+    """Sound: it resets its first layer every three steps, and keeps its count in a checkpoint."""
+
+    every: int = 3
+
+    def setup(self) -> None:
+        self.steps = 0
+
+    def after_step(self) -> None:
+        self.steps += 1
+        if self.steps % self.every == 0:
+            next(self.module.parameters()).mul_(0.5)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.steps = state["steps"]
+
+
+def test_a_sound_method_of_ones_own_passes() -> None:
+    check_method(Counting)
+
+
+# ---- one planted fault each ----
+
+
+@dataclass(eq=False)
+class NotJson(Method):
+    """A hyperparameter is a set."""
+
+    layers: Any = field(default_factory=lambda: {1, 2})
+
+
+@dataclass(eq=False)
+class AttachesTwice(Method):
+    def attach(self, module: nn.Module, optimizer: Any, **options: Any) -> AttachesTwice:
+        self.__dict__.pop("module", None)
+        return super().attach(module, optimizer, **options)
+
+
+@dataclass(eq=False)
+class Shares(Method):
+    """Its copy of the weights is the weights."""
+
+    def setup(self) -> None:
+        self.kept = [parameter.detach() for parameter in self.module.parameters()]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": self.kept}
+
+
+@dataclass(eq=False)
+class GlobalDraws(Method):
+    """Noise from torch's generator in place of its own."""
+
+    def after_step(self) -> None:
+        for parameter in self.module.parameters():
+            parameter.add_(1e-3 * torch.randn_like(parameter))
+
+
+@dataclass(eq=False)
+class Unequal(Method):
+    """A counter that all copies share: the second run differs."""
+
+    steps: ClassVar[list[int]] = [0]
+
+    def after_step(self) -> None:
+        self.steps[0] += 1
+        for parameter in self.module.parameters():
+            parameter.mul_(1 - 0.01 / self.steps[0])
+
+
+@dataclass(eq=False)
+class Replaces(Method):
+    """New parameter objects at a boundary: the optimizer goes on with the old ones."""
+
+    def on_phase(self, index: int) -> None:
+        for child in self.module.modules():
+            for name, parameter in list(child._parameters.items()):
+                if parameter is not None:
+                    child._parameters[name] = nn.Parameter(parameter.detach().clone())
+
+
+@dataclass(eq=False)
+class Freezes(Method):
+    def on_phase(self, index: int) -> None:
+        next(self.module.parameters()).requires_grad_(False)
+
+
+@dataclass(eq=False)
+class Noisy(Method):
+    """Judged in training mode."""
+
+    @contextmanager
+    def evaluating(self) -> Iterator[nn.Module]:
+        yield self.module
+
+
+@dataclass(eq=False)
+class KeepsTortoise(ExponentialMovingAverage):
+    """The judged weights stay in the network."""
+
+    @contextmanager
+    def evaluating(self) -> Iterator[nn.Module]:
+        with evaluation_mode(self.module):
+            with torch.no_grad():
+                for parameter in self.module.parameters():
+                    parameter.mul_(0.9)
+            yield self.module
+
+
+@dataclass(eq=False)
+class StaysEvaluating(Method):
+    @contextmanager
+    def evaluating(self) -> Iterator[nn.Module]:
+        yield self.module.eval()
+
+
+@dataclass(eq=False)
+class CountsEvaluations(Counting):
+    @contextmanager
+    def evaluating(self) -> Iterator[nn.Module]:
+        self.steps += 1
+        with super().evaluating() as module:
+            yield module
+
+
+@dataclass(eq=False)
+class Forgets(Counting):
+    """Its clock is not in its state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+@dataclass(eq=False)
+class MixesSeeds(Method):
+    """Weights are pulled to their mean over the stack."""
+
+    def after_step(self) -> None:
+        if not self.stacked:
+            return
+        for parameter in self.module.parameters():
+            parameter.lerp_(parameter.mean(0, keepdim=True), 0.1)
+
+
+@dataclass(eq=False)
+class MixesLoss(Method):
+    """A penalty on the norm over all seeds at once."""
+
+    def auxiliary_loss(self, inputs: Tensor, outputs: Tensor) -> Tensor:
+        return outputs.square().sum().sqrt()
+
+
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [
+        (NotJson, "NotJson's hyperparameters are not JSON"),
+        (AttachesTwice, "lets itself be attached twice"),
+        (Shares, "Shares shares storage with the network; clone instead"),
+        (GlobalDraws, "draws from torch's own generator; draw from self.generator"),
+        (Unequal, "two runs of Unequal with equal seeds differ"),
+        (Replaces, "replaces parameters at a boundary; change them in place"),
+        (Freezes, "Freezes: '.*' does not train after a boundary"),
+        (Noisy, "Noisy.evaluating does not put the network in evaluation mode"),
+        (KeepsTortoise, "evaluating does not restore weights and buffers exactly"),
+        (StaysEvaluating, "evaluating does not restore training modes"),
+        (CountsEvaluations, "evaluating changes the method's or the optimizer's state"),
+        (Forgets, "saved at step .* does not go on alike; put what it keeps into state_dict"),
+        (MixesSeeds, "mixes the seeds of a stack; reduce over trailing dimensions"),
+        (MixesLoss, "mixes the seeds of a stack"),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_a_planted_fault_is_named(method: type[Method], sentence: str) -> None:
+    with pytest.raises(AssertionError, match=sentence):
+        check_method(method)
+
+
+# ---- tasks ----
+
+
+@pytest.fixture
+def task(write_task: Write) -> Task:
+    return load_task(write_task())
+
+
+@pytest.mark.parametrize(
+    "name", ["warm-start-digits-v1", "continual-digits-v1", "permuted-digits-v1"]
+)
+def test_a_shipped_task_passes(name: str) -> None:
+    check_task(name)
+
+
+def test_a_task_file_passes(write_task: Write) -> None:
+    check_task(write_task())
+    check_task(str(write_task("other")))
+
+
+def changed(task: Task, phase: Mapping[str, Any] | None = None, **changes: Any) -> Task:
+    first, second = task.phases
+    return dataclasses.replace(
+        task, phases=(first, dataclasses.replace(second, **(phase or {}))), **changes
+    )
+
+
+def test_a_phase_without_examples_is_named(task: Task) -> None:
+    with pytest.raises((AssertionError, UsageError), match="phase 1 has no examples"):
+        check_task(changed(task, {"new": 0.0, "keep": 0.0}))
+
+
+def test_a_task_that_diverges_is_named(task: Task) -> None:
+    fast = dataclasses.replace(task.optimizer, lr=1e30, name="sgd")
+    with pytest.raises(AssertionError, match="tiny-v1 diverges within its first steps"):
+        check_task(changed(task, optimizer=fast))
+
+
+def test_labels_outside_the_classes_are_named(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ht_bench.streams.stream import Stream
+
+    phase = Stream.phase
+
+    def shifted(self: Stream, index: int) -> Any:
+        found = phase(self, index)
+        return dataclasses.replace(found, labels=found.labels + 5)
+
+    monkeypatch.setattr(Stream, "phase", shifted)
+    with pytest.raises(AssertionError, match="phase 0 of tiny-v1 has labels outside its classes"):
+        check_task(task)
+
+
+def test_a_phase_without_test_examples_is_named(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ht_bench.streams.stream import Stream
+
+    test = Stream.test
+
+    def emptied(self: Stream, index: int) -> Any:
+        found = test(self, index)
+        return dataclasses.replace(found, indices=found.indices[: 0 if index else None])
+
+    monkeypatch.setattr(Stream, "test", emptied)
+    with pytest.raises(AssertionError, match="phase 1 of tiny-v1 has no test examples"):
+        check_task(task)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("seeds =", "seedz =", "unknown key 'seedz'"),
+        ("hidden", "hiden", "unknown key 'hiden'"),
+        ("train = 60", "train = 5000", "digits has 1297 training examples"),
+        ('"digits"', '"no-data"', "Unknown dataset 'no-data'"),
+    ],
+)
+def test_a_malformed_task_is_a_usage_error(
+    write_task: Write, old: str, new: str, sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        check_task(write_task(change=(old, new)))

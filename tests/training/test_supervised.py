@@ -1,0 +1,376 @@
+"""The loop: against plain torch, on its grid, to the bit, and with seeds that diverge."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ht_bench.methods.base import Method
+from ht_bench.methods.resolve import resolve
+from ht_bench.results.record import Record, without_cost
+from ht_bench.streams.dataset import Dataset
+from ht_bench.streams.randomness import torch_seed
+from ht_bench.streams.stream import Stream
+from ht_bench.streams.task import Task
+from ht_bench.training.batches import PADDING, crop_and_flip
+from ht_bench.training.device import Compute
+from ht_bench.training.observer import Observer
+from ht_bench.training.stack import StackJob, run_stack
+from ht_bench.training.supervised import SupervisedRun
+
+MakeJob = Callable[..., StackJob]
+MakeTask = Callable[..., Task]
+PLAIN = {"name": "mlp", "hidden": [16, 12]}
+
+
+# ---- against an independent loop ----
+
+
+def draw_lone_network(task: Task, seed: int) -> nn.Sequential:
+    torch.manual_seed(torch_seed(task.name, seed, "initial weights"))
+    layers = [nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 10)]
+    return nn.Sequential(*layers)
+
+
+def normalised(data: Dataset, images: Any) -> Tensor:
+    pixels = images.reshape(len(images), -1) / 16
+    return torch.tensor((pixels - data.mean[0]) / data.std[0], dtype=torch.float32)
+
+
+def warmed_up(lr: float, step: int, steps: int) -> float:
+    rising = int(0.5 * steps)
+    return lr * (step + 1) / rising if step < rising else lr
+
+
+def train_plainly(task: Task, data: Dataset, seed: int) -> tuple[nn.Sequential, list[float]]:
+    """One seed in plain torch; returns the network and the accuracy at each phase's end."""
+    net, stream, accuracies = draw_lone_network(task, seed), Stream(task, data, seed), []
+    inputs = normalised(data, data.train_images)
+    for index, spec in enumerate(task.phases):
+        phase = stream.phase(index)
+        optimizer = torch.optim.AdamW(
+            net.parameters(), lr=task.optimizer.lr, weight_decay=0.1, fused=False, foreach=False
+        )
+        epoch_steps = -(-len(phase.indices) // 16)
+        steps = spec.updates or (spec.epochs or 0) * epoch_steps
+        for step in range(steps):
+            epoch, place = divmod(step, epoch_steps)
+            chosen = stream.order(index, epoch)[16 * place : 16 * place + 16]
+            optimizer.param_groups[0]["lr"] = warmed_up(task.optimizer.lr, step, steps)
+            optimizer.zero_grad()
+            outputs = net(inputs[phase.indices[chosen]])
+            nn.functional.cross_entropy(outputs, torch.tensor(phase.labels[chosen])).backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 0.5)
+            optimizer.step()
+        guessed = net(normalised(data, data.test_images)).argmax(1).numpy()
+        accuracies.append(float((guessed == data.test_labels).mean()))
+    return net, accuracies
+
+
+def test_equals_a_plain_torch_loop(make_task: MakeTask, digits: Dataset) -> None:
+    phases = [
+        {"new": 0.5, "wrong": 0.5, "updates": 13},
+        {"new": 0.25, "wrong": 0.25, "epochs": 3},
+        {"new": 0.25, "updates": 11},
+    ]
+    optimizer = {"lr": 3e-3, "clip": 0.5, "weight_decay": 0.1, "warmup": 0.5}
+    task = make_task(net=PLAIN, phases=phases, optimizer=optimizer)
+    run = SupervisedRun(task, digits, Method(), (100, 7))
+    history = run.train()
+    ends = [point for point in history.points if point["step"] in (13, 22, 33)]
+    for slot, seed in enumerate((100, 7)):
+        net, accuracies = train_plainly(task, digits, seed)
+        for mine, plain in zip(run.module.parameters(), net.parameters(), strict=True):
+            torch.testing.assert_close(mine[slot], plain, rtol=0, atol=1e-5)
+        found = [point["test/accuracy"][slot] for point in ends]
+        np.testing.assert_allclose(found, accuracies, atol=1e-9)
+
+
+# ---- the grid of the curve ----
+
+
+def test_the_curve_has_its_points_and_starts_untrained(make_job: MakeJob) -> None:
+    [record, _] = run_stack(make_job("none"))
+    curve = record["curve"]
+    assert curve["step"] == [0, 4, 8, 12, 14, 16, 19, 21, 24, 27]
+    assert curve["phase"] == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert curve["train/loss"][0] is None and curve["train/accuracy"][0] is None
+    assert curve["test/loss"][0] == pytest.approx(np.log(10), abs=0.3)
+    assert all(isinstance(value, float) for value in curve["train/loss"][1:])
+    assert record["diagnostics"]["step"] == [12, 19, 27]
+    assert record["steps"] == 27
+
+
+def test_more_points_than_steps_give_a_point_per_step(make_job: MakeJob) -> None:
+    phases = [{"new": 0.5, "updates": 3}, {"new": 0.5, "updates": 2}]
+    training = {"batch": 16, "points": 10, "stack": 2}
+    [record, _] = run_stack(make_job("none", phases=phases, training=training))
+    assert record["curve"]["step"] == [0, 1, 2, 3, 4, 5]
+
+
+def test_early_stop_keeps_the_grid_and_repeats_values(make_job: MakeJob) -> None:
+    [whole, _] = run_stack(make_job("none"))
+    [stopped, _] = run_stack(make_job("early-stop", {"fraction": 0.34}))
+    curve, full = stopped["curve"], whole["curve"]
+    assert (curve["step"], curve["phase"]) == (full["step"], full["phase"])
+    assert stopped["steps"] == 4 + 2 + 8
+    for key in ("test/accuracy", "test/loss", "train/accuracy", "train/loss"):
+        assert curve[key][:2] == full[key][:2]
+        assert curve[key][1:4] == [curve[key][1]] * 3
+        assert curve[key][4:7] == [curve[key][4]] * 3
+    assert len(set(curve["test/loss"][6:])) == 4
+
+
+# ---- resets ----
+
+
+def test_the_last_phase_of_full_reset_does_not_know_the_first(make_job: MakeJob) -> None:
+    phases = [{"new": 0.5, "wrong": 0.5, "updates": 12}, {"new": 0.5, "updates": 12}]
+    longer = [{"new": 0.5, "wrong": 0.9, "updates": 30}, phases[1]]
+    short = run_stack(make_job("full-reset", phases=phases))
+    long = run_stack(make_job("full-reset", phases=longer))
+    for mine, other in zip(short, long, strict=True):
+        for key in ("test/accuracy", "test/loss", "train/accuracy", "train/loss"):
+            assert mine["curve"][key][-3:] == other["curve"][key][-3:]
+            assert mine["curve"][key][3] != other["curve"][key][3] or key == "test/accuracy"
+        assert mine["diagnostics"]["weights/norm"][1] == other["diagnostics"]["weights/norm"][1]
+
+
+# ---- determinism ----
+
+
+@pytest.mark.parametrize("method", ["none", "hare-tortoise", "shrink-perturb"])
+def test_two_runs_are_bit_identical(method: str, make_job: MakeJob) -> None:
+    first = run_stack(make_job(method))
+    torch.manual_seed(12345)  # nothing of the run hangs on the program around it
+    second = run_stack(make_job(method))
+    assert [without_cost(r) for r in first] == [without_cost(r) for r in second]
+
+
+@pytest.mark.xfail(
+    reason="fused AdamW rounds the last numel % 16 numbers of a tensor (output bias) differently"
+)
+def test_a_seed_hangs_neither_on_its_mates_nor_on_its_slot(make_job: MakeJob) -> None:
+    together = run_stack(make_job("hare-tortoise", seeds=(100, 101)))
+    alone = [run_stack(make_job("hare-tortoise", seeds=(seed,)))[0] for seed in (100, 101)]
+    turned = run_stack(make_job("hare-tortoise", seeds=(101, 100)))[::-1]
+    for other in (alone, turned):
+        assert [without_cost(r) for r in other] == [without_cost(r) for r in together]
+
+
+def globals_of_torch() -> list[Any]:
+    cudnn = torch.backends.cudnn
+    return [
+        torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32),
+        torch.is_grad_enabled(),
+        torch.get_rng_state().tolist(),
+    ]
+
+
+@dataclass(eq=False)
+class Fails(Method):
+    def after_step(self) -> None:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_torch_is_as_before_afterwards(fails: bool, make_job: MakeJob) -> None:
+    torch.set_num_threads(2)
+    before = globals_of_torch()
+    if fails:
+        with pytest.raises(ZeroDivisionError):
+            run_stack(make_job(Fails))
+    else:
+        run_stack(make_job("shrink-perturb", {"toward": "fresh"}))
+    assert globals_of_torch() == before
+
+
+# ---- divergence ----
+
+
+@dataclass(eq=False)
+class Poison(Method):
+    """Writes NaN into the gradients of the seeds in `slots` from the step `start` on."""
+
+    name = "poison"
+
+    slots: tuple[int, ...] = ()
+    start: int = 6
+
+    def setup(self) -> None:
+        self._step = 0
+
+    def before_step(self) -> None:
+        self._step += 1
+        if self._step >= self.start:
+            for parameter in self.module.parameters():
+                for slot in self.slots:
+                    assert parameter.grad is not None
+                    parameter.grad[slot] = float("nan")
+
+
+def without_hyperparameters(record: Record) -> Record:
+    return {key: value for key, value in without_cost(record).items() if key != "hyperparameters"}
+
+
+@pytest.mark.parametrize(("sick", "start"), [(0, 6), (1, 8), (2, 6)])
+def test_one_diverged_seed_leaves_its_mates_alone(sick: int, start: int, make_job: MakeJob) -> None:
+    """From step 6 on losses are NaN at the point of step 8; from step 8 on only weights are."""
+    training = {"batch": 16, "points": 3, "stack": 3}
+    shape = {"seeds": (100, 101, 102), "training": training}
+    clean = run_stack(make_job(Poison, **shape))
+    records = run_stack(make_job(Poison, {"slots": (sick,), "start": start}, **shape))
+    for slot in {0, 1, 2} - {sick}:
+        assert records[slot]["status"] == "finished"
+        assert without_hyperparameters(records[slot]) == without_hyperparameters(clean[slot])
+    curve = records[sick]["curve"]
+    assert records[sick]["status"] == "diverged"
+    assert curve["step"] == clean[sick]["curve"]["step"]
+    assert curve["test/accuracy"][:2] == clean[sick]["curve"]["test/accuracy"][:2]
+    assert curve["test/accuracy"][2:] == [0.1] * 8
+    assert curve["test/loss"][2:] == [None] * 8
+
+
+def test_when_all_seeds_diverge_training_stops_and_curves_are_whole(make_job: MakeJob) -> None:
+    told: list[int] = []
+    job = make_job(Poison, {"slots": (0, 1)})
+    records = run_stack(job, Observer(progress=told.append))
+    for record in records:
+        assert record["status"] == "diverged"
+        assert record["steps"] == 8  # noticed at the first point of the curve after step 6
+        assert len(record["curve"]["test/accuracy"]) == 10
+        assert record["curve"]["test/accuracy"][-1] == 0.1
+    assert sum(told) == 27
+
+
+# ---- augmentation, precision, retention ----
+
+
+def test_crop_and_flip_equals_a_plain_loop() -> None:
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(1, 256, (40, 3, 6, 8), generator=draw, dtype=torch.uint8)
+    shifts = torch.randint(0, 2 * PADDING + 1, (40, 2), generator=draw)
+    flips = torch.randint(0, 2, (40,), generator=draw).bool()
+    expected = torch.zeros_like(pixels)
+    for n, (down, right) in enumerate(shifts.tolist()):
+        for row in range(6):
+            for column in range(8):
+                y, x = row + down - PADDING, column + right - PADDING
+                if 0 <= y < 6 and 0 <= x < 8:
+                    expected[n, :, row, column] = pixels[n, :, y, x]
+        if flips[n]:
+            expected[n] = expected[n].flip(2)
+    assert torch.equal(crop_and_flip(pixels, shifts, flips), expected)
+    assert flips.any() and not flips.all()
+
+
+def test_augmentation_changes_training_and_no_test_point(
+    make_job: MakeJob, cnn_changes: dict[str, Any]
+) -> None:
+    plain = [{**phase, "augment": False} for phase in cnn_changes["phases"]]
+    [augmented] = run_stack(make_job(seeds=(100,), **cnn_changes))
+    [unaugmented] = run_stack(make_job(seeds=(100,), **{**cnn_changes, "phases": plain}))
+    assert augmented["curve"]["test/loss"][0] == unaugmented["curve"]["test/loss"][0]
+    assert augmented["curve"]["train/loss"][1] != unaugmented["curve"]["train/loss"][1]
+
+
+def test_bf16_autocast_runs_on_a_cpu(make_job: MakeJob) -> None:
+    job = dataclasses.replace(make_job("hare-tortoise"), compute=Compute("cpu", "bf16"))
+    exact, rough = run_stack(make_job("hare-tortoise"))[0], run_stack(job)[0]
+    assert rough["status"] == "finished" and rough["precision"] == "bf16"
+    losses = [np.array(record["curve"]["test/loss"]) for record in (exact, rough)]
+    assert not np.array_equal(*losses)
+    np.testing.assert_allclose(*losses, rtol=0.1)
+
+
+def test_retention_of_permuted_inputs_is_the_last_network_on_every_view(
+    make_task: MakeTask, digits: Dataset
+) -> None:
+    phases = [{"new": 1.0, "inputs": "permuted", "updates": 40}]
+    phases.append({"inputs": "permuted", "updates": 40})
+    task = make_task(net=PLAIN, family="permuted", phases=phases, data={"name": "digits"})
+    job = StackJob(task, resolve("none"), (100, 7))
+    records = run_stack(job)
+    run = SupervisedRun(task, digits, Method(), (100, 7))
+    run.train()
+    for slot, seed in enumerate((100, 7)):
+        found = []
+        for index in range(2):
+            view = Stream(task, digits, seed).test(index)
+            assert view.permutation is not None
+            pixels = digits.test_images.reshape(-1, 64)[view.indices][:, view.permutation]
+            inputs = normalised(digits, pixels)
+            with torch.no_grad():
+                guessed = run.module(inputs.expand(2, -1, -1))[slot].argmax(-1).numpy()
+            found.append(float((guessed == view.labels).mean()))
+        assert records[slot]["retention"] == pytest.approx(found, abs=0.0021)  # one image of 500
+        assert found[1] == pytest.approx(records[slot]["curve"]["test/accuracy"][-1], abs=0.0021)
+        assert found[0] < found[1]
+
+
+# ---- golden curves ----
+
+NAN = float("nan")  # nothing is trained at the first point
+
+# fmt: off
+GOLDEN: dict[str, dict[str, list[float]]] = {
+    "none": {
+        "test/accuracy": [0.108, 0.138, 0.148, 0.17, 0.29, 0.326, 0.364, 0.416, 0.45, 0.45],
+        "test/loss": [
+            2.31255, 2.27905, 2.224334, 2.159034, 2.122586,
+            2.076952, 2.00605, 1.91291, 1.787607, 1.683329,
+        ],
+        "train/loss": [
+            NAN, 2.269821, 2.172735, 2.050998, 2.195983,
+            2.074339, 1.946428, 1.963076, 1.793432, 1.638306,
+        ],
+    },
+    "hare-tortoise": {
+        "test/accuracy": [0.108, 0.124, 0.172, 0.198, 0.206, 0.204, 0.184, 0.212, 0.224, 0.246],
+        "test/loss": [
+            2.31255, 2.301687, 2.2904, 2.277376, 2.269091,
+            2.261606, 2.246241, 2.232064, 2.204958, 2.181149,
+        ],
+        "hare/accuracy": [0.108, 0.138, 0.206, 0.188, 0.188, 0.194, 0.216, 0.25, 0.296, 0.266],
+        "train/loss": [
+            NAN, 2.269821, 2.233752, 2.192882, 2.276154,
+            2.213706, 2.178199, 2.168588, 2.145647, 2.065215,
+        ],
+    },
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("method", GOLDEN)
+def test_golden_curves(method: str, make_job: MakeJob) -> None:
+    """Numbers of two tiny runs, to 1e-4: they decide the comparability epoch.
+
+    When this fails, a change has moved what runs produce. If that is not what you want, undo it.
+    If it is, move the epoch deliberately: raise `major.minor` in ht_bench/version.py, say so in
+    CHANGELOG.md, and only then write the new numbers here.
+    """
+    hyperparameters = {"reset_every": 5, "decay": 0.9} if method == "hare-tortoise" else None
+    [record, _] = run_stack(make_job(method, hyperparameters, net=PLAIN))
+    for key, expected in GOLDEN[method].items():
+        np.testing.assert_allclose(
+            [NAN if v is None else v for v in record["curve"][key]],
+            expected,
+            atol=1e-4,
+            err_msg=key,
+        )
+
+
+def test_a_stream_of_one_view_has_no_retention(make_job: MakeJob) -> None:
+    assert run_stack(make_job("none"))[0]["retention"] is None

@@ -1,0 +1,151 @@
+"""Recipes: parsed, within the common budget, and saying what their searches found."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ht_bench import registry
+from ht_bench.errors import UsageError
+from ht_bench.methods.recipe import LARGEST_SEARCH, Recipe, get_recipe, recipe_names
+from ht_bench.methods.resolve import find_class, resolve
+from ht_bench.streams.catalog import get_task, task_files
+from ht_bench.streams.seeds import parse_seeds
+
+TASKS = list(task_files())
+SEARCHED = [
+    name
+    for name in TASKS
+    if get_task(name).data.name == "digits" and get_task(name).status == "released"
+]
+FOUND = {"mean", "standard_error"}
+
+
+def recipe_of(method: str) -> Recipe:
+    recipe = get_recipe(method)
+    assert recipe is not None
+    return recipe
+
+
+def settings(trial: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in trial.items() if key not in FOUND}
+
+
+def test_every_built_in_method_has_a_recipe() -> None:
+    assert set(recipe_names()) == set(registry.methods.names())
+
+
+@pytest.mark.parametrize("method", recipe_names())
+def test_a_recipe_says_what_it_is(method: str) -> None:
+    recipe = recipe_of(method)
+    assert recipe.method == method
+    assert recipe.summary.endswith(".") and recipe.source
+    assert set(recipe.tasks) | set(recipe.grids) | set(recipe.search) <= set(TASKS)
+    assert set(recipe.search) <= set(recipe.tasks)
+
+
+@pytest.mark.parametrize("method", recipe_names())
+def test_every_setting_builds_the_method(method: str) -> None:
+    """The choice for each task, and every configuration a search of it would try."""
+    recipe, cls = recipe_of(method), find_class(method)
+    settled: dict[str, dict[str, Any]] = {}
+    fields = {field.name for field in dataclasses.fields(cls) if field.init}
+    for task in TASKS:
+        spec = resolve(method, task)
+        assert set(spec.hyperparameters) == fields
+        assert dict(spec.hyperparameters).items() >= recipe.hyperparameters(task).items()
+        configurations = recipe.configurations(task)
+        assert 1 <= len(configurations) <= LARGEST_SEARCH
+        assert len({str(tried) for tried in configurations}) == len(configurations)
+        for tried in configurations:
+            values = {**recipe.hyperparameters(task), **tried}
+            settled[str(sorted(values.items()))] = values
+    for values in settled.values():
+        assert isinstance(resolve(cls, "", values).build(), cls)
+
+
+@pytest.mark.parametrize("method", recipe_names())
+def test_the_choice_is_the_best_of_the_search(method: str) -> None:
+    recipe = recipe_of(method)
+    for task, search in recipe.search.items():
+        best = max(search["tried"], key=lambda trial: trial["mean"])
+        assert recipe.tasks[task] == settings(best), f"{method} on {task}"
+        assert search["split"] == "validation"
+        assert set(parse_seeds(search["seeds"])) <= set(range(100))
+        assert search["task_sha256"] == get_task(task).sha256, f"{method} on {task}"
+        assert all(trial["standard_error"] >= 0 for trial in search["tried"])
+
+
+@pytest.mark.parametrize("method", recipe_names())
+def test_the_search_tried_the_grid(method: str) -> None:
+    recipe = recipe_of(method)
+    for task, search in recipe.search.items():
+        tried = [settings(trial) for trial in search["tried"]]
+        assert tried == recipe.configurations(task), f"{method} on {task}"
+
+
+@pytest.mark.parametrize("task", SEARCHED)
+def test_every_method_was_searched_on_the_same_seeds(task: str) -> None:
+    """The same budget for all: a released digits task without a method's search is no contest."""
+    searches = {method: recipe_of(method).search.get(task) for method in recipe_names()}
+    missing = [method for method, search in searches.items() if search is None]
+    assert not missing, f"{task} lacks searches of {', '.join(missing)}; run ht-bench tune."
+    assert len({search["seeds"] for search in searches.values() if search}) == 1
+
+
+# ---- reading ----
+
+
+@pytest.fixture
+def baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: tmp_path)
+    return tmp_path
+
+
+HEAD = 'method = "l2"\nsummary = "s"\nsource = "s"\n'
+
+
+def test_a_task_s_values_go_before_the_default_s(baselines: Path) -> None:
+    text = HEAD + "[default]\na = 1\nb = 2\n[tasks.t-v1]\nb = 3\n"
+    (baselines / "l2.toml").write_text(text)
+    recipe = recipe_of("l2")
+    assert recipe.hyperparameters("t-v1") == {"a": 1, "b": 3}
+    assert recipe.hyperparameters("") == recipe.hyperparameters("u-v1") == {"a": 1, "b": 2}
+    assert recipe.configurations("t-v1") == [{}]
+
+
+def test_a_grid_is_all_combinations_in_order(baselines: Path) -> None:
+    text = HEAD + "[grid]\na = [1, 2]\nb = [3, 4]\n[grids.t-v1]\na = [9]\n"
+    (baselines / "l2.toml").write_text(text)
+    recipe = recipe_of("l2")
+    assert recipe.configurations("t-v1") == [{"a": 9}]
+    assert recipe.configurations("u-v1") == [
+        {"a": a, "b": b} for a, b in [(1, 3), (1, 4), (2, 3), (2, 4)]
+    ]
+
+
+def test_a_grid_beyond_the_budget_is_refused(baselines: Path) -> None:
+    (baselines / "l2.toml").write_text(HEAD + f"[grid]\na = {list(range(13))}\n")
+    with pytest.raises(UsageError, match=r"l2.toml: the grid for t-v1 has 13 .* at most 12"):
+        recipe_of("l2").configurations("t-v1")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("method = [", "l2.toml is not valid TOML: .*; mend that line"),
+        ('method = "l2"\n', "l2.toml: the key 'summary' is missing"),
+        (HEAD + "[defaults]\n", "unknown key 'defaults'. Did you mean 'default'"),
+        (HEAD + "grid = 3\n", "'grid' is 3; it must be of type dict"),
+    ],
+)
+def test_a_malformed_recipe_is_named(baselines: Path, text: str, sentence: str) -> None:
+    (baselines / "l2.toml").write_text(text)
+    with pytest.raises(UsageError, match=sentence):
+        get_recipe("l2")
+
+
+def test_no_recipe_is_none(baselines: Path) -> None:
+    assert get_recipe("l2") is None
+    assert recipe_names() == []

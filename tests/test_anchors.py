@@ -98,3 +98,17 @@ def test_finals_are_recomputed_not_stored(task: Task) -> None:
     record = result.records[0]
     assert not {"final", "score"} & set(record)
     assert result.final[0] == final_metric(record, task.family, 10)
+
+
+@pytest.mark.evidence
+@pytest.mark.parametrize("name", ["suite-core-v1", "suite-trainability-v1"])
+def test_anchors_are_reproduced(name: str) -> None:
+    """Ten seeds of `full-reset` again: equal on the same software, elsewhere within tolerance."""
+    released = suite.get_suite(name)
+    for member, anchors in released.anchors.items():
+        result = ht_bench.evaluate("full-reset", member, seeds=range(100, 110), progress=False)
+        frozen = anchors.full_reset[:10]
+        versions = {key: result.records[0]["software"][key] for key in ("torch", "numpy")}
+        same = all(anchors.software[key] == value for key, value in versions.items())
+        tolerance = 1e-9 if same else catalog.get_task(member).tolerance
+        assert result.final == pytest.approx(frozen, abs=tolerance)

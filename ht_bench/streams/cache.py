@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 import tempfile
+import tokenize
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ht_bench.errors import UsageError
 from ht_bench.streams.dataset import Dataset, content_hash
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+# The last three come from NumPy's parser of a damaged .npy header.
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError),
+    *(SyntaxError, tokenize.TokenError, OverflowError),
+)
 
 
 def cache_folder() -> Path:
@@ -36,12 +45,12 @@ def read(name: str) -> Dataset:
     folder = cache_folder() / name
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+        arrays: dict[str, Any] = {array: _read_array(folder, array) for array in ARRAYS}
         found = content_hash(**arrays)
         mean, std = tuple(meta["mean"]), tuple(meta["std"])
         fields = {key: meta[key] for key in ("classes", "max_value", "sha256")}
         dataset = Dataset(name=name, mean=mean, std=std, **arrays, **fields)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except UNREADABLE as error:
         raise UsageError(
             f"The cached dataset {folder} is unreadable ({error}); {remake(name)}"
         ) from error
@@ -51,6 +60,14 @@ def read(name: str) -> Dataset:
             f"{dataset.sha256[:12]}…; {remake(name)}"
         )
     return dataset
+
+
+def _read_array(folder: Path, array: str) -> npt.NDArray[Any]:
+    values = np.load(folder / f"{array}.npy", mmap_mode="r")
+    expected = np.dtype(np.uint8 if array.endswith("images") else np.int64)
+    if values.dtype != expected:  # the content hash sees bytes, not their type
+        raise ValueError(f"{array}.npy holds {values.dtype}, not {expected}")
+    return values
 
 
 def remake(name: str) -> str:
@@ -65,6 +82,7 @@ def remake(name: str) -> str:
 def write(dataset: Dataset) -> None:
     """Put a dataset into the cache by one rename; a crash leaves nothing half-made.
 
+    What another process has written of the same content meanwhile stays.
     Raises UsageError when the disk is full or the cache cannot be written.
     """
     folder = cache_folder() / dataset.name
@@ -72,13 +90,9 @@ def write(dataset: Dataset) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{dataset.name}."))
-        _write_files(temporary, dataset)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        _write_files(temporary / "new", dataset)
+        _take_place(temporary, folder, dataset)
     except OSError as error:
-        if is_cached(dataset.name):  # another process has just written the same
-            return
         raise UsageError(
             f"Could not write the data cache {folder}: {error.strerror or error}; free some space "
             "or name another folder with the environment variable HT_BENCH_CACHE."
@@ -88,7 +102,28 @@ def write(dataset: Dataset) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _take_place(temporary: Path, folder: Path, dataset: Dataset) -> None:
+    """Name temporary/new `folder`; what stood there moves into `temporary`, to be deleted."""
+    while not _holds(dataset):
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(Path(tempfile.mkdtemp(dir=temporary)) / "old")
+        try:
+            (temporary / "new").rename(folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise  # otherwise another process was quicker: look at what it wrote
+
+
+def _holds(dataset: Dataset) -> bool:
+    try:
+        return is_cached(dataset.name) and read(dataset.name).sha256 == dataset.sha256
+    except UsageError:
+        return False
+
+
 def _write_files(folder: Path, dataset: Dataset) -> None:
+    folder.mkdir()
     for array in ARRAYS:
         np.save(folder / f"{array}.npy", getattr(dataset, array))
     meta = {

@@ -33,6 +33,8 @@ def get_task(name: str | Path | Task) -> Task:
     """
     if isinstance(name, Task):
         return name
+    if not isinstance(name, str | Path):
+        raise UsageError(f"{name!r} is no task; give a name, the path of a TOML file or a Task.")
     if isinstance(name, Path) or name.endswith(".toml"):
         return load_task(Path(name))
     if name in task_files():

@@ -28,17 +28,19 @@ def read_lock(tasks: Path) -> dict[str, str]:
         locked = tomllib.loads(path.read_text(encoding="utf-8")).get("tasks", {})
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not valid TOML: {error}; restore the file.") from error
+    if not isinstance(locked, dict):
+        raise UsageError(f"{path}: 'tasks' must be a table of hashes; restore the file.")
     return {str(name): str(sha256) for name, sha256 in locked.items()}
 
 
 def check_lock(task: Task, path: Path) -> None:
     """Raise UsageError if a released task differs from its line in the lock beside it, or has none.
 
-    A task whose status is "draft" may change.
+    A task whose status is "draft" may change until it has a line.
     """
-    if task.status == "draft":
-        return
     released = read_lock(path.parent).get(task.name)
+    if released is None and task.status == "draft":
+        return
     if released is None:
         raise UsageError(
             f'{path} is not in {LOCK}: give it status = "draft", or release it with '

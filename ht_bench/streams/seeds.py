@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
 import re
 from collections.abc import Iterable
 
 from ht_bench.errors import UsageError
+
+LARGEST_RANGE = 100_000
+"""Seeds that one range may name: a slip of the finger must not fill the memory."""
 
 
 def parse_seeds(value: object, where: str = "--seeds") -> tuple[int, ...]:
@@ -14,17 +18,17 @@ def parse_seeds(value: object, where: str = "--seeds") -> tuple[int, ...]:
 
     Order is kept, repeats are dropped. Raises UsageError for anything else.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return (value,)
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return (int(value),)
     if isinstance(value, str):
-        numbers = [number for part in value.split(",") for number in _parse_part(part, where)]
+        found = [seed for part in value.split(",") for seed in _parse_part(part, where)]
     elif isinstance(value, Iterable):
-        numbers = [_integer(number, where) for number in value]
+        found = [_integer(seed, where) for seed in value]
     else:
         raise UsageError(f"{where}: {value!r} is not a list of seeds; write e.g. 100-119 or 1,2,3.")
-    if not numbers:
+    if not found:
         raise UsageError(f"{where}: no seeds were given; write e.g. 100-119 or 1,2,3.")
-    return tuple(dict.fromkeys(numbers))
+    return tuple(dict.fromkeys(found))
 
 
 def _integer(number: object, where: str) -> int:
@@ -42,6 +46,11 @@ def _parse_part(part: str, where: str) -> Iterable[int]:
     last = first if match[2] is None else int(match[2])
     if last < first:
         raise UsageError(f"{where}: the range '{part}' runs backwards; write {last}-{first}.")
+    if last - first >= LARGEST_RANGE:
+        raise UsageError(
+            f"{where}: the range '{part}' has {last - first + 1:,} seeds; at most "
+            f"{LARGEST_RANGE:,} are read at once."
+        )
     return range(first, last + 1)
 
 

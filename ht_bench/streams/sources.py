@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -64,7 +63,7 @@ def from_path(source: DatasetSource, path: Path) -> Dataset:
             f"There is no folder {path}; name the one that holds {source.name}'s files."
         )
     parquet = {part: _parquet_files(path, part) for part in ("train", "test")}
-    if all(parquet.values()):
+    if any(parquet.values()):
         builder, files = "parquet", parquet
     else:
         builder, files = "imagefolder", {p: _image_files(path, p) for p in ("train", "test")}
@@ -74,12 +73,13 @@ def from_path(source: DatasetSource, path: Path) -> Dataset:
                 f"{path} has no {part} images for {source.name}: put {part}*.parquet files or "
                 f"{part}/<class>/*.png folders there."
             )
-    with _local_only() as temporary:
-        library = _library()
+    library = _library()
+    with _local_only(library) as temporary:
         try:
             parts = library.load_dataset(builder, data_files=files, cache_dir=temporary)
         except (ValueError, OSError, library.exceptions.DatasetGenerationError) as error:
-            raise UsageError(f"{path} could not be read as {source.name}: {error}.") from error
+            reason = str(error.__cause__ or error).rstrip(".")
+            raise UsageError(f"{path} could not be read as {source.name}: {reason}.") from error
         image, label = (source.image, source.label) if builder == "parquet" else ("image", "label")
         return _assemble(source, parts, image, label, "test", str(path))
 
@@ -115,24 +115,22 @@ def _library() -> Any:
 
 
 @contextmanager
-def _local_only() -> Iterator[str]:
+def _local_only(library: Any) -> Iterator[str]:
     """A temporary cache for `datasets`, and no look at the network for local files."""
-    before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    # Not the environment variable: it is read once, at import, and would keep a fetch offline too.
+    before = library.config.HF_HUB_OFFLINE
+    library.config.HF_HUB_OFFLINE = True
     try:
         with tempfile.TemporaryDirectory(prefix="ht-bench-") as folder:
             yield folder
     finally:
-        if before is None:
-            del os.environ["HF_HUB_OFFLINE"]
-        else:
-            os.environ["HF_HUB_OFFLINE"] = before
+        library.config.HF_HUB_OFFLINE = before
 
 
 def _parquet_files(path: Path, part: str) -> list[str]:
     stems = ("train",) if part == "train" else ("test", "valid")
-    found = [file for stem in stems for file in sorted(path.rglob(f"{stem}*.parquet"))]
-    return [str(file) for file in found]
+    found = [sorted(path.rglob(f"{stem}*.parquet")) for stem in stems]
+    return [str(file) for file in next(filter(None, found), [])]  # test, or else valid
 
 
 def _image_files(path: Path, part: str) -> list[str]:
@@ -164,20 +162,36 @@ def _decode(
 ) -> tuple[Images, Labels]:
     from tqdm import tqdm
 
-    channels, height, width = source.shape
-    images = np.empty((len(rows), channels, height, width), dtype=np.uint8)
-    mode = "L" if channels == 1 else "RGB"
+    images = np.empty((len(rows), *source.shape), dtype=np.uint8)
     pictures = rows.select_columns([image])
-    for index, row in enumerate(tqdm(pictures, desc=f"decoding {source.name}", leave=False)):
-        picture = row[image]
-        if (picture.width, picture.height) != (width, height):
-            raise UsageError(
-                f"{where}: image {index} is {picture.width}×{picture.height}, but {source.name}'s "
-                f"are {width}×{height}."
-            )
-        pixels = np.asarray(picture.convert(mode), dtype=np.uint8)
-        images[index] = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-    labels = np.asarray(rows[label], dtype=np.int64)
-    if len(labels) == 0 or labels.min() < 0 or labels.max() >= source.classes:
-        raise UsageError(f"{where}: labels must lie in 0 … {source.classes - 1}.")
-    return images, labels
+    done = 0
+    try:
+        for row in tqdm(pictures, desc=f"decoding {source.name}", leave=False):
+            images[done] = _pixels(source, row[image], f"{where}: image {done}")
+            done += 1
+    except (OSError, SyntaxError) as error:  # Pillow's, of a damaged image
+        raise UsageError(
+            f"{where}: image {done} cannot be decoded ({error}); replace that file."
+        ) from error
+    labels = np.asarray(rows[label][:])
+    whole = len(labels) > 0 and labels.dtype.kind in "iu"
+    if not whole or labels.min() < 0 or labels.max() >= source.classes:
+        raise UsageError(
+            f"{where}: labels must be whole numbers and lie in 0 … {source.classes - 1}."
+        )
+    return images, labels.astype(np.int64)
+
+
+def _pixels(source: DatasetSource, picture: Any, where: str) -> Images:
+    channels, height, width = source.shape
+    if not hasattr(picture, "convert"):  # None, or bytes that the file does not declare an image
+        raise UsageError(
+            f"{where} is no image for `datasets`; write the column with its feature Image()."
+        )
+    if (picture.width, picture.height) != (width, height):
+        raise UsageError(
+            f"{where} is {picture.width}×{picture.height}, but {source.name}'s are "
+            f"{width}×{height}."
+        )
+    pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"), dtype=np.uint8)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

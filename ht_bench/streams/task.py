@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -159,7 +160,7 @@ def _read_phases(tables: Any, where: str) -> tuple[Phase, ...]:
         values = dict(table)
         repeat = values.pop("repeat", 1)
         place = f"{where} [[phases]] {index + 1}"
-        if not isinstance(repeat, int) or repeat < 1:
+        if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1:
             raise UsageError(f"{place}: 'repeat' is {repeat!r}; it must be 1 or more.")
         phases += [read_table(Phase, values, place)] * repeat
     return tuple(phases)
@@ -184,6 +185,11 @@ def _without_defaults(value: Any) -> Any:
 
 
 def _validate(task: Task, where: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", task.name):  # it becomes a folder's name
+        raise UsageError(
+            f"{where}: the name {task.name!r} must be of letters, digits, '.', '_' and '-', and "
+            "begin with a letter or digit."
+        )
     if not task.phases:
         raise UsageError(f"{where}: a task needs at least one [[phases]] table.")
     for index, phase in enumerate(task.phases):
@@ -200,16 +206,38 @@ def _validate(task: Task, where: str) -> None:
         raise UsageError(f"{where} {error}") from error
     if task.training.stack > 1 and task.net["name"] != "mlp":
         raise UsageError(f"{where} [training]: only the 'mlp' network stacks seeds; set stack = 1.")
+    _validate_numbers(task, where)
+
+
+def _validate_numbers(task: Task, where: str) -> None:
+    optimizer = task.optimizer
     positive = {
         "training.batch": task.training.batch,
         "training.stack": task.training.stack,
         "training.points": task.training.points,
-        "optimizer.lr": task.optimizer.lr,
+        "optimizer.lr": optimizer.lr,
+        "optimizer.clip": 1 if optimizer.clip is None else optimizer.clip,
         "data.train": 1 if task.data.train is None else task.data.train,
     }
     for key, value in positive.items():
-        if value <= 0:
-            raise UsageError(f"{where}: '{key}' is {value}; it must be above zero.")
+        if not 0 < value < math.inf:
+            raise UsageError(f"{where}: '{key}' is {value}; it must be above zero and finite.")
+    for key, value in {
+        "optimizer.weight_decay": optimizer.weight_decay,
+        "tolerance": task.tolerance,
+    }.items():
+        if not 0 <= value < math.inf:
+            raise UsageError(f"{where}: '{key}' is {value}; it must be finite and not negative.")
+    if not 0 <= optimizer.warmup <= 1:
+        raise UsageError(
+            f"{where}: 'optimizer.warmup' is {optimizer.warmup}; it is a share of a phase's steps "
+            "and lies between 0 and 1."
+        )
+    if not all(0 <= beta < 1 for beta in optimizer.betas):
+        raise UsageError(
+            f"{where}: 'optimizer.betas' is {list(optimizer.betas)}; each must be at least 0 "
+            "and below 1."
+        )
 
 
 def _validate_phase(phase: Phase, index: int, family: str, where: str) -> None:
@@ -225,6 +253,10 @@ def _validate_phase(phase: Phase, index: int, family: str, where: str) -> None:
         raise UsageError(
             f"{where}: 'classes' belongs to the family 'class-incremental', and only there."
         )
+    if phase.classes is not None and (phase.classes < 1 or phase.new > 0):
+        raise UsageError(f"{where}: 'classes' must be 1 or more, and 'new' is not for this family.")
+    if phase.labels == "random" and phase.wrong > 0:
+        raise UsageError(f"{where}: 'wrong' means nothing among random labels; leave it out.")
     if index == 0 and phase.classes is None and phase.new <= 0:
         raise UsageError(
             f"{where}: 'new' must be above 0 in the first phase, or nothing is learned."

@@ -189,6 +189,40 @@ def test_no_network_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         data.fetch("tiny")
 
 
+def test_the_offline_variable_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HF_HUB_OFFLINE is read when the library is imported: in a process of its own."""
+    import subprocess
+
+    program = "from ht_bench.streams import data; data.fetch('mnist')"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert "UsageError: Could not fetch mnist from the hub" in last
+    assert "ht-bench data import mnist PATH" in last
+    assert not cache.cache_folder().exists()
+
+
+def test_local_files_need_no_network_and_a_later_fetch_may_use_it(
+    tmp_path: Path, arrays: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    seen, load = [], datasets.load_dataset
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        seen.append(datasets.config.HF_HUB_OFFLINE)
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(datasets, "load_dataset", watched)
+    data.import_path("tiny", write_parquet(tmp_path / "a", arrays))
+    assert (seen, datasets.config.HF_HUB_OFFLINE) == ([True], False)
+
+
 def test_a_missing_library_is_named(
     tmp_path: Path, arrays: Arrays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,11 +253,66 @@ def test_files_of_another_dataset_are_refused(
     assert not cache.is_cached("tiny")
 
 
+def truncated(arrays: Arrays) -> dict[str, Any]:
+    return {"bytes": png(arrays["train"][0][0])[:80], "path": None}
+
+
+def spoil_png(folder: Path, content: bytes) -> Path:
+    next((folder / "train").rglob("*.png")).write_bytes(content)
+    return folder
+
+
+def spoil_parquet(folder: Path, features: bool = True, **values: Any) -> Path:
+    """Put a value into row 1 of a column; or leave out what declares the column an image."""
+    import json
+
+    import pyarrow.parquet
+
+    [path] = folder.glob("train*")
+    table = pyarrow.parquet.read_table(path)
+    for name, value in values.items():
+        rows = table[name].to_pylist()
+        rows[1] = value
+        kind = pyarrow.float64() if isinstance(value, float) else table[name].type
+        table = table.set_column(
+            table.column_names.index(name), name, pyarrow.array(rows).cast(kind)
+        )
+    meta = json.loads(table.schema.metadata[b"huggingface"])
+    if "label" in values and isinstance(values["label"], float):
+        meta["info"]["features"]["label"]["dtype"] = "float64"
+    table = table.replace_schema_metadata({"huggingface": json.dumps(meta)} if features else None)
+    pyarrow.parquet.write_table(table, path)
+    return folder
+
+
+def test_valid_files_serve_for_a_test_only_where_there_is_none(
+    tmp_path: Path, arrays: Arrays
+) -> None:
+    train, test = arrays["train"], arrays["test"]
+    expected = data.import_path("tiny", write_parquet(tmp_path / "a", arrays)).sha256
+    both = {"train": train, "test": test, "valid": train}
+    for name, parts in {"b": both, "c": {"train": train, "valid": test}}.items():
+        for write in (write_parquet, write_folders):
+            found = data.import_path("tiny", write(tmp_path / f"{name}-{write.__name__}", parts))
+            assert found.sha256 == expected
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
         (lambda p, a: p / "absent", "There is no folder"),
-        (lambda p, a: write_parquet(p, {"train": a["train"]}), "has no (test|train) images"),
+        (lambda p, a: write_parquet(p, {"train": a["train"]}), "has no test images"),
+        (lambda p, a: write_folders(p, {"test": a["test"]}), "has no train images"),
+        (lambda p, a: spoil_png(write_folders(p, a), b"no image"), "cannot be decoded .*png"),
+        (
+            lambda p, a: spoil_parquet(write_parquet(p, a), img=truncated(a)),
+            "image 1 cannot be dec",
+        ),
+        (lambda p, a: spoil_parquet(write_parquet(p, a), features=False), "image 0 is no image"),
+        (lambda p, a: spoil_parquet(write_parquet(p, a), img=None), "image 1 is no image"),
+        (lambda p, a: spoil_parquet(write_parquet(p, a), label=None), "must be whole numbers"),
+        (lambda p, a: spoil_parquet(write_parquet(p, a), label=0.5), "must be whole numbers"),
+        (lambda p, a: spoil_parquet(write_parquet(p, a), label=-1), "lie in 0 … 2"),
         (lambda p, a: write_parquet(p, a, image="picture"), "no column 'img'"),
         (lambda p, a: write_parquet(p, a, label="class"), "no column 'label'"),
         (lambda p, a: write_parquet(p, {k: (x[:, :4], y) for k, (x, y) in a.items()}), "8×4"),
@@ -252,6 +341,16 @@ def test_statistics_are_exact() -> None:
     mean, std = channel_statistics(images, 255)
     np.testing.assert_allclose(mean, (images / 255).mean((0, 2, 3)))
     np.testing.assert_allclose(std, (images / 255).std((0, 2, 3)))
+
+
+@pytest.mark.usefixtures("real_data_cache")
+def test_real_mnist_is_whole() -> None:
+    found = data.load("mnist")
+    assert found.train_images.shape == (60_000, 1, 28, 28)
+    assert found.test_images.shape == (10_000, 1, 28, 28)
+    assert [round(x, 4) for x in (*found.mean, *found.std)] == [0.1307, 0.3081]
+    assert np.bincount(found.train_labels, minlength=10).min() == 5421
+    assert found.sha256 == data._SOURCES["mnist"].sha256
 
 
 @pytest.mark.usefixtures("real_data_cache")

@@ -55,6 +55,39 @@ def test_a_task_without_a_line_must_be_a_draft(tasks: Path) -> None:
     assert catalog.get_task("new-v1").status == "draft"
 
 
+def test_a_released_task_cannot_become_a_draft_to_change(
+    tasks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tasks / f"{NAME}.toml"
+    path.write_text('status = "draft"\n' + path.read_text(encoding="utf-8"), encoding="utf-8")
+    assert catalog.get_task(NAME).status == "draft"  # the same numbers still
+    catalog._shipped.cache_clear()
+    change(path, "lr = 1e-3", "lr = 2e-3")
+    with pytest.raises(UsageError, match="differs from its released version"):
+        catalog.get_task(NAME)
+    assert lock.main() == 2
+    assert NAME in capsys.readouterr().err
+
+
+def test_the_command_leaves_drafts_alone_and_makes_the_lock_anew(tasks: Path) -> None:
+    before = (tasks / "LOCK.toml").read_bytes()
+    text = (tasks / f"{NAME}.toml").read_text(encoding="utf-8").replace(NAME, "new-v1")
+    (tasks / "new-v1.toml").write_text('status = "draft"\n' + text, encoding="utf-8")
+    (tasks / "LOCK.toml").unlink()
+    assert lock.main() == 0
+    assert (tasks / "LOCK.toml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("[tasks", "is not valid TOML"), ("tasks = 3", "'tasks' must be a table")],
+)
+def test_a_malformed_lock_is_named(tasks: Path, text: str, sentence: str) -> None:
+    (tasks / "LOCK.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=rf"LOCK\.toml.*{sentence}.*restore the file"):
+        catalog.get_task(NAME)
+
+
 def test_a_users_own_file_is_not_locked(tasks: Path, tmp_path: Path) -> None:
     own = Path(shutil.copy(tasks / f"{NAME}.toml", tmp_path / "mine.toml"))
     change(own, "lr = 1e-3", "lr = 2e-3")

@@ -84,6 +84,36 @@ def test_wrong_labels_are_spread_over_the_other_classes() -> None:
     assert (np.abs(counts[1:] - 1000) < 5 * np.sqrt(1000 * 0.75)).all()
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_wrong_labels_of_digits_are_uniform_within_every_class(seed: int) -> None:
+    """Chi-square over the 10 × 9 cells (true class, wrong class), 8 free in each row."""
+    data = load("digits")
+    spec = dataclasses.replace(get_task("continual-digits-v1"), name="all-wrong-v1")
+    phases = tuple(dataclasses.replace(phase, wrong=1.0) for phase in spec.phases)
+    counts = np.zeros((10, 10))
+    stream = Stream(dataclasses.replace(spec, phases=phases), data, seed)
+    for index in range(10):
+        phase = stream.phase(index)
+        np.add.at(counts, (data.train_labels[phase.indices], phase.labels), 1)
+    assert np.trace(counts) == 0
+    expected = np.repeat(counts.sum(1, keepdims=True) / 9, 10, 1)
+    cells = ~np.eye(10, dtype=bool)
+    statistic = ((counts - expected) ** 2 / expected)[cells].sum()
+    assert 80 - 5 * np.sqrt(160) < statistic < 80 + 5 * np.sqrt(160)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_who_is_wrong_does_not_depend_on_class_or_arrival(seed: int) -> None:
+    data = made_up(train=4000)
+    stream = Stream(task([{"new": 0.5}, {"new": 0.5, "wrong": 0.5}]), data, seed)
+    phase = stream.phase(1)
+    true = data.train_labels[phase.indices]
+    wrong = phase.labels != true
+    old = np.isin(phase.indices, stream.phase(0).indices)
+    for group in [old, ~old, *(true == label for label in range(5))]:
+        assert abs(wrong[group].mean() - 0.5) < 5 * 0.5 / np.sqrt(group.sum())
+
+
 def test_wrong_labels_are_drawn_anew_over_kept_examples() -> None:
     data = made_up()
     stream = Stream(task([{"new": 0.5, "wrong": 0.5}, {"new": 0.5, "wrong": 0.5}]), data, 3)
@@ -116,6 +146,26 @@ def test_inputs_are_permuted_alike_in_training_and_test_and_anew_in_each_phase()
         seen.append(tuple(training))
     assert len(set(seen)) == 30
     assert len(stream.phase(29).indices) == 300
+
+
+def test_validation_is_permuted_as_its_training_is() -> None:
+    stream = Stream(get_task("permuted-digits-v1"), load("digits"), 0, "validation")
+    for index in (0, 29):
+        np.testing.assert_array_equal(
+            stream.phase(index).permutation, stream.test(index).permutation
+        )
+    assert Stream(task(ARRIVALS), made_up(), 0).phase(0).permutation is None
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_view_carries_a_wrong_label(seed: int, split: Any) -> None:
+    data = made_up()
+    stream = Stream(task([{"new": 1.0, "wrong": 1.0}]), data, seed, split)
+    view = stream.test(0)
+    source = data.train_labels if view.from_training else data.test_labels
+    assert view.from_training is (split == "validation")
+    np.testing.assert_array_equal(view.labels, source[view.indices])
 
 
 def test_label_names_are_permuted_alike_in_training_and_test() -> None:
@@ -155,6 +205,24 @@ def test_digits_keep_one_test_set_and_validate_on_the_undrawn(seed: int) -> None
     assert not drawn & set(view.indices)
 
 
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_both_splits_train_on_the_same_drawn_digits(split: Any) -> None:
+    """Every seed draws its own, whatever the split."""
+    spec, data = get_task("warm-start-digits-v1"), load("digits")
+    drawn = [set(Stream(spec, data, seed, split).phase(1).indices) for seed in (100, 101)]
+    assert [len(part) for part in drawn] == [300, 300]
+    assert 30 < len(drawn[0] & drawn[1]) < 110  # 69 expected of 300 twice out of 1,297
+    assert drawn[0] == set(Stream(spec, data, 100).phase(1).indices)
+
+
+@pytest.mark.parametrize("train", [10, 15, 199, 200, 205])
+def test_a_tenth_is_held_out_whatever_the_size(train: int) -> None:
+    stream = Stream(task([{"new": 1.0}]), made_up(train=train), 3, "validation")
+    training, held_out = set(stream.phase(0).indices), set(stream.test(0).indices)
+    assert len(training) == train * 9 // 10
+    assert training | held_out == set(range(train)) and not training & held_out
+
+
 def test_whole_datasets_hold_a_tenth_out_for_validation() -> None:
     spec, data = task([{"new": 1.0}]), made_up()
     stream = Stream(spec, data, 0, "validation")
@@ -181,6 +249,23 @@ def test_classes_arrive_once_and_are_tested_when_seen() -> None:
     assert len(orders) > 4
 
 
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_old_classes_are_kept_whole(split: Any) -> None:
+    data = made_up()
+    phases = [{"classes": 2}, {"classes": 1}, {"classes": 2}]
+    stream = Stream(task(phases, "class-incremental"), data, 5, split)
+    seen: set[int] = set()
+    for index in range(3):
+        phase, test = stream.phase(index), stream.test(index)
+        assert seen < set(phase.indices)
+        seen = set(phase.indices)
+        np.testing.assert_array_equal(phase.labels, data.train_labels[phase.indices])
+        assert set(phase.labels) == set(test.labels)
+        if split == "validation":
+            assert not seen & set(test.indices)
+    assert seen == set(stream.training)
+
+
 def test_draws_depend_on_seed_phase_and_epoch_alone() -> None:
     data = made_up()
     stream = Stream(task(ARRIVALS), data, 7)
@@ -205,6 +290,49 @@ def test_another_budget_or_noise_in_one_phase_shifts_nothing_in_the_next() -> No
         np.testing.assert_array_equal(one.phase(2).indices, two.phase(2).indices)
         np.testing.assert_array_equal(one.phase(2).labels, two.phase(2).labels)
         np.testing.assert_array_equal(one.order(2, 0), two.order(2, 0))
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+@pytest.mark.parametrize("name", ["continual-digits-v1", "shuffled-digits-v1"])
+def test_nothing_depends_on_what_was_asked_before(name: str, split: Any) -> None:
+    """A method that stops early, skips an epoch or looks ahead sees the same as every other."""
+    spec, data = get_task(name), load("digits")
+    ahead, behind = Stream(spec, data, 100, split), Stream(spec, data, 100, split)
+    for index in range(5):
+        for epoch in range(index):
+            behind.order(index, epoch)
+        behind.phase(index), behind.test(index)
+    for one, two in [(ahead.phase(4), behind.phase(4)), (ahead.test(4), behind.test(4))]:
+        np.testing.assert_array_equal(one.indices, two.indices)
+        np.testing.assert_array_equal(one.labels, two.labels)
+    np.testing.assert_array_equal(ahead.order(4, 7), behind.order(4, 7))
+
+
+@pytest.mark.parametrize("change", ["name", "seed"])
+def test_another_name_or_seed_is_another_stream(change: str) -> None:
+    data, seeds = made_up(), (7, 8 if change == "seed" else 7)
+    specs = [task([{"new": 0.5, "wrong": 0.5}]), task([{"new": 0.5, "wrong": 0.5}])]
+    if change == "name":
+        specs[1] = dataclasses.replace(specs[1], name="other-v1")
+    one, two = (Stream(spec, data, seed) for spec, seed in zip(specs, seeds, strict=True))
+    assert set(one.phase(0).indices) != set(two.phase(0).indices)
+    assert (one.order(0, 0) != two.order(0, 0)).any()
+
+
+def test_what_is_kept_is_drawn_anew_in_each_phase() -> None:
+    phases = [{"new": 0.5}, {"keep": 0.5}, {"keep": 0.5}]
+    stream = Stream(task(phases), made_up(), 1)
+    first, second = set(stream.phase(1).indices), set(stream.phase(2).indices)
+    assert len(first) == len(second) == 50
+    assert first | second <= set(stream.phase(0).indices)
+    assert first != second
+
+
+@pytest.mark.parametrize("shares", [[0.1] * 10, [1 / 3] * 3, [0.1, 0.9], [0.7, 0.2, 0.1]])
+def test_shares_that_binary_numbers_miss_lose_no_example(shares: list[float]) -> None:
+    stream = Stream(task([{"new": share} for share in shares]), made_up(train=300), 0)
+    sizes = [len(stream.phase(index).indices) for index in range(len(shares))]
+    assert sizes == [round(300 * share) for share in np.cumsum(shares)]
 
 
 def test_a_task_that_asks_for_too_much_is_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 from ht_bench.errors import UsageError
 from ht_bench.streams.catalog import get_task, task_files
 from ht_bench.streams.stream import phase_steps
-from ht_bench.streams.task import Task, load_task, parse_task
+from ht_bench.streams.task import Phase, Task, load_task, parse_task
 
 TABLE: dict[str, Any] = {
     "name": "t-v1",
@@ -68,6 +68,34 @@ def test_cifar10_takes_the_published_number_of_steps() -> None:
     phases = get_task("warm-start-cifar10-v1").phases
     steps = [phase_steps(p, n, 256)[0] for p, n in zip(phases, (5_000, 50_000), strict=True)]
     assert steps == [20_000, 21_756]
+
+
+@pytest.mark.parametrize("name", list(task_files()))
+def test_every_task_is_within_the_protocol(name: str) -> None:
+    task = get_task(name)
+    assert min(task.seeds) >= 100  # below are for tuning
+    assert task.optimizer.warmup == 0.1
+    assert task.family in name or name.startswith("warm-start")
+    first, *later = task.phases
+    wrong = {phase.wrong for phase in task.phases}
+    if task.family == "warm-start":
+        assert (first.wrong, {phase.wrong for phase in later}) == (0.5, {0.0})
+        assert sum(phase.new for phase in task.phases) == pytest.approx(1)
+    if task.family == "continual":
+        assert [phase.wrong for phase in task.phases] == WRONG
+    if task.family in ("warm-start-clean", "class-incremental", "permuted", "shuffled"):
+        assert wrong == {0.0}
+    assert {phase.inputs == "permuted" for phase in task.phases} == {task.family == "permuted"}
+    assert {phase.labels == "random" for phase in task.phases} == {task.family == "shuffled"}
+    assert {phase.keep for phase in task.phases} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch", "expected"), [(256, 256, 1), (257, 256, 2), (1, 256, 1), (512, 256, 2)]
+)
+def test_partial_batches_are_kept(examples: int, batch: int, expected: int) -> None:
+    assert phase_steps(Phase(epochs=3), examples, batch) == (3 * expected, expected)
+    assert phase_steps(Phase(updates=7), examples, batch) == (7, expected)
 
 
 def test_mnist_is_the_papers_perceptron() -> None:
@@ -129,6 +157,20 @@ PHASE = {"new": 0.5, "updates": 5}
         ({"optimizer": {}}, "the key 'lr' is missing"),
         ({"optimizer__lr": "fast"}, "'lr' is 'fast'; it must be of type float"),
         ({"optimizer__lr": -1.0}, "'optimizer.lr' is -1.0; it must be above zero"),
+        ({"optimizer__lr": float("nan")}, "'optimizer.lr' is nan; it must be above zero"),
+        (
+            {"optimizer__lr": float("inf")},
+            "'optimizer.lr' is inf; it must be above zero and finite",
+        ),
+        ({"optimizer__weight_decay": -1.0}, "'optimizer.weight_decay' is -1.0; it must be finite"),
+        ({"optimizer__clip": 0.0}, "'optimizer.clip' is 0.0; it must be above zero"),
+        ({"optimizer__warmup": 1.5}, "'optimizer.warmup' is 1.5; it is a share"),
+        ({"optimizer__warmup": -0.1}, "'optimizer.warmup' is -0.1; it is a share"),
+        ({"optimizer__betas": [0.9, 1.0]}, r"'optimizer.betas' is \[0.9, 1.0\]; each must be"),
+        ({"tolerance": float("nan")}, "'tolerance' is nan; it must be finite"),
+        ({"name": "../elsewhere"}, "the name '../elsewhere' must be of letters"),
+        ({"name": ""}, "the name '' must be of letters"),
+        ({"name": "a|b"}, "the name 'a|b' must be of letters"),
         ({"optimizer__name": "adam2"}, "'name' is 'adam2'; it must be one of 'adamw'"),
         ({"optimizer__betas": [0.9]}, "'betas' has 1 values; it must have 2"),
         ({"training__batch": 0}, "'training.batch' is 0"),
@@ -137,6 +179,8 @@ PHASE = {"new": 0.5, "updates": 5}
         ({"data": "digits"}, r"'data' must be a table; write \[data\]"),
         ({"net": {"hidden": [8]}}, r"\[net\]: the key 'name' is missing"),
         ({"net": {"name": "cnn"}}, "only the 'mlp' network stacks seeds"),
+        ({"net": {"name": "mpl"}}, "Did you mean 'mlp'"),
+        ({"net": {"name": "mlp", "hiden": [8]}}, "unknown key 'hiden' .* Did you mean 'hidden'"),
         ({"seeds": "x"}, "'x' is not a seed"),
         ({"phases": []}, r"at least one \[\[phases\]\]"),
         ({"phases": {"new": 1.0}}, "'phases' must be tables"),
@@ -148,6 +192,18 @@ PHASE = {"new": 0.5, "updates": 5}
         ({"phases": [{"new": 0.5, "updates": 0}]}, "the budget must be at least 1"),
         ({"phases": [{**PHASE, "classes": 3}]}, "'classes' belongs to the family"),
         ({"phases": [{**PHASE, "repeat": 0}]}, "'repeat' is 0"),
+        ({"phases": [{**PHASE, "repeat": True}]}, "'repeat' is True"),
+        ({"phases": [{**PHASE, "repeat": 3}]}, "add up to 1.5"),
+        ({"phases": [{**PHASE, "epochs": 1.5}]}, "'epochs' is 1.5; it must be of type int"),
+        ({"phases": [{**PHASE, "wrong": float("nan")}]}, "'wrong' is nan; a fraction lies"),
+        ({"phases": [{**PHASE, "labels": "random", "wrong": 0.5}]}, "nothing among random labels"),
+        (
+            {"phases": [{**PHASE, "inputs": "shuffled"}]},
+            "'inputs' is 'shuffled'; it must be one of",
+        ),
+        ({"family": "class-incremental", "phases": [PHASE]}, "'classes' belongs to the family"),
+        ({"family": "class-incremental", "phases": [{"classes": 0, "updates": 5}]}, "1 or more"),
+        ({"family": "class-incremental", "phases": [{**PHASE, "classes": 2}]}, "'new' is not for"),
         ({"phases": [{**PHASE, "nwe": 1}]}, r"\[\[phases\]\] 1: unknown key 'nwe'"),
         ({"phases": [{"updates": 5}]}, "'new' must be above 0 in the first phase"),
     ],
@@ -155,6 +211,19 @@ PHASE = {"new": 0.5, "updates": 5}
 def test_a_malformed_task_gets_one_sentence(values: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         parse_task(changed(**values), "f.toml")
+
+
+def test_a_malformed_file_is_named_as_it_is_on_disk(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    text = task_files()["warm-start-digits-v1"].read_text(encoding="utf-8")
+    path.write_text(text.replace("weight_decay", "weight_decai"), encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        load_task(path)
+    assert str(caught.value).startswith(f"{path} [optimizer]: unknown key 'weight_decai'.")
+    assert "Did you mean 'weight_decay'?" in str(caught.value)
+    path.write_bytes(b'name = "\xff"')
+    with pytest.raises(UsageError, match=r"mine\.toml is not valid TOML"):
+        load_task(path)
 
 
 @pytest.mark.parametrize("key", ["name", "family", "data", "net", "optimizer"])

@@ -1,0 +1,222 @@
+"""The cache: what is written is read back, damage is named, writers do not disturb each other."""
+
+import errno
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ht_bench.errors import UsageError
+from ht_bench.streams import cache
+from ht_bench.streams.dataset import Dataset, make_dataset
+
+
+@pytest.fixture(autouse=True)
+def _own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HT_BENCH_CACHE", str(tmp_path / "cache"))
+
+
+def made(seed: int = 0) -> Dataset:
+    draw = np.random.default_rng(seed)
+
+    def part(count: int) -> tuple[np.ndarray, np.ndarray]:
+        return draw.integers(0, 256, (count, 1, 4, 4), dtype=np.uint8), np.arange(count) % 3
+
+    return make_dataset("tiny", part(9), part(6), 3)
+
+
+@pytest.fixture
+def folder() -> Path:
+    """Return the folder of a dataset in the cache."""
+    cache.write(made())
+    return cache.cache_folder() / "tiny"
+
+
+def left_over() -> list[str]:
+    return sorted(path.name for path in cache.cache_folder().iterdir())
+
+
+def test_what_is_written_is_read_back(folder: Path) -> None:
+    found, expected = cache.read("tiny"), made()
+    for array in cache.ARRAYS:
+        np.testing.assert_array_equal(getattr(found, array), getattr(expected, array))
+    for field in ("name", "classes", "mean", "std", "max_value", "sha256"):
+        assert getattr(found, field) == getattr(expected, field)
+    assert left_over() == ["tiny"]
+
+
+def test_the_cache_is_where_it_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cache.cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("HT_BENCH_CACHE")
+    assert cache.cache_folder() == Path.home() / ".cache" / "ht-bench"
+
+
+@pytest.mark.parametrize("array", cache.ARRAYS)
+@pytest.mark.parametrize("mask", [0x01, 0x1C])  # 0x1C: "|u1" becomes "|i1", the same bytes
+def test_any_byte_of_an_array_that_changes_is_seen(folder: Path, array: str, mask: int) -> None:
+    """Header, type, shape and content: never a wrong array, never another kind of error."""
+    path = folder / f"{array}.npy"
+    content = path.read_bytes()
+    expected = getattr(made(), array)
+    for index in [*range(128), *range(128, len(content), 9)]:  # the header is 128 bytes
+        damaged = bytearray(content)
+        damaged[index] ^= mask
+        path.write_bytes(damaged)
+        try:
+            found = getattr(cache.read("tiny"), array)
+        except UsageError:
+            continue
+        assert found.dtype == expected.dtype  # a byte of padding
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "train_images.npy").write_bytes(b""),
+        lambda folder: (folder / "train_images.npy").write_bytes(
+            (folder / "train_images.npy").read_bytes()[:-1]
+        ),
+        lambda folder: (folder / "test_labels.npy").unlink(),
+        lambda folder: np.save(folder / "test_labels.npy", np.array([{}]), allow_pickle=True),
+        lambda folder: np.save(folder / "train_images.npy", made(1).train_images),
+        lambda folder: (folder / "meta.json").write_text("{", encoding="utf-8"),
+        lambda folder: (folder / "meta.json").write_text("[]", encoding="utf-8"),
+        lambda folder: (folder / "meta.json").write_text("null", encoding="utf-8"),
+        lambda folder: (folder / "meta.json").write_text('{"mean": 3}', encoding="utf-8"),
+        lambda folder: (folder / "meta.json").write_bytes(b"\xff\xfe"),
+    ],
+)
+def test_a_damaged_entry_is_refused_and_can_be_made_again(
+    folder: Path, damage: Callable[[Path], Any]
+) -> None:
+    damage(folder)
+    with pytest.raises(UsageError, match=r"cache/tiny .*delete .*tiny and run `ht-bench data"):
+        cache.read("tiny")
+    cache.write(made())
+    assert cache.read("tiny").sha256 == made().sha256
+    assert left_over() == ["tiny"]
+
+
+def test_an_incomplete_entry_is_none(folder: Path) -> None:
+    (folder / "meta.json").unlink()
+    assert not cache.is_cached("tiny")
+    cache.write(made())
+    assert cache.is_cached("tiny")
+
+
+def test_other_content_takes_the_place(folder: Path) -> None:
+    cache.write(made(1))
+    assert cache.read("tiny").sha256 == made(1).sha256
+    assert left_over() == ["tiny"]
+
+
+def test_the_same_content_stays_untouched(folder: Path) -> None:
+    before = (folder / "meta.json").stat().st_ino
+    cache.write(made())
+    assert (folder / "meta.json").stat().st_ino == before
+
+
+def fail_at(call: int, error: BaseException) -> Callable[..., None]:
+    """Return an np.save that raises at its `call`-th call."""
+    calls, save = [0], np.save
+
+    def saved(*arguments: Any, **options: Any) -> None:
+        calls[0] += 1
+        if calls[0] == call:
+            raise error
+        save(*arguments, **options)
+
+    return saved
+
+
+@pytest.mark.parametrize("call", [1, 3])
+@pytest.mark.parametrize("present", [False, True])
+def test_a_full_disk_is_one_sentence_and_keeps_what_was_there(
+    call: int, present: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where an entry of other content is there: it is not taken for the new one."""
+    if present:
+        cache.write(made(1))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(np, "save", fail_at(call, full))
+    with pytest.raises(UsageError, match=r"cache/tiny: No space left on device; free some space"):
+        cache.write(made())
+    assert left_over() == ["tiny"] * present
+    assert cache.is_cached("tiny") is present
+    if present:
+        assert cache.read("tiny").sha256 == made(1).sha256
+
+
+@pytest.mark.parametrize("call", [1, 4])
+def test_an_interrupted_write_leaves_nothing(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "save", fail_at(call, KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        cache.write(made())
+    assert left_over() == []
+
+
+def test_a_cache_that_cannot_be_made_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("HT_BENCH_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UsageError, match=r"file/cache/tiny: Not a directory;.*HT_BENCH_CACHE"):
+        cache.write(made())
+
+
+def test_the_file_beside_the_arrays_says_what_they_are(folder: Path) -> None:
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    assert (meta["train"], meta["test"]) == ([9, 1, 4, 4], [6, 1, 4, 4])
+    assert meta["sha256"] == made().sha256
+
+
+WRITER = """
+import os, sys
+import numpy as np
+from ht_bench.streams import cache
+from ht_bench.streams.dataset import make_dataset
+
+if sys.argv[1] == "killed":
+    save, calls = np.save, []
+    def saved(*arguments):
+        calls.append(save(*arguments))
+        if len(calls) == 3:
+            os._exit(9)
+    np.save = saved
+for turn in range(20):
+    content = np.full((4, 1, 2, 2), turn % int(sys.argv[2]), dtype=np.uint8)
+    part = (content, np.zeros(4, dtype=np.int64))
+    cache.write(make_dataset("shared", part, part, 1))
+"""
+
+
+def start(kind: str, contents: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, kind, str(contents)], stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("contents", [1, 2])
+def test_processes_that_write_at_once_leave_one_whole_entry(contents: int) -> None:
+    for process in [start("whole", contents) for _ in range(2)]:
+        _, said = process.communicate()
+        assert process.returncode == 0, said
+    assert left_over() == ["shared"]
+    assert cache.read("shared").classes == 1
+
+
+def test_a_killed_writer_leaves_no_entry() -> None:
+    process = start("killed", 1)
+    process.communicate()
+    assert process.returncode == 9
+    assert not cache.is_cached("shared")
+    cache.write(made())
+    assert cache.read("tiny").sha256 == made().sha256

@@ -61,9 +61,26 @@ def optimizer(spec: OptimizerSpec, module: nn.Module) -> torch.optim.Optimizer:
             parameters, lr=spec.lr, momentum=spec.betas[0], weight_decay=spec.weight_decay
         )
     kind = torch.optim.AdamW if spec.name == "adamw" else torch.optim.Adam
-    return kind(
-        parameters, lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay, fused=True
-    )
+    return kind(_groups(module), lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay)
+
+
+VECTOR = 16
+"""Numbers in the widest CPU vector (AVX-512, float32)."""
+
+
+def _groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Return parameter groups: fused where that gives every slot of a stack the same bits.
+
+    The fused CPU kernel rounds the last numbers of a tensor, which fill no whole vector, in
+    another way than the rest: they would make the last slot's bits differ from the others'.
+    """
+    parameters = list(module.parameters())
+    if not is_stacked(module):
+        return [{"params": parameters, "fused": True}]
+    whole = [p for p in parameters if p.numel() % VECTOR == 0]
+    ragged = [p for p in parameters if p.numel() % VECTOR]
+    groups = [{"params": whole, "fused": True}, {"params": ragged, "foreach": False}]
+    return [group for group in groups if group["params"]]
 
 
 def warm_up(optimizer: torch.optim.Optimizer, spec: OptimizerSpec, step: int, steps: int) -> None:

@@ -120,7 +120,7 @@ def test_an_unknown_hyperparameter_is_suggested() -> None:
     ("key", "good", "bad"),
     [
         ("whole", [3, -1], [1.5, "3", None, True, [1]]),
-        ("number", [3, 0.5, float("inf")], ["0.5", None, True, [1.0], {}]),
+        ("number", [3, 0.5, -1e300], ["0.5", None, True, [1.0], {}]),
         ("flag", [True, False], [1, "true", None]),
         ("text", ["b", ""], [1, None, True]),
         ("optional", [None, 4], [1.5, "4", True]),
@@ -136,6 +136,13 @@ def test_values_have_the_field_s_type(key: str, good: list[Any], bad: list[Any])
     for value in bad:
         with pytest.raises(UsageError, match=f"Method 'typed': {key} = .* is not of type"):
             resolve(Typed, "", {key: value})
+
+
+@pytest.mark.parametrize("key", ["number", "anything", "whole"])
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_what_is_not_finite_is_refused(key: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"Method 'typed': {key} = .* is not a finite number"):
+        resolve(Typed, "", {key: value})
 
 
 def test_an_annotation_that_cannot_be_read_is_not_judged() -> None:

@@ -114,6 +114,17 @@ def test_who_is_wrong_does_not_depend_on_class_or_arrival(seed: int) -> None:
         assert abs(wrong[group].mean() - 0.5) < 5 * 0.5 / np.sqrt(group.sum())
 
 
+@pytest.mark.parametrize("labels", ["true", "permuted", "random"])
+def test_equal_phases_draw_their_labels_anew(labels: str) -> None:
+    """The same examples in the same order: only the phase's number can tell the draws apart."""
+    share = {} if labels == "random" else {"wrong": 0.5}
+    phases = [{"new": 1.0, "labels": labels, **share}, {"labels": labels, **share}]
+    stream = Stream(task(phases, "shuffled"), made_up(), 3)
+    first, second = stream.phase(0), stream.phase(1)
+    np.testing.assert_array_equal(first.indices, second.indices)
+    assert (first.labels != second.labels).mean() > 0.3
+
+
 def test_wrong_labels_are_drawn_anew_over_kept_examples() -> None:
     data = made_up()
     stream = Stream(task([{"new": 0.5, "wrong": 0.5}, {"new": 0.5, "wrong": 0.5}]), data, 3)

@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/ht-bench run --suite suite-core-v1 --method demo --out runs/demo --jobs $(JOBS)
+	$(BIN)/ht-bench run --suite suite-core-v1 --method all --out runs/demo --jobs $(JOBS)
 	$(BIN)/ht-bench compare runs/demo --figures runs/demo/figures
 
 test: setup

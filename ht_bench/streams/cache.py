@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 import tokenize
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,7 +41,7 @@ def is_cached(name: str) -> bool:
 
 
 def read(name: str) -> Dataset:
-    """Return a cached dataset, its content hash checked.
+    """Return a cached dataset, the hashes of its content and of meta.json checked.
 
     Raises UsageError naming the folder when a file is unreadable or its content has changed.
     """
@@ -47,6 +50,8 @@ def read(name: str) -> Dataset:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         arrays: dict[str, Any] = {array: _read_array(folder, array) for array in ARRAYS}
         found = content_hash(**arrays)
+        if meta["meta_sha256"] != _meta_hash(meta):
+            raise ValueError("meta.json has been changed")
         mean, std = tuple(meta["mean"]), tuple(meta["std"])
         fields = {key: meta[key] for key in ("classes", "max_value", "sha256")}
         dataset = Dataset(name=name, mean=mean, std=std, **arrays, **fields)
@@ -60,6 +65,11 @@ def read(name: str) -> Dataset:
             f"{dataset.sha256[:12]}…; {remake(name)}"
         )
     return dataset
+
+
+def _meta_hash(meta: Mapping[str, object]) -> str:
+    rest = {key: value for key, value in meta.items() if key != "meta_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _read_array(folder: Path, array: str) -> npt.NDArray[Any]:
@@ -125,8 +135,11 @@ def _holds(dataset: Dataset) -> bool:
 def _write_files(folder: Path, dataset: Dataset) -> None:
     folder.mkdir()
     for array in ARRAYS:
-        np.save(folder / f"{array}.npy", getattr(dataset, array))
-    meta = {
+        with (folder / f"{array}.npy").open("wb") as file:
+            # Into a real file NumPy writes by a way that loses the error's name (a full disk).
+            writer: Any = SimpleNamespace(write=file.write)
+            np.save(writer, getattr(dataset, array))
+    meta: dict[str, object] = {
         "name": dataset.name,
         "sha256": dataset.sha256,
         "classes": dataset.classes,
@@ -136,4 +149,5 @@ def _write_files(folder: Path, dataset: Dataset) -> None:
         "train": list(dataset.train_images.shape),
         "test": list(dataset.test_images.shape),
     }
+    meta["meta_sha256"] = _meta_hash(meta)
     (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")

@@ -95,7 +95,7 @@ def load(name: str) -> Dataset:
         return _checked(sources.digits(), DIGITS_SHA256)
     source = _find(name)
     if cache.is_cached(name):
-        return _checked(cache.read(name), source.sha256)
+        return _cached(source)
     raw = os.environ.get("HT_BENCH_DATA")
     if raw and (Path(raw) / name).is_dir():
         print(f"Importing {name} from {Path(raw) / name} into the cache, once.", file=sys.stderr)
@@ -148,6 +148,17 @@ def _find(name: str) -> DatasetSource:
             f"Unknown dataset '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}."
         )
     return _SOURCES[name]
+
+
+def _cached(source: DatasetSource) -> Dataset:
+    dataset = cache.read(source.name)
+    form = (dataset.train_images.shape[1:], dataset.classes, dataset.sha256)
+    if form != (source.shape, source.classes, source.sha256 or dataset.sha256):
+        raise UsageError(
+            f"The cached {source.name} is not the dataset of this name ({source.description}); "
+            f"{cache.remake(source.name)}"
+        )
+    return dataset
 
 
 def _keep(source: DatasetSource, dataset: Dataset) -> Dataset:

@@ -19,6 +19,8 @@ from ht_bench.streams.randomness import generator
 
 DIGITS_TEST = 500
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+MODES = ("L", "RGB", "1", "P")
+"""Pillow's modes that convert to grey or RGB of 8 bits; of the others something would be lost."""
 
 
 @dataclass(frozen=True)
@@ -62,31 +64,58 @@ def from_path(source: DatasetSource, path: Path) -> Dataset:
         raise UsageError(
             f"There is no folder {path}; name the one that holds {source.name}'s files."
         )
-    parquet = {part: _parquet_files(path, part) for part in ("train", "test")}
+    stems = {"train": ("train",), "test": (source.test, "test", "valid", "val")}
+    parquet = {part: _parquet_files(path, names) for part, names in stems.items()}
     if any(parquet.values()):
         builder, files = "parquet", parquet
     else:
-        builder, files = "imagefolder", {p: _image_files(path, p) for p in ("train", "test")}
+        builder, files = "imagefolder", {p: _image_files(path, n) for p, n in stems.items()}
     for part, found in files.items():
         if not found:
             raise UsageError(
                 f"{path} has no {part} images for {source.name}: put {part}*.parquet files or "
                 f"{part}/<class>/*.png folders there."
             )
+    if builder == "imagefolder":
+        _check_classes(source, path, [file for part in files.values() for file in part])
+    options = {} if builder == "parquet" else {"drop_labels": False}
     library = _library()
     with _local_only(library) as temporary:
         try:
-            parts = library.load_dataset(builder, data_files=files, cache_dir=temporary)
+            parts = library.load_dataset(builder, data_files=files, cache_dir=temporary, **options)
         except (ValueError, OSError, library.exceptions.DatasetGenerationError) as error:
-            reason = str(error.__cause__ or error).rstrip(".")
-            raise UsageError(f"{path} could not be read as {source.name}: {reason}.") from error
+            raise UsageError(
+                f"{path} could not be read as {source.name}: {_reason(error)}."
+            ) from error
         image, label = (source.image, source.label) if builder == "parquet" else ("image", "label")
         return _assemble(source, parts, image, label, "test", str(path))
+
+
+def _reason(error: BaseException) -> str:
+    """Return an error's own words on one line; `datasets` wraps the cause in a general one."""
+    words = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+    return (words if len(words) <= 200 else words[:200] + " …").rstrip(".")
+
+
+def _check_classes(source: DatasetSource, path: Path, files: list[str]) -> None:
+    names = {Path(file).parent.name for file in files}
+    if len(names) != source.classes:
+        raise UsageError(
+            f"{path}: class folders found: {len(names)}, but {source.name} has {source.classes} "
+            "classes; put the images into train/<class>/ and test/<class>/."
+        )
+    if all(name.isdecimal() for name in names) and sorted(names) != sorted(names, key=int):
+        raise UsageError(
+            f"{path}: the numbers that name the class folders sort otherwise as text (10 before "
+            "2), which would permute the labels; write them with leading zeros (02)."
+        )
 
 
 def from_hub(source: DatasetSource) -> Dataset:
     """Download a dataset from the hub; raises UsageError without a network."""
     library = _library()
+    from huggingface_hub.errors import HfHubHTTPError
+
     import_it = (
         f"put its files on this machine and run `ht-bench data import {source.name} PATH` "
         "(parquet files or train/<class>/*.png folders)"
@@ -95,10 +124,15 @@ def from_hub(source: DatasetSource) -> Dataset:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries need no log
     try:
         parts = library.load_dataset(source.hub)
-    except (OSError, library.exceptions.DatasetNotFoundError) as error:
-        # ConnectionError and the hub's own offline errors are all OSErrors.
+    except (
+        OSError,  # ConnectionError and the hub's own offline errors among them
+        ValueError,
+        library.exceptions.DatasetsError,
+        *HfHubHTTPError.__bases__,  # what the hub's HTTP library raises, whichever it is
+    ) as error:
         raise UsageError(
-            f"Could not fetch {source.name} from the hub ({type(error).__name__}); {import_it}."
+            f"Could not fetch {source.name} from the hub ({type(error).__name__}: "
+            f"{_reason(error)}); {import_it}."
         ) from error
     return _assemble(source, parts, source.image, source.label, source.test, source.hub)
 
@@ -127,14 +161,12 @@ def _local_only(library: Any) -> Iterator[str]:
         library.config.HF_HUB_OFFLINE = before
 
 
-def _parquet_files(path: Path, part: str) -> list[str]:
-    stems = ("train",) if part == "train" else ("test", "valid")
+def _parquet_files(path: Path, stems: tuple[str, ...]) -> list[str]:
     found = [sorted(path.rglob(f"{stem}*.parquet")) for stem in stems]
-    return [str(file) for file in next(filter(None, found), [])]  # test, or else valid
+    return [str(file) for file in next(filter(None, found), [])]  # of the first that has any
 
 
-def _image_files(path: Path, part: str) -> list[str]:
-    names = ("train",) if part == "train" else ("test", "valid", "val")
+def _image_files(path: Path, names: tuple[str, ...]) -> list[str]:
     folders = [path / name for name in names if (path / name).is_dir()]
     files = sorted(file for folder in folders[:1] for file in folder.rglob("*"))
     return [str(file) for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
@@ -192,6 +224,10 @@ def _pixels(source: DatasetSource, picture: Any, where: str) -> Images:
         raise UsageError(
             f"{where} is {picture.width}×{picture.height}, but {source.name}'s are "
             f"{width}×{height}."
+        )
+    if picture.mode not in MODES:
+        raise UsageError(
+            f"{where} is of mode {picture.mode}, but {source.name}'s are of 8 bits, grey or RGB."
         )
     pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"), dtype=np.uint8)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

@@ -60,14 +60,11 @@ def suites() -> str:
 
 
 def rewrite() -> None:
-    """Rewrite README.md and docs/figures from runs/demo, runs/trainability and runs/cifar."""
+    """Rewrite README.md and docs/figures from runs/demo and runs/cifar."""
     text = README.read_text(encoding="utf-8")
     run = "ht-bench run --suite suite-core-v1 --method all --out runs/demo"
     compare = "ht-bench compare runs/demo --figures docs/figures"
     text = replaced(text, "demo table", shown(run, compare))
-    run = "ht-bench run --suite suite-trainability-v1 --method all --out runs/trainability"
-    compare = "ht-bench compare runs/trainability --figures docs/figures"
-    text = replaced(text, "trainability table", shown(run, compare))
     methods = "none,full-reset,shrink-perturb,l2-init,ema,hare-tortoise"
     run = f"ht-bench run --task warm-start-cifar10-small-v1 --method {methods} --out runs/cifar"
     compare = "ht-bench compare runs/cifar --figures docs/figures"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ht_bench.errors import UsageError
 from ht_bench.methods.fresh import redraw
+from ht_bench.networks.modes import evaluation_mode
 from ht_bench.networks.stacking import is_stacked
 
 Initialize = Callable[[], Mapping[str, Tensor]]
@@ -206,15 +207,3 @@ def read_epochs(interval: str) -> float:
     if match is None:
         raise UsageError(f"'{interval}' is no interval; write steps (1000) or '10 epochs'.")
     return float(match[1])
-
-
-@contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Put `module` in evaluation mode and restore each submodule's own mode after."""
-    modes = [(child, child.training) for child in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, mode in modes:
-            child.training = mode

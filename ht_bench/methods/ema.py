@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ht_bench.errors import UsageError
 from ht_bench.methods.average import Buffers, SlowCopy
-from ht_bench.methods.base import Method, evaluation_mode
+from ht_bench.methods.base import Method
+from ht_bench.networks.modes import evaluation_mode
 
 
 @dataclass(eq=False)

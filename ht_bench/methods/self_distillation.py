@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from ht_bench.errors import UsageError
-from ht_bench.methods.base import Method, evaluation_mode
+from ht_bench.methods.base import Method
 from ht_bench.methods.ema import ExponentialMovingAverage
+from ht_bench.networks.modes import evaluation_mode
 
 
 @dataclass(eq=False)

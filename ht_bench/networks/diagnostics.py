@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ht_bench.networks.modes import evaluation_mode
 from ht_bench.networks.parts import CReLU
 from ht_bench.networks.stacking import is_stacked, squared_norms
 
@@ -35,7 +36,7 @@ def diagnose(
     """
     stacked = is_stacked(module)
     parameters = dict(module.named_parameters())
-    with _untouched(module), _recorded(module) as records:
+    with evaluation_mode(module), _recorded(module) as records:
         outputs = module(inputs)
         gradients = torch.autograd.grad(loss(outputs), list(parameters.values()))
     values = list(parameters.values())
@@ -114,15 +115,3 @@ def _recorded(module: nn.Module) -> Iterator[_Records]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _untouched(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, so that buffers and generators stay; each submodule's mode comes back."""
-    modes = [(child, child.training) for child in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, mode in modes:
-            child.training = mode

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ht_bench.envs.ids import register_all
 from ht_bench.errors import UsageError
 from ht_bench.registration import register_method, register_task
 from ht_bench.version import VERSION as __version__
@@ -70,6 +71,9 @@ __all__ = [
     "register_method",
     "register_task",
 ]
+
+
+register_all()
 
 
 def __getattr__(name: str) -> Any:

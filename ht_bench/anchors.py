@@ -12,11 +12,11 @@ from ht_bench.files import write_atomically
 from ht_bench.results.entries import Entry
 from ht_bench.results.folder import read_groups
 from ht_bench.results.metrics import final_metric
-from ht_bench.results.score import admission
+from ht_bench.results.score import admission, least_gap
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.seeds import format_seeds
+from ht_bench.streams.spec import Spec
 from ht_bench.streams.suite import Anchors
-from ht_bench.streams.task import Task
 from ht_bench.version import EPOCH
 
 ANCHORS = ("none", "full-reset")
@@ -38,7 +38,7 @@ def freeze(runs: Path, name: str, title: str, tasks: Sequence[str], folder: Path
     for task in map(get_task, tasks):
         entries = next((by_task[task.name] for by_task in test if task.name in by_task), {})
         anchors = _anchors(task, entries, infos[task.name].classes if entries else 0)
-        _admit(task, anchors)
+        _admit(task, anchors, infos[task.name].random)
         blocks.append(_block(task.name, anchors))
     head = {"name": name, "title": title, "benchmark": EPOCH, "tasks": list(tasks)}
     text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in head.items())
@@ -46,7 +46,7 @@ def freeze(runs: Path, name: str, title: str, tasks: Sequence[str], folder: Path
     return path
 
 
-def _anchors(task: Task, entries: dict[str, Entry], classes: int) -> Anchors:
+def _anchors(task: Spec, entries: dict[str, Entry], classes: int) -> Anchors:
     found: dict[str, list[float]] = {}
     for method in ANCHORS:
         records = entries[method].records if method in entries else {}
@@ -68,8 +68,9 @@ def _anchors(task: Task, entries: dict[str, Entry], classes: int) -> Anchors:
     )
 
 
-def _admit(task: Task, anchors: Anchors) -> None:
-    found = admission(anchors.none, anchors.full_reset, task=task.name)
+def _admit(task: Spec, anchors: Anchors, random: float | None) -> None:
+    minimum = least_gap(anchors.full_reset, random)
+    found = admission(anchors.none, anchors.full_reset, minimum, task=task.name)
     if not found.passes:
         raise UsageError(
             f"{task.name} does not pass admission: full-reset over none is {found.mean:.4f} "

@@ -8,3 +8,7 @@ class UsageError(ValueError):
 
     The command line prints the sentence without a traceback and exits with 2.
     """
+
+
+class Unsuitable(UsageError):
+    """A method and a task that cannot go together, each fine by itself."""

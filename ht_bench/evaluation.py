@@ -19,7 +19,7 @@ from ht_bench.results.result import Result
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.stream import Split
-from ht_bench.streams.task import Task
+from ht_bench.streams.task import AnyTask
 from ht_bench.training.device import choose
 
 
@@ -37,7 +37,7 @@ class Finished:
 
 def evaluate(
     method: Named,
-    task: str | Path | Task,
+    task: str | Path | AnyTask,
     seeds: Iterable[int] | str | int | None = None,
     *,
     split: Split = "test",

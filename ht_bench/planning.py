@@ -8,23 +8,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.files import make_folder
 from ht_bench.methods.resolve import Named, resolve
 from ht_bench.results.folder import write_spec
 from ht_bench.results.record import is_finished, result_file
+from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import parse_seeds
-from ht_bench.streams.stream import Split, Stream, planned_steps
-from ht_bench.streams.task import Task
+from ht_bench.streams.stream import Split
+from ht_bench.streams.task import AnyTask
 from ht_bench.training.device import Compute
-from ht_bench.training.stack import StackJob, dataset
+from ht_bench.training.kinds import check, data_sha256, steps_of
+from ht_bench.training.stack import StackJob
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asked for; `seeds` None means each task's evaluation seeds."""
+    """What a user asked for; `seeds` None means each task's evaluation seeds.
 
-    tasks: tuple[Task, ...]
+    skip_unsuitable: leave out methods that a task cannot train, with a note, instead of refusing.
+    """
+
+    tasks: tuple[AnyTask, ...]
     methods: tuple[Named, ...]
     seeds: tuple[int, ...] | None = None
     split: Split = "test"
@@ -33,16 +38,18 @@ class Request:
     overrides: Mapping[str, Any] | None = None
     tensorboard: bool = True
     checkpoint_seconds: float = 120.0
+    skip_unsuitable: bool = False
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Stacks to train, and the result files of runs that are finished already."""
+    """Stacks to train, the result files of runs that are finished already, what was left out."""
 
     jobs: tuple[StackJob, ...]
     finished: tuple[Path, ...]
     requested: int
     steps: int
+    notes: tuple[str, ...] = ()
 
     def minutes(self, workers: int) -> float | None:
         """Return the estimated minutes on `workers` processes, or None without an estimate."""
@@ -64,12 +71,19 @@ def make_plan(request: Request) -> Plan:
         make_folder(request.out)
     jobs: list[StackJob] = []
     finished: list[Path] = []
+    notes: list[str] = []
     requested = 0
     for task in request.tasks:
         if request.out is not None:
             write_spec(request.out, task)
         for named in request.methods:
-            template = _template(request, task, named)
+            try:
+                template = _template(request, task, named)
+            except Unsuitable as error:
+                if not request.skip_unsuitable:
+                    raise
+                notes.append(f"Left out on {task.name}: {error}")
+                continue
             seeds = request.seeds or task.seeds
             requested += len(seeds)
             done = [seed for seed in seeds if _is_done(template, seed)]
@@ -80,12 +94,13 @@ def make_plan(request: Request) -> Plan:
                 finished += [result_file(template.folder, seed) for seed in kept]
             jobs += stacks
     steps = sum(_job_steps(job) for job in jobs)
-    return Plan(tuple(jobs), tuple(finished), requested, steps)
+    return Plan(tuple(jobs), tuple(finished), requested, steps, tuple(notes))
 
 
-def _template(request: Request, task: Task, named: Named) -> StackJob:
-    spec = resolve(named, task.name, request.overrides)
-    _check_network(task, spec.build().network)
+def _template(request: Request, task: AnyTask, named: Named) -> StackJob:
+    agent = isinstance(task, ReinforcementTask)
+    spec = resolve(named, task.name, request.overrides, agent=agent)
+    check(task, spec)
     return StackJob(
         task,
         spec,
@@ -98,21 +113,10 @@ def _template(request: Request, task: Task, named: Named) -> StackJob:
     )
 
 
-def _check_network(task: Task, changes: Mapping[str, Any]) -> None:
-    """Build the network once, so that a bad `[net]` table is refused before training."""
-    from ht_bench.training.build import network
-
-    data = dataset(task.data.name)
-    try:
-        network(task, data, [0], changes)
-    except UsageError as error:
-        raise UsageError(f"Task {task.name}: {error}") from error
-
-
 def _is_done(job: StackJob, seed: int) -> bool:
     if job.folder is None:
         return False
-    sha256 = dataset(job.task.data.name).sha256
+    sha256 = data_sha256(job.task)
     # The epoch speaks for the package's own methods; a user's method may have been edited since.
     source = None if job.method.built_in else job.method.source_sha256
     return is_finished(result_file(job.folder, seed), job.task.sha256, sha256, source)
@@ -127,7 +131,7 @@ def _stacks(template: StackJob, pending: Sequence[int]) -> list[StackJob]:
         if set(seeds) & set(left) and not set(seeds) & taken:
             groups.append(seeds)
             left = [seed for seed in left if seed not in seeds]
-    width = template.task.training.stack
+    width = template.task.stack
     groups += [tuple(left[i : i + width]) for i in range(0, len(left), width)]
     return [_with_seeds(template, group) for group in groups]
 
@@ -138,7 +142,7 @@ def _interrupted(template: StackJob) -> list[tuple[int, ...]]:
     names = sorted(path.stem for path in template.folder.glob("stack-*.pt"))
     named = [name.removeprefix("stack-") for name in names]
     found = [parse_seeds(text) for text in named if re.fullmatch(r"[-\d,]+", text)]
-    return [seeds for seeds in found if len(seeds) <= template.task.training.stack]
+    return [seeds for seeds in found if len(seeds) <= template.task.stack]
 
 
 def _with_seeds(template: StackJob, seeds: tuple[int, ...]) -> StackJob:
@@ -146,6 +150,4 @@ def _with_seeds(template: StackJob, seeds: tuple[int, ...]) -> StackJob:
 
 
 def _job_steps(job: StackJob) -> int:
-    return sum(
-        planned_steps(Stream(job.task, dataset(job.task.data.name), job.seeds[0], job.split))
-    )
+    return steps_of(job.task, job.seeds[0], job.split)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method
-from ht_bench.streams.task import Task
+from ht_bench.streams.reinforcement import ReinforcementTask
+from ht_bench.streams.task import AnyTask, Task
 from ht_bench.testing_program import (
     BOUNDARY,
     EPOCH_STEPS,
@@ -53,18 +54,45 @@ def check_method(
         _check_mates(method)
 
 
-def check_task(task: Task | str | Path) -> None:
+def check_task(task: AnyTask | str | Path) -> None:
     """Check that a task can be run: its data, network, phases and first steps.
 
-    Raises AssertionError naming what is wrong, and UsageError for a malformed file.
+    Of a task of environments every phase's environment is made, checked as Gymnasium checks one,
+    and stepped. Raises AssertionError naming what is wrong, and UsageError for a malformed file.
     """
-    from ht_bench.methods.resolve import resolve
     from ht_bench.streams.catalog import get_task
+
+    spec = get_task(task)
+    if isinstance(spec, ReinforcementTask):
+        _check_environments(spec)
+    else:
+        _check_data(spec)
+
+
+def _check_environments(task: ReinforcementTask) -> None:
+    from gymnasium.utils.env_checker import check_env
+
+    from ht_bench.envs.phase_environment import make_phase
+    from ht_bench.methods.resolve import resolve
+    from ht_bench.training.kinds import check
+
+    check(task, resolve("none", task.name, agent=True))
+    for index in range(len(task.phases)):
+        environment = make_phase(task, 0, index)
+        try:
+            check_env(environment, skip_render_check=True, skip_close_check=True)
+        except (AssertionError, TypeError, ValueError) as error:
+            raise AssertionError(f"Phase {index} of {task.name}: {error}.") from error
+        finally:
+            environment.close()
+
+
+def _check_data(task: Task) -> None:
+    from ht_bench.methods.resolve import resolve
     from ht_bench.streams.data import load
     from ht_bench.streams.stream import Stream
     from ht_bench.training.supervised import SupervisedRun
 
-    task = get_task(task)
     data = load(task.data.name)
     stream = Stream(task, data, 0)
     for index in range(len(task.phases)):

@@ -17,9 +17,9 @@ from ht_bench.methods.resolve import find_class, resolve
 from ht_bench.planning import Plan, Request, make_plan
 from ht_bench.results.metrics import final_metric
 from ht_bench.results.record import Record
-from ht_bench.streams.data import load
+from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import format_seeds
-from ht_bench.streams.task import Task
+from ht_bench.streams.task import AnyTask
 
 TUNING_SEEDS = range(0, 100)
 MARKER = "# ---- Below: written by `ht-bench tune --write`. ----\n"
@@ -39,7 +39,7 @@ class Search:
     """All trials of one method on one task, in the order of its grid."""
 
     method: str
-    task: Task
+    task: AnyTask
     seeds: tuple[int, ...]
     trials: tuple[Trial, ...]
 
@@ -100,11 +100,13 @@ def _recipe(method: str) -> Recipe:
     return recipe
 
 
-def _trial(method: str, task: Task, tried: Mapping[str, Any], records: Sequence[Record]) -> Trial:
-    wanted = dict(resolve(method, task.name, tried).hyperparameters)
-    classes = load(task.data.name).classes
+def _trial(
+    method: str, task: AnyTask, tried: Mapping[str, Any], records: Sequence[Record]
+) -> Trial:
+    agent = isinstance(task, ReinforcementTask)
+    wanted = dict(resolve(method, task.name, tried, agent=agent).hyperparameters)
     finals = [
-        final_metric(record, task.family, classes)
+        final_metric(record, task.family, record["classes"])
         for record in records
         if record["method"] == method and record["hyperparameters"] == wanted
     ]

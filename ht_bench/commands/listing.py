@@ -48,8 +48,8 @@ def _tasks() -> None:
     for name in task_names():
         task = get_task(name)
         draft = " [draft]" if task.status == "draft" else ""
-        rows.append([name, f"{task.title} ({task.net['name']}){draft}"])
-    _print("Tasks", ["name", "what it is (network)"], rows)
+        rows.append([name, f"{task.title} ({task.learner}){draft}"])
+    _print("Tasks", ["name", "what it is (network or agent)"], rows)
 
 
 def _methods() -> None:

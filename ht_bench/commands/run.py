@@ -14,7 +14,7 @@ from ht_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from ht_bench.planning import Plan
-    from ht_bench.streams.task import Task
+    from ht_bench.streams.task import AnyTask
 
 
 def run(
@@ -80,6 +80,7 @@ def run(
         overrides=overrides,
         tensorboard=tensorboard,
         checkpoint_seconds=checkpoint_seconds,
+        skip_unsuitable="all" in method.split(","),
     )
     plan = make_plan(request)
     announce(plan, len(tasks), len(methods), workers)
@@ -87,7 +88,7 @@ def run(
     return report(done.records, done.failures, out)
 
 
-def find_tasks(task: str, suite: str) -> list[Task]:
+def find_tasks(task: str, suite: str) -> list[AnyTask]:
     """Return the tasks named by --task and --suite; raises UsageError when there is none."""
     from ht_bench.streams.catalog import get_task
     from ht_bench.streams.suite import get_suite
@@ -125,6 +126,8 @@ def _read_setting(text: str) -> tuple[str, Any]:
 
 def announce(plan: Plan, tasks: int, methods: int, workers: int) -> None:
     """Say what is about to be done: runs, stacks of seeds, estimated time."""
+    for note in plan.notes:
+        print(note, file=sys.stderr)
     minutes = plan.minutes(workers)
     if not plan.jobs:
         estimate = "nothing is left to train"

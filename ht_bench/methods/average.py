@@ -45,6 +45,10 @@ class SlowCopy:
             self._slow_copied = [slow.to(now) for slow, now in pairs]
         return fast, copied
 
+    def follow(self) -> None:
+        """Move to the device and dtype that the module has now."""
+        self._fast()
+
     def update(self, decay: float) -> None:
         """Move the slow weights a step toward the fast ones: weight 1 − decay on the fast."""
         fast, copied = self._fast()

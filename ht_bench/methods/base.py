@@ -44,6 +44,8 @@ class Method:
     generator: Generators | None = field(init=False, default=None, repr=False)
     epoch_steps: int | None = field(init=False, default=None, repr=False)
     phases: int | None = field(init=False, default=None, repr=False)
+    holds_resets: bool = field(init=False, default=False, repr=False)
+    """Set by a loop in which weights must not jump between two updates on the same experience."""
 
     def attach(
         self,
@@ -109,6 +111,9 @@ class Method:
     def after_step(self) -> None:
         """Run when the weights have moved: averaging, clipping, resets."""
 
+    def release(self) -> None:
+        """Carry out what `holds_resets` held back; the loop is between experience and updates."""
+
     def phase_steps(self, index: int, steps: int) -> int:
         """Return how many of phase `index`'s steps to train; not more than `steps`."""
         return steps
@@ -135,8 +140,14 @@ class Method:
 
     # ---- for loops ----
 
-    def enter_phase(self, index: int, steps: int, epoch_steps: int, phases: int) -> int:
-        """Tell the method that phase `index` begins; returns how many steps to train in it."""
+    def enter_phase(
+        self, index: int, steps: int, epoch_steps: int | None, phases: int | None
+    ) -> int:
+        """Tell the method that phase `index` begins; returns how many steps to train in it.
+
+        epoch_steps: optimizer steps of an epoch, None where there are none. phases: of the stream,
+        None where that is not known.
+        """
         self.epoch_steps, self.phases = epoch_steps, phases
         if index > 0:
             with torch.no_grad():
@@ -148,7 +159,9 @@ class Method:
         states = [generator.get_state() for generator in self._generators()]
         return {"state": self.state_dict(), "generators": states}
 
-    def restore(self, saved: Mapping[str, Any], epoch_steps: int, phases: int) -> None:
+    def restore(
+        self, saved: Mapping[str, Any], epoch_steps: int | None, phases: int | None
+    ) -> None:
         """Take over a `checkpoint()` in the middle of a phase whose epoch has `epoch_steps`."""
         self.epoch_steps, self.phases = epoch_steps, phases
         with torch.no_grad():

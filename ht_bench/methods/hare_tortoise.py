@@ -47,6 +47,7 @@ class HareTortoise(ExponentialMovingAverage):
         super().setup()
         self._steps = 0
         self._has_reset = False
+        self._held = False
 
     def on_phase(self, index: int) -> None:
         """Restart the clock of an interval written in epochs."""
@@ -63,17 +64,30 @@ class HareTortoise(ExponentialMovingAverage):
         if interval is not None and self._steps >= interval:
             self._reset()
 
+    def release(self) -> None:
+        """Carry out a reset that was held back."""
+        if self._held:
+            self._return_to_tortoise()
+
     def _reset(self) -> None:
         self._steps, self._has_reset = 0, True
+        self._held = self.holds_resets
+        if not self._held:
+            self._return_to_tortoise()
+
+    def _return_to_tortoise(self) -> None:
+        self._held = False
         self.tortoise.load_into_fast()
         if self.optimizer_state == "clear":
             self.clear_optimizer_state()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the tortoise and the clock."""
-        return {**super().state_dict(), "steps": self._steps, "has_reset": self._has_reset}
+        clock = {"steps": self._steps, "has_reset": self._has_reset, "held": self._held}
+        return {**super().state_dict(), **clock}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the tortoise and the clock."""
         super().load_state_dict(state)
         self._steps, self._has_reset = state["steps"], state["has_reset"]
+        self._held = state["held"]

@@ -20,7 +20,8 @@ LARGEST_SEARCH = 12
 class Recipe:
     """One baseline: its source, its hyperparameters, the search that chose them.
 
-    default: hyperparameters where nothing more special is said. tasks: per task name. grid: the
+    default: hyperparameters where nothing more special is said. agents: replaces it where
+    reinforcement-learning agents are trained. tasks: per task name. grid: the
     values a search tries, by hyperparameter; `grids` replaces it for a task. search: per task,
     what the search found.
     """
@@ -29,14 +30,16 @@ class Recipe:
     summary: str
     source: str
     default: dict[str, Any] = field(default_factory=dict)
+    agents: dict[str, Any] = field(default_factory=dict)
     tasks: dict[str, Any] = field(default_factory=dict)
     grid: dict[str, Any] = field(default_factory=dict)
     grids: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
 
-    def hyperparameters(self, task: str) -> dict[str, Any]:
+    def hyperparameters(self, task: str, agent: bool = False) -> dict[str, Any]:
         """Return the hyperparameters for a task; "" is not a task and gives the default."""
-        return {**self.default, **self.tasks.get(task, {})}
+        general = {**self.default, **self.agents} if agent else self.default
+        return {**general, **self.tasks.get(task, {})}
 
     def configurations(self, task: str) -> list[dict[str, Any]]:
         """Return every combination of the task's grid; one empty one if there is no grid.

@@ -110,11 +110,18 @@ def output_layers(module: nn.Module, count: int) -> list[str]:
     """Return the names of submodules from the `count`-th last weight layer to the output.
 
     A network's own `layers()` names its weight layers in order; elsewhere they are the modules
-    that own a tensor of two dimensions or more, in registration order. Raises UsageError when
-    there are fewer than `count`.
+    that own a tensor of two dimensions or more, in registration order. A network with several
+    outputs names one chain of layers for each in `chains`; the last ones of every chain count.
+    Raises UsageError when there are fewer than `count`.
     """
     if count == 0:
         return []
+    chains: list[list[str]] = getattr(module, "chains", [])
+    if len(chains) > 1:
+        shortest = min(len(chain) for chain in chains)
+        if not 0 < count <= shortest:
+            raise UsageError(f"layers = {count}: this network has {shortest} weight layers.")
+        return list(dict.fromkeys(name for chain in chains for name in chain[-count:]))
     owners = [n for n, child in module.named_modules() if n and _owns_tensors(child)]
     layers = getattr(module, "layers", None)
     if callable(layers) and not isinstance(layers, nn.Module):  # many a net has a child `layers`

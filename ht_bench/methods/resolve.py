@@ -43,9 +43,16 @@ class MethodSpec:
         return find_class(self.reference).__module__.startswith("ht_bench.")
 
 
-def resolve(named: Named, task: str = "", overrides: Mapping[str, Any] | None = None) -> MethodSpec:
+def resolve(
+    named: Named,
+    task: str = "",
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    agent: bool = False,
+) -> MethodSpec:
     """Return the method to run on `task`: recipe first, then `overrides` (not for an instance).
 
+    agent: the task trains a reinforcement-learning agent, for which recipes have a table.
     Raises UsageError for an unknown name or hyperparameter, or a value the method refuses.
     """
     changes = dict(overrides or {})
@@ -55,7 +62,7 @@ def resolve(named: Named, task: str = "", overrides: Mapping[str, Any] | None = 
     cls = find_class(named)
     name = named if isinstance(named, str) and ":" not in named else _name_of(cls)
     recipe = get_recipe(name) if isinstance(named, str) else None
-    chosen = recipe.hyperparameters(task) if recipe else {}
+    chosen = recipe.hyperparameters(task, agent) if recipe else {}
     # A worker process has not registered what this one has: it gets the class.
     reference = named if isinstance(named, str) and ":" in named else cls
     return _spec(cls, name, reference, {**chosen, **changes})

@@ -36,7 +36,8 @@ def diagnose(
     """
     stacked = is_stacked(module)
     parameters = dict(module.named_parameters())
-    with evaluation_mode(module), _recorded(module) as records:
+    last = module.layers()[-1]  # type: ignore[operator]
+    with evaluation_mode(module), recorded(module, last) as records:
         outputs = module(inputs)
         gradients = torch.autograd.grad(loss(outputs), list(parameters.values()))
     values = list(parameters.values())
@@ -85,15 +86,17 @@ def ranks(features: Tensor, delta: float = 0.01) -> dict[str, Tensor]:
     }
 
 
-class _Records:
+class Records:
+    """What passed through a network: outputs of non-linearities, input of its last layer."""
+
     activations: list[Tensor]
     features: Tensor
 
 
 @contextmanager
-def _recorded(module: nn.Module) -> Iterator[_Records]:
-    """Collect every non-linearity's output and the input of the last weight layer."""
-    records = _Records()
+def recorded(module: nn.Module, last: str) -> Iterator[Records]:
+    """Collect every non-linearity's output and the input of the last weight layer, named."""
+    records = Records()
     records.activations = []
     children = dict(module.named_modules())
 
@@ -108,7 +111,6 @@ def _recorded(module: nn.Module) -> Iterator[_Records]:
         for child in children.values()
         if isinstance(child, ACTIVATIONS)
     ]
-    last = module.layers()[-1]  # type: ignore[operator]
     handles.append(children[last].register_forward_pre_hook(keep_input))
     try:
         yield records

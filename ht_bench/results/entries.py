@@ -17,7 +17,7 @@ class TaskInfo:
     """What a comparison needs to know of a task.
 
     classes: of its data. seeds: its evaluation seeds. sha256: its spec's hash, which the records
-    must carry ("": not checked).
+    must carry ("": not checked). random: a uniform policy's return, for tasks of environments.
     """
 
     name: str
@@ -25,6 +25,7 @@ class TaskInfo:
     classes: int
     seeds: tuple[int, ...]
     sha256: str = ""
+    random: float | None = None
 
 
 @dataclass(frozen=True, order=True)

@@ -12,11 +12,12 @@ from ht_bench.results.entries import Groups, TaskInfo, group_records
 from ht_bench.results.record import Record, read_runs
 from ht_bench.results.table import Comparison, compare
 from ht_bench.streams.catalog import get_task
+from ht_bench.streams.spec import Spec
 from ht_bench.streams.suite import get_suite, suite_files
-from ht_bench.streams.task import Task, parse_task
+from ht_bench.streams.task import parse_task
 
 
-def write_spec(out: Path, task: Task) -> None:
+def write_spec(out: Path, task: Spec) -> None:
     """Keep the task's spec beside its runs, so that they can be read without the task's file."""
     path = out / task.name / "task.json"
     text = json.dumps(task.canonical(), indent=1, sort_keys=True) + "\n"
@@ -24,7 +25,7 @@ def write_spec(out: Path, task: Task) -> None:
         write_atomically(path, text)
 
 
-def read_spec(out: Path, name: str) -> Task:
+def read_spec(out: Path, name: str) -> Spec:
     """Return the task whose runs lie below `out`; its shipped file serves where no spec is kept."""
     path = out / name / "task.json"
     if not path.is_file():
@@ -43,7 +44,10 @@ def task_infos(out: Path, records: Sequence[Record]) -> dict[str, TaskInfo]:
         name = record["task"]
         if name not in infos:
             task = read_spec(out, name)
-            infos[name] = TaskInfo(name, task.family, record["classes"], task.seeds, task.sha256)
+            random = record["reference"]["random"] if "reference" in record else None
+            infos[name] = TaskInfo(
+                name, task.family, record["classes"], task.seeds, task.sha256, random
+            )
     return infos
 
 

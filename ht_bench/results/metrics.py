@@ -1,8 +1,9 @@
 """What is read off one run's curve: its final metric and how it got there. No torch.
 
 A record is one seed's `result.json`. "Accuracy" below is the family's own: on the test set, but
-on the phase's training examples for `shuffled`, which measures trainability. A diverged run
-counts as guessing, 1 / classes, in every number.
+on the phase's training examples for `shuffled`, which measures trainability, and the evaluation
+return for streams of environments. A diverged run counts as guessing, 1 / classes or the uniform
+policy's return, in every number.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from ht_bench.errors import UsageError
 
 Record = Mapping[str, Any]
 
+CONTROL = ("swap", "drift", "game-modes", "game-sequence", "atari-100k")
 FAMILIES = (
-    "warm-start", "warm-start-clean", "continual", "class-incremental", "permuted", "shuffled"
+    "warm-start", "warm-start-clean", "continual", "class-incremental", "permuted", "shuffled",
+    *CONTROL,
 )  # fmt: skip
 
 
@@ -26,12 +29,18 @@ def metric_key(family: str) -> str:
     """Name the curve that `family` is judged by; raises UsageError for an unknown family."""
     if family not in FAMILIES:
         raise UsageError(f"No metric is defined for the family '{family}'; known: {FAMILIES}.")
+    if family in CONTROL:
+        return "eval/return"
     return "train/accuracy" if family == "shuffled" else "test/accuracy"
 
 
 def describe_metric(family: str) -> str:
     """Say in words what `final_metric` is for a family."""
     what = metric_key(family).replace("/", " ")
+    if family == "atari-100k":
+        return "human-normalised evaluation return at the end"
+    if family in CONTROL:
+        return "evaluation return, mean over the last phase's curve"
     if family in ("continual", "class-incremental"):
         return f"{what}, mean over the ends of phases after the first"
     if family in ("permuted", "shuffled"):
@@ -44,16 +53,28 @@ def is_diverged(record: Record) -> bool:
     return bool(record["status"] == "diverged")
 
 
+def guessing(record: Record, classes: int) -> float:
+    """Return what guessing gives: 1 / classes, or the uniform policy's return."""
+    reference = record.get("reference")
+    return float(reference["random"]) if reference else 1 / classes
+
+
 def final_metric(record: Record, family: str, classes: int) -> float:
-    """Return the number a run is scored by, in 0..1 (PROTOCOL, "Anchors and score").
+    """Return the number a run is scored by (PROTOCOL, "Anchors and score").
 
     `warm-start*`: accuracy at the end of the last phase. `continual`, `class-incremental`: its
     mean over the ends of the phases after the first. `permuted`, `shuffled`: its mean over the
-    ends of the second half of the phases (of an odd number, the middle one included).
+    ends of the second half of the phases (of an odd number, the middle one included). Streams of
+    environments: the mean evaluation return over the last phase's curve; `atari-100k`: the return
+    at its end, 0 being a uniform policy's and 1 a human's.
     """
     key = metric_key(family)
+    if family == "atari-100k":
+        return _human_normalised(record)
     if is_diverged(record):
-        return 1 / classes
+        return guessing(record, classes)
+    if family in CONTROL:
+        return area_last_phase(record, family, classes)
     ends = phase_end_values(record, key)
     if family in ("continual", "class-incremental"):
         if len(ends) < 2:
@@ -67,23 +88,34 @@ def final_metric(record: Record, family: str, classes: int) -> float:
     return float(ends[-1])
 
 
+def _human_normalised(record: Record) -> float:
+    random, human = record["reference"]["random"], record["reference"]["human"]
+    if human is None:
+        raise UsageError(
+            f"There is no human return to compare {describe(record)} with; add 'human' to the "
+            "task's [reference]."
+        )
+    return (last_phase_accuracy(record, "atari-100k", 0) - random) / (human - random)
+
+
 def last_phase_accuracy(record: Record, family: str, classes: int) -> float:
-    """Return the accuracy at the end of the last phase."""
+    """Return the accuracy (or return) at the end of the last phase."""
     if is_diverged(record):
-        return 1 / classes
+        return guessing(record, classes)
     return float(phase_end_values(record, metric_key(family))[-1])
 
 
 def area_last_phase(record: Record, family: str, classes: int) -> float:
     """Return the mean accuracy over the last phase's steps (trapezoids): how soon it learns.
 
-    The phase starts at the end of the one before it; a lone phase, at the untrained network.
+    The phase starts at the end of the one before it; a lone phase, at the untrained network. In
+    another environment the one before says nothing: there each phase has a point at its start.
     """
     key = metric_key(family)
     if is_diverged(record):
-        return 1 / classes
+        return guessing(record, classes)
     ends = phase_end_points(record)
-    start = ends[-2] if len(ends) > 1 else 0
+    start = ends[-2] + (family in CONTROL) if len(ends) > 1 else 0
     steps = np.diff(curve(record, "step")[start:])
     accuracy = _finite(record, key, curve(record, key)[start:])
     if not len(steps) or steps.min() <= 0:
@@ -94,7 +126,7 @@ def area_last_phase(record: Record, family: str, classes: int) -> float:
 def retention(record: Record, classes: int) -> float | None:
     """Return the mean accuracy, at the end, on the phases before the last; None if untested."""
     if is_diverged(record):
-        return 1 / classes
+        return guessing(record, classes)
     earlier = (record.get("retention") or [])[: max(record["curve"]["phase"])]
     return float(np.mean(earlier)) if earlier else None
 

@@ -59,7 +59,8 @@ class PairedTask:
             return None
         seeds = self.seeds[self.warm.label].used
         warm, fresh = self.values(self.warm, seeds), self.values(self.fresh, seeds)
-        return score.admission(warm, fresh, task=self.info.name)
+        minimum = score.least_gap(fresh, self.info.random)
+        return score.admission(warm, fresh, minimum, task=self.info.name)
 
     def reference(self, method: str) -> Entry | None:
         """Return the only variant of `method`; None if it did not run or has several."""

@@ -94,9 +94,21 @@ def check_record(record: Any, where: str) -> None:
         )
     for key in ("curve", "diagnostics"):
         _check_columns(record[key], f"{where}: '{key}'")
-    for key in ("phase", "step", "test/accuracy"):
+    measured = "eval/return" if "reference" in record else "test/accuracy"
+    for key in ("phase", "step", measured):
         if not record["curve"].get(key):
             raise UsageError(f"{where}: 'curve' has no '{key}'; delete it and run again.")
+    _check_reference(record, where)
+
+
+def _check_reference(record: Record, where: str) -> None:
+    """A run of environments says what guessing and a human reach there."""
+    if "reference" not in record:
+        return
+    reference = record["reference"]
+    random = reference.get("random") if isinstance(reference, dict) else None
+    if not isinstance(random, int | float) or isinstance(random, bool):
+        raise UsageError(f"{where}: 'reference' has no number 'random'; delete it and run again.")
 
 
 def _check_columns(table: Mapping[str, Any], where: str) -> None:

@@ -27,8 +27,8 @@ LEGEND = (
     f"(reset), {OWN} (H&T), ties counting half.",
     "rank: 1 + the entries whose paired difference is surely above, so entries that cannot be "
     "told apart share a rank.",
-    f"area: mean accuracy over the last phase. kept: accuracy on earlier phases at the end. time, "
-    f"memory: relative to {WARM}. div.: diverged runs, which count as guessing.",
+    f"area: mean accuracy (or return) over the last phase. kept: on earlier phases at the end. "
+    f"time, memory: relative to {WARM}. div.: diverged runs, which count as guessing.",
 )
 
 Column = tuple[str, Callable[[Row], str]]
@@ -118,9 +118,9 @@ def _detail_columns() -> tuple[Column, ...]:
         ("method", lambda row: row.label),
         ("gap by\nmeans", lambda row: _value(row.gap_closed_by_mean, 2)),
         ("gap by\nmedians", lambda row: _value(row.gap_closed_by_median, 2)),
-        ("last\nphase", lambda row: _number(row.last_phase_accuracy, 3)),
-        ("area", lambda row: _number(row.area, 3)),
-        ("kept", lambda row: _number(row.retention, 3)),
+        ("last\nphase", lambda row: _number(row.last_phase_accuracy, row.decimals)),
+        ("area", lambda row: _number(row.area, row.decimals)),
+        ("kept", lambda row: _number(row.retention, row.decimals)),
         ("time", lambda row: _times(row.wall_time)),
         ("memory", lambda row: _times(row.peak_memory)),
         ("extra\nparams", lambda row: f"{row.extra_parameters:,}"),
@@ -137,8 +137,9 @@ def _value(estimate: Estimate | None, digits: int) -> str:
 
 
 def _metric(row: Row) -> str:
-    error = "" if row.standard_error is None else f" ± {row.standard_error:.3f}"
-    return _number(row.metric, 3) + error
+    digits = row.decimals
+    error = "" if row.standard_error is None else f" ± {row.standard_error:.{digits}f}"
+    return _number(row.metric, digits) + error
 
 
 def _number(value: float | None, digits: int) -> str:

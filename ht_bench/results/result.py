@@ -21,8 +21,8 @@ from ht_bench.results.record import (
 )
 from ht_bench.results.score import Estimate, suite_score
 from ht_bench.streams.seeds import parse_seeds
+from ht_bench.streams.spec import Spec
 from ht_bench.streams.suite import Anchors, get_suite, suite_files
-from ht_bench.streams.task import Task
 
 
 class Result:
@@ -31,7 +31,7 @@ class Result:
     task: the Task. records: one result.json's content per seed, in the order of `seeds`.
     """
 
-    def __init__(self, task: Task, records: Sequence[Record]) -> None:
+    def __init__(self, task: Spec, records: Sequence[Record]) -> None:
         self.task, self.records = task, list(records)
         self.method = str(self.records[0]["method"])
         self.seeds = tuple(seeds_of(self.records))

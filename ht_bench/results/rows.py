@@ -30,7 +30,8 @@ class Row:
     n: seeds per task behind every number, those that both anchors have too. metric: mean over
     seeds, in 0..1, with its standard error. improvement: probability of improvement over each of
     REFERENCES. wall_time, peak_memory: relative to `none` on the same seeds. profile: share of
-    runs whose gap closed lies above each of PROFILE_THRESHOLDS.
+    runs whose gap closed lies above each of PROFILE_THRESHOLDS. decimals: that its metric,
+    an accuracy or a return, is worth.
     """
 
     label: str
@@ -53,6 +54,7 @@ class Row:
     peak_memory: float | None
     extra_parameters: int
     profile: tuple[float, ...] | None
+    decimals: int = 3
 
     @property
     def complete(self) -> bool:
@@ -114,6 +116,7 @@ class _Result:
             peak_memory=self._relative("peak_memory_bytes"),
             extra_parameters=max(record["extra_parameters"] for record in records),
             profile=self._profile(),
+            decimals=1 if all(t.info.random is not None for t in self.tasks) else 3,
         )
 
     @property

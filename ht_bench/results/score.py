@@ -186,9 +186,22 @@ def paired_interval(x: ArrayLike, y: ArrayLike, task: str = "") -> Estimate:
 def admission(
     warm: ArrayLike, fresh: ArrayLike, minimum: float = 0.01, task: str = ""
 ) -> Admission:
-    """Say whether fresh − warm is surely above zero and on average at least `minimum`."""
+    """Say whether fresh − warm is surely above zero and on average at least `minimum`.
+
+    The minimum is a point of accuracy, or `least_gap` for returns.
+    """
     gap = paired_interval(fresh, warm, task)
     return Admission(gap.value, gap.low, gap.high, gap.low > 0 and gap.value >= minimum)
+
+
+def least_gap(fresh: ArrayLike, random: float | None) -> float:
+    """Return the mean gap that admission asks for (PROTOCOL): 0.01 of accuracy without `random`.
+
+    random: a uniform policy's return; then it is 10 % of A_fresh − A_random.
+    """
+    if random is None:
+        return 0.01
+    return 0.1 * (float(interquartile_mean(fresh)) - random)
 
 
 def ranks(draws: Mapping[str, ArrayLike]) -> dict[str, int]:

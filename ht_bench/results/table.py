@@ -13,7 +13,7 @@ from ht_bench.results.entries import (
     mixture_notes,
     variant_notes,
 )
-from ht_bench.results.metrics import Record, describe_metric
+from ht_bench.results.metrics import CONTROL, Record, describe_metric
 from ht_bench.results.pairing import FRESH, WARM, PairedTask
 from ht_bench.results.rows import PROFILE_THRESHOLDS, REFERENCES, Row, make_rows
 from ht_bench.results.score import Admission
@@ -69,7 +69,7 @@ def compare(
     """Compare the records' entries on every task, and on suites of tasks.
 
     tasks: by name, every task that a record names. suites: name → its tasks; without it, the
-    tasks that pass admission make one suite for generalization and one for trainability.
+    tasks that pass admission make one suite each for generalization, trainability and control.
     A complete entry has the seeds that both anchors have; with `require_evaluation_seeds`, on
     the test split, all of the task's evaluation seeds. An incomplete one is shown, not ranked.
     Raises UsageError as `group_records` does.
@@ -113,7 +113,7 @@ def _admitted(tasks: Mapping[str, PairedTask]) -> tuple[dict[str, list[str]], li
     chosen: dict[str, list[str]] = {}
     notes = []
     for name, task in tasks.items():
-        kind = "trainability" if task.info.family == "shuffled" else "generalization"
+        kind = _kind(task.info.family)
         admission = task.admission()
         if admission is not None and admission.passes:
             chosen.setdefault(f"all tasks, {kind}", []).append(name)
@@ -123,6 +123,12 @@ def _admitted(tasks: Mapping[str, PairedTask]) -> tuple[dict[str, list[str]], li
                 "than going on there."
             )
     return {name: members for name, members in chosen.items() if len(members) > 1}, notes
+
+
+def _kind(family: str) -> str:
+    if family in CONTROL:
+        return "control"
+    return "trainability" if family == "shuffled" else "generalization"
 
 
 def _table(name: str, is_suite: bool, tasks: Sequence[PairedTask], setting: Setting) -> Table:

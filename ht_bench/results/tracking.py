@@ -43,8 +43,10 @@ class SeedWriters:
                 writer.add_scalar(key, value, step)
             hyperparameters = {"method": record["method"], "seed": record["seed"]}
             hyperparameters |= {k: _plain(v) for k, v in record["hyperparameters"].items()}
-            accuracy = [v for v in record["curve"]["test/accuracy"] if v is not None]
-            writer.add_hparams(hyperparameters, {"final/accuracy": accuracy[-1]}, run_name=".")
+            judged = "return" if "reference" in record else "accuracy"
+            curve = record["curve"]["eval/return" if judged == "return" else "test/accuracy"]
+            final = [value for value in curve if value is not None][-1]
+            writer.add_hparams(hyperparameters, {f"final/{judged}": final}, run_name=".")
         for writer in self._writers:
             writer.close()
 

@@ -9,7 +9,8 @@ from ht_bench import registry
 from ht_bench.errors import UsageError
 from ht_bench.files import folder
 from ht_bench.streams.lock import check_lock
-from ht_bench.streams.task import Task, load_task
+from ht_bench.streams.spec import Spec
+from ht_bench.streams.task import AnyTask, load_task
 from ht_bench.suggestions import did_you_mean
 
 
@@ -25,13 +26,13 @@ def task_names() -> list[str]:
     return shipped + [name for name in registry.tasks.names() if name not in shipped]
 
 
-def get_task(name: str | Path | Task) -> Task:
+def get_task(name: str | Path | AnyTask) -> AnyTask:
     """Return a task by its name, its file's path, or itself.
 
     An entry point or a registered task is a Task, a path to a TOML file, or a function that
     returns one. Raises UsageError for an unknown name, with the nearest known one.
     """
-    if isinstance(name, Task):
+    if isinstance(name, Spec):
         return name
     if not isinstance(name, str | Path):
         raise UsageError(f"{name!r} is no task; give a name, the path of a TOML file or a Task.")
@@ -49,7 +50,7 @@ def get_task(name: str | Path | Task) -> Task:
 
 
 @functools.cache
-def _shipped(name: str) -> Task:
+def _shipped(name: str) -> AnyTask:
     path = task_files()[name]
     task = load_task(path)
     if task.name != name:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ht_bench.errors import UsageError
 from ht_bench.files import folder, write_atomically
-from ht_bench.streams.task import Task, load_task
+from ht_bench.streams.spec import Spec
+from ht_bench.streams.task import load_task
 
 LOCK = "LOCK.toml"
 _HEAD = (
@@ -33,7 +34,7 @@ def read_lock(tasks: Path) -> dict[str, str]:
     return {str(name): str(sha256) for name, sha256 in locked.items()}
 
 
-def check_lock(task: Task, path: Path) -> None:
+def check_lock(task: Spec, path: Path) -> None:
     """Raise UsageError if a released task differs from its line in the lock beside it, or has none.
 
     A task whose status is "draft" may change until it has a line.

@@ -23,6 +23,8 @@ Purpose = Literal[
     "augmentation",
     "dropout",
     "method",
+    "agent",
+    "evaluation",
 ]
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
-import json
 import math
-import re
 import tomllib
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +13,14 @@ from typing import Any, Literal
 
 from ht_bench import networks
 from ht_bench.errors import UsageError
-from ht_bench.streams.seeds import format_seeds, parse_seeds
+from ht_bench.streams import reinforcement
+from ht_bench.streams.seeds import parse_seeds
+from ht_bench.streams.spec import Spec, as_table, check_name, repeated_tables
 from ht_bench.streams.tables import check_keys, read_table
 
 Family = Literal[
     "warm-start", "warm-start-clean", "continual", "class-incremental", "permuted", "shuffled"
 ]
-NOT_HASHED = ("title", "description", "source", "status", "superseded_by", "minutes_per_stack")
-"""Fields that describe a task without changing a number; they stay out of its hash."""
 
 
 @dataclass(frozen=True)
@@ -80,43 +77,35 @@ class Phase:
     updates: int | None = None
 
 
-@dataclass(frozen=True)
-class Task:
-    """A stream with its network, optimizer and budget: everything that fixes a number.
+@dataclass(frozen=True, kw_only=True)
+class Task(Spec):
+    """A stream of data with its network, optimizer and budget: everything that fixes a number.
 
     Read one with `load_task`. `sha256` identifies it: two results compare only on equal hashes.
     """
 
-    name: str
     family: Family
     data: DataSpec
     net: Mapping[str, Any]
     optimizer: OptimizerSpec
     phases: tuple[Phase, ...]
     training: TrainingSpec = field(default_factory=TrainingSpec)
-    seeds: tuple[int, ...] = tuple(range(100, 120))
-    tolerance: float = 0.02
-    title: str = ""
-    description: str = ""
-    source: str = ""
-    status: str = "released"
-    superseded_by: str = ""
-    minutes_per_stack: float | None = None
 
-    def canonical(self) -> dict[str, Any]:
-        """Return the spec as JSON types, without descriptions and without keys at defaults."""
-        spec = _without_defaults(self)
-        spec["seeds"] = format_seeds(self.seeds)
-        return {key: value for key, value in spec.items() if key not in NOT_HASHED}
+    @property
+    def stack(self) -> int:
+        """Seeds that train as one module."""
+        return self.training.stack
 
-    @functools.cached_property
-    def sha256(self) -> str:
-        """The hash of `canonical()` as sorted JSON, in hexadecimal."""
-        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+    @property
+    def learner(self) -> str:
+        """The network, in a word."""
+        return str(self.net["name"])
 
 
-def load_task(path: Path) -> Task:
+AnyTask = Task | reinforcement.ReinforcementTask
+
+
+def load_task(path: Path) -> AnyTask:
     """Read and validate one task file; raises UsageError naming the file and the key."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -129,15 +118,30 @@ def load_task(path: Path) -> Task:
     return parse_task(table, str(path))
 
 
-def parse_task(table: Mapping[str, Any], where: str) -> Task:
-    """Build a Task from a parsed TOML table; `where` names its file in error sentences."""
+def parse_task(table: Mapping[str, Any], where: str) -> AnyTask:
+    """Build a task from a parsed TOML table; `where` names its file in error sentences.
+
+    The family decides whether it is a task of data or of environments.
+    """
+    known = (*typing.get_args(Family), *reinforcement.FAMILIES)
+    family = table.get("family", known[0])
+    if family not in known:
+        raise UsageError(
+            f"{where}: 'family' is {family!r}; it must be one of {', '.join(map(repr, known))}."
+        )
+    if family in reinforcement.FAMILIES:
+        return reinforcement.parse_reinforcement(table, where)
+    return _parse_supervised(table, where)
+
+
+def _parse_supervised(table: Mapping[str, Any], where: str) -> Task:
     values = dict(table)
     known = [entry.name for entry in dataclasses.fields(Task)]
     check_keys(values, known, where)
     sections = {"data": DataSpec, "optimizer": OptimizerSpec, "training": TrainingSpec}
     for key, cls in sections.items():
         if key in values:
-            values[key] = read_table(cls, _table(values[key], where, key), f"{where} [{key}]")
+            values[key] = read_table(cls, as_table(values[key], where, key), f"{where} [{key}]")
     values["phases"] = _read_phases(values.get("phases", []), where)
     if "seeds" in values:
         values["seeds"] = parse_seeds(values["seeds"], where)
@@ -146,50 +150,15 @@ def parse_task(table: Mapping[str, Any], where: str) -> Task:
     return task
 
 
-def _table(value: Any, where: str, key: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{where}: '{key}' must be a table; write [{key}] above its keys.")
-    return value
-
-
 def _read_phases(tables: Any, where: str) -> tuple[Phase, ...]:
-    if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
-        raise UsageError(f"{where}: 'phases' must be tables; write [[phases]] above each one.")
     phases: list[Phase] = []
-    for index, table in enumerate(tables):
-        values = dict(table)
-        repeat = values.pop("repeat", 1)
-        place = f"{where} [[phases]] {index + 1}"
-        if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1:
-            raise UsageError(f"{place}: 'repeat' is {repeat!r}; it must be 1 or more.")
+    for place, values, repeat in repeated_tables(tables, where):
         phases += [read_table(Phase, values, place)] * repeat
     return tuple(phases)
 
 
-def _without_defaults(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kept = {}
-        for entry in dataclasses.fields(value):
-            item = getattr(value, entry.name)
-            default = entry.default
-            if entry.default_factory is not dataclasses.MISSING:
-                default = entry.default_factory()
-            if item != default:
-                kept[entry.name] = _without_defaults(item)
-        return kept
-    if isinstance(value, Mapping):
-        return {key: _without_defaults(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_defaults(item) for item in value]
-    return value
-
-
 def _validate(task: Task, where: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", task.name):  # it becomes a folder's name
-        raise UsageError(
-            f"{where}: the name {task.name!r} must be of letters, digits, '.', '_' and '-', and "
-            "begin with a letter or digit."
-        )
+    check_name(task.name, where)
     if not task.phases:
         raise UsageError(f"{where}: a task needs at least one [[phases]] table.")
     for index, phase in enumerate(task.phases):

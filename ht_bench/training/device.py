@@ -48,11 +48,12 @@ def choose(device: str = "auto", precision: str = "fp32", threads: int = 1) -> C
 
 
 @contextmanager
-def settings(compute: Compute) -> Iterator[None]:
+def settings(compute: Compute, matmul: str | None = None) -> Iterator[None]:
     """Hold torch's global settings for a run: threads, determinism, matmul path, RNG states.
 
     All of them are as before afterwards. Deterministic algorithms; on CUDA no TF32. On a CPU
-    whose "medium" matrix products are still fp32 (checked by value) they take oneDNN's path.
+    whose "medium" matrix products are still fp32 (checked by value) they take oneDNN's path,
+    unless `matmul` names a precision.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     devices = [torch.cuda.current_device()] if compute.device == "cuda" else []
@@ -61,7 +62,7 @@ def settings(compute: Compute) -> Iterator[None]:
         try:
             _Globals(
                 threads=compute.threads,
-                matmul=matmul_precision(compute),
+                matmul=matmul or matmul_precision(compute),
                 deterministic=True,
                 # Max pooling without overlap is deterministic on CUDA, yet torch would refuse it.
                 warn_only=compute.device == "cuda",

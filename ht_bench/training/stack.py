@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import gc
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,11 +26,10 @@ from ht_bench.results.record import (
     write_record,
 )
 from ht_bench.results.tracking import SeedWriters
-from ht_bench.streams.data import load
-from ht_bench.streams.dataset import Dataset
+from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.streams.stream import Split
-from ht_bench.streams.task import Task
+from ht_bench.streams.task import AnyTask
 from ht_bench.training.device import (
     Compute,
     forget_peak_memory,
@@ -40,16 +38,20 @@ from ht_bench.training.device import (
     settings,
     software,
 )
+from ht_bench.training.kinds import data_sha256, libraries, make_run
 from ht_bench.training.observer import CheckpointPlan, Observer
-from ht_bench.training.supervised import SupervisedRun
 from ht_bench.version import EPOCH, VERSION
+
+if TYPE_CHECKING:
+    from ht_bench.training.reinforcement import ReinforcementRun
+    from ht_bench.training.supervised import SupervisedRun
 
 
 @dataclass(frozen=True)
 class StackJob:
     """What one worker trains. `out` None keeps everything in memory."""
 
-    task: Task
+    task: AnyTask
     method: MethodSpec
     seeds: tuple[int, ...]
     split: Split = "test"
@@ -73,26 +75,20 @@ class StackJob:
         """Where the stack's checkpoint lies while it trains, or None."""
         return self.folder / f"stack-{format_seeds(self.seeds)}.pt" if self.folder else None
 
-    def fingerprint(self, data: Dataset) -> str:
+    def fingerprint(self) -> str:
         """Everything that decides the job's bits, as text."""
         identity = {
             "task": self.task.sha256,
-            "data": data.sha256,
+            "data": data_sha256(self.task),
             "method": [self.method.name, dict(self.method.hyperparameters)],
             "source": self.method.source_sha256,
             "seeds": self.seeds,
             "split": self.split,
             "compute": dataclasses.asdict(self.compute),
-            "software": software(self.compute),
+            "software": {**software(self.compute), **libraries(self.task)},
             "version": VERSION,
         }
         return json.dumps(identity, sort_keys=True, default=repr)
-
-
-@functools.lru_cache(maxsize=2)
-def dataset(name: str) -> Dataset:
-    """Return a dataset, loaded and checked once per process."""
-    return load(name)
 
 
 def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
@@ -103,19 +99,17 @@ def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
     UsageError for a folder that is locked, full or unwritable.
     """
     observer = observer or Observer()
-    data = dataset(job.task.data.name)
     folders = [job.folder / f"seed{seed}" for seed in job.seeds] if job.folder else []
     gc.collect()  # a run and its hooks hold each other; the last one's tensors go now
-    with locked(folders), settings(job.compute):
+    # oneDNN's matrix products slow the tiny networks of agents down.
+    matmul = "highest" if isinstance(job.task, ReinforcementTask) else None
+    with locked(folders), settings(job.compute, matmul):
         forget_peak_memory(job.compute)
-        method = job.method.build()
-        width = max(job.task.training.stack, len(job.seeds))
-        padding = (job.seeds[0],) * (width - len(job.seeds))
-        run = SupervisedRun(job.task, data, method, job.seeds + padding, job.split, job.compute)
-        plan = CheckpointPlan(job.checkpoint_file, job.fingerprint(data), job.checkpoint_seconds)
+        run = make_run(job.task, job.method, job.seeds, job.split, job.compute)
+        plan = CheckpointPlan(job.checkpoint_file, job.fingerprint(), job.checkpoint_seconds)
         with _writers(job, folders, observer) as writers:
             run.train(plan, observer if writers is None else _observed(observer, writers))
-            records = make_records(job, data, run, method)
+            records = make_records(job, run)
             _save(job, records)
             if writers is not None:
                 writers.close(records)
@@ -153,7 +147,7 @@ def _save(job: StackJob, records: list[Record]) -> None:
     remove_leftovers(job.checkpoint_file)
 
 
-def make_records(job: StackJob, data: Dataset, run: SupervisedRun, method: Method) -> list[Record]:
+def make_records(job: StackJob, run: SupervisedRun | ReinforcementRun) -> list[Record]:
     """Return one record per real seed of the stack; padding is thrown away."""
     retention = run.retention()
     shared = {
@@ -161,18 +155,17 @@ def make_records(job: StackJob, data: Dataset, run: SupervisedRun, method: Metho
         "benchmark": EPOCH,
         "task": job.task.name,
         "task_sha256": job.task.sha256,
-        "data_sha256": data.sha256,
         "method": job.method.name,
         "hyperparameters": dict(job.method.hyperparameters),
         "source_sha256": job.method.source_sha256,
         "split": job.split,
         "precision": job.compute.precision,
         "device": job.compute.device,
-        "stack": job.task.training.stack,
-        "classes": data.classes,
+        "stack": job.task.stack,
+        **run.facts(),
         "steps": run.steps_taken,
-        "extra_parameters": extra_parameters(method) // len(run.seeds),
-        "software": {"ht_bench": VERSION, **software(job.compute)},
+        "extra_parameters": sum(map(extra_parameters, run.methods)) // len(run.seeds),
+        "software": {"ht_bench": VERSION, **software(job.compute), **libraries(job.task)},
         "hardware": hardware(job.compute),
     }
     cost = {

@@ -63,6 +63,15 @@ class SupervisedRun:
             self.module, self.optimizer, generator=self._generators(), initialize=self._fresh
         )
 
+    @property
+    def methods(self) -> Sequence[Method]:
+        """The attached methods: one."""
+        return [self.method]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a record says of the data."""
+        return {"data_sha256": self.data.sha256, "classes": self.data.classes}
+
     def _generators(self) -> list[torch.Generator]:
         seeds = [torch_seed(self.task.name, seed, "method") for seed in self.seeds]
         return [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -31,7 +31,8 @@ def change(path: Path, old: str, new: str) -> None:
 
 def test_every_shipped_task_is_locked_as_it_is() -> None:
     locked = lock.read_lock(folder("tasks"))
-    assert locked == {name: catalog.get_task(name).sha256 for name in catalog.task_files()}
+    tasks = map(catalog.get_task, catalog.task_files())
+    assert locked == {task.name: task.sha256 for task in tasks if task.status != "draft"}
 
 
 def test_a_changed_released_task_is_refused(tasks: Path) -> None:

@@ -1,0 +1,1 @@
+"""Streams as Gymnasium environments, registered under `ht_bench/`."""

@@ -1,0 +1,132 @@
+"""The vector form of a stream of data: one step serves a batch of the training loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from ht_bench.envs.data_stream import Cursor, Shape, draw_seed, not_a_class
+from ht_bench.envs.examples import Examples, Floats
+from ht_bench.errors import UsageError
+from ht_bench.streams.stream import Split
+from ht_bench.streams.task import Task
+
+NO_LABEL = -1
+"""The label of a row that held no example."""
+
+
+class DataStreamVectorEnv(gymnasium.vector.VectorEnv[Floats, npt.NDArray[Any], npt.NDArray[Any]]):
+    """One stream of data whose every step serves `num_envs` examples, in the stream's order.
+
+    num_envs: examples of a step; None takes the task's batch, and then the steps are exactly the
+    training loop's. The other arguments, phases, resets and infos are `DataStreamEnv`'s, with
+    every value of an info an array [num_envs]; `phase_step` counts examples, all rows together.
+
+    An epoch's last batch may be partial: its last rows then hold no example. Every info has
+    `valid`, bool [num_envs], which rows of the observation it came with hold one; the others are
+    zeros, may be answered with anything, earn 0.0, and have the label -1.
+
+    Autoreset is SAME_STEP: at the end of an epoch `truncations` is true in all rows and the
+    observation is already the next epoch's or phase's first batch, so that `step` alone goes
+    through the whole stream, `sum(env.unwrapped.phase_lengths)` steps. The step's infos then tell
+    of the new episode, `final_obs` (zeros) and `final_info` of the old one; `label` and
+    `true_label` always belong to the batch that was answered.
+
+    Raises UsageError as `DataStreamEnv` does, and for a seed that is a list: there is one stream.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": [],
+        "autoreset_mode": AutoresetMode.SAME_STEP,
+    }
+
+    def __init__(
+        self,
+        task: str | Path | Task,
+        split: Split = "test",
+        examples: Examples = "train",
+        shape: Shape = "flat",
+        num_envs: int | None = None,
+    ) -> None:
+        self._cursor = Cursor(task, split, examples, shape)
+        self.task, self.tasks = self._cursor.task, max(self._cursor.task_ids) + 1
+        count = self._cursor.task.training.batch if num_envs is None else num_envs
+        if count < 1:
+            raise UsageError(f"num_envs = {count}; a step serves 1 example or more.")
+        self.num_envs = count
+        self.single_observation_space = self._cursor.box()
+        self.single_action_space = spaces.Discrete(self._cursor.data.classes)
+        self.observation_space = batch_space(self.single_observation_space, count)
+        self.action_space = batch_space(self.single_action_space, count)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Floats, dict[str, Any]]:
+        """Begin an epoch and return its first batch [num_envs, …]."""
+        if isinstance(seed, list | tuple):
+            raise UsageError(f"All rows share one stream, so seed = {seed} must be one number.")
+        super().reset(seed=seed)
+        if seed is None and not self._cursor.started:
+            seed = draw_seed(self.np_random)
+        self._cursor.reset(seed, options)
+        return self._cursor.observe(self.num_envs), self._info()
+
+    def step(
+        self, actions: npt.NDArray[Any]
+    ) -> tuple[Floats, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], dict[str, Any]]:
+        """Judge the present batch by `actions`, int [num_envs]; return the next batch."""
+        answers = self._answers(actions)
+        labels, true_labels = self._cursor.judge(self.num_envs)
+        rewards = np.zeros(self.num_envs)
+        rewards[: len(labels)] = answers == labels
+        judged = {"label": self._padded(labels), "true_label": self._padded(true_labels)}
+        done = self._cursor.done
+        infos: dict[str, Any] = self._next_episode(judged) if done else {}
+        infos |= {**self._info(), **judged}
+        ended = np.full(self.num_envs, done)
+        return self._cursor.observe(self.num_envs), rewards, np.zeros_like(ended), ended, infos
+
+    def _answers(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the actions of the rows that hold an example."""
+        given = np.asarray(actions)
+        if given.shape != (self.num_envs,) or not np.issubdtype(given.dtype, np.integer):
+            raise UsageError(
+                f"The actions are {given.dtype} {list(given.shape)}; "
+                f"give whole numbers, [{self.num_envs}]."
+            )
+        answers = given[: len(self._cursor.upcoming(self.num_envs))]
+        outside = (answers < 0) | (answers >= self._cursor.data.classes)
+        if outside.any():
+            raise not_a_class(int(answers[outside][0]), self._cursor)
+        return answers
+
+    def _next_episode(self, judged: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+        """Go on in the stream; return the infos of the episode that ended."""
+        ended = {key: value.copy() for key, value in judged.items()}
+        final = {
+            "final_obs": self._cursor.observe(self.num_envs),
+            "final_info": {**self._info(), **ended},
+        }
+        self._cursor.reset(None, None)
+        return {**final, **{f"_{key}": np.ones(self.num_envs, np.bool_) for key in final}}
+
+    def _info(self) -> dict[str, Any]:
+        present = len(self._cursor.upcoming(self.num_envs))
+        values = {key: np.full(self.num_envs, v) for key, v in self._cursor.info().items()}
+        return {**values, "valid": np.arange(self.num_envs) < present}
+
+    def _padded(self, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        padding = (0, self.num_envs - len(labels))
+        return np.pad(labels, padding, constant_values=NO_LABEL)
+
+    @property
+    def phase_lengths(self) -> list[int]:
+        """Steps that each phase lasts; raises UsageError before a first reset."""
+        return self._cursor.steps(self.num_envs)

@@ -1,0 +1,22 @@
+"""Plasticity for stable-baselines3: importing this makes the policies known by name.
+
+    import ht_bench.sb3
+    DQN("HareTortoiseMlpPolicy", env, policy_kwargs=dict(plasticity_kwargs=dict(decay=0.999)))
+
+PlasticPolicy, find_algorithm, and the callbacks PhaseCallback, EvaluationCallback and
+DiagnosticsCallback.
+"""
+
+from ht_bench.sb3.algorithms import find_algorithm, register_aliases
+from ht_bench.sb3.callbacks import DiagnosticsCallback, EvaluationCallback, PhaseCallback
+from ht_bench.sb3.plastic import PlasticPolicy
+
+register_aliases()
+
+__all__ = [
+    "DiagnosticsCallback",
+    "EvaluationCallback",
+    "PhaseCallback",
+    "PlasticPolicy",
+    "find_algorithm",
+]

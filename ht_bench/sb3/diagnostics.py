@@ -1,0 +1,51 @@
+"""Plasticity diagnostics of a stable-baselines3 policy's acting network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor, nn
+
+from ht_bench.networks.diagnostics import dormant_fraction, ranks, recorded
+from ht_bench.networks.modes import evaluation_mode
+from ht_bench.networks.stacking import squared_norms
+
+
+@torch.no_grad()
+def diagnose_policy(
+    policy: Any, observations: Any, initial: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return diagnostics of the network that acts, [1] by metric key, and norms of all weights.
+
+    policy: a PlasticPolicy. observations: [n, ...] from training (or a dict of such arrays).
+    initial: the policy's parameters at initialisation by name. Dormancy counts every non-linearity
+    of the acting network; ranks are of the input of its last layer. The policy is left as it was.
+    """
+    acting = policy.parts[0].module
+    inputs, _ = policy.obs_to_tensor(observations)
+    with evaluation_mode(policy), recorded(acting, acting.chains[0][-1]) as records:
+        _run(policy, acting, inputs)
+    parameters = {n: p.detach() for n, p in policy.named_parameters() if "_target" not in n}
+    away = [parameter - initial[name] for name, parameter in parameters.items()]
+    found = {
+        **ranks(records.features.flatten(1)[None].float()),
+        "weights/norm": squared_norms(list(parameters.values()), False).sqrt(),
+        "weights/distance_from_init": squared_norms(away, False).sqrt(),
+    }
+    if records.activations:
+        found["plasticity/dormant_fraction"] = dormant_fraction(records.activations, False)
+    return {key: value.cpu() for key, value in found.items()}
+
+
+def _run(policy: Any, acting: nn.Module, inputs: Any) -> None:
+    """Pass observations through the network without drawing a random number."""
+    if isinstance(acting, ActorCriticPolicy):
+        policy.get_distribution(inputs)
+        policy.predict_values(inputs)
+    elif hasattr(acting, "get_action_dist_params"):
+        acting.get_action_dist_params(inputs)  # type: ignore[operator]
+    else:
+        acting(inputs)

@@ -1,0 +1,132 @@
+"""What of a stable-baselines3 policy is trained by which optimizer, and its weight layers in order.
+
+PPO and A2C train the whole policy with one optimizer, DQN and QR-DQN their value network, SAC and
+TD3 actor and critic with one each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from torch import nn
+
+from ht_bench.errors import Unsuitable, UsageError
+from ht_bench.methods.base import Method
+
+ONLINE = ("q_net", "quantile_net", "critic", "actor")
+"""Networks that may have a target beside them, `<name>_target`."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network with the optimizer that trains it; `target` names its target network, or ""."""
+
+    name: str
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    target: str = ""
+
+
+def parts_of(policy: BasePolicy) -> list[Part]:
+    """Return the trained parts, the one that acts first; raises UsageError for other policies."""
+    if isinstance(policy, ActorCriticPolicy):
+        return [Part("policy", policy, policy.optimizer)]
+    found = []
+    for name in ("q_net", "quantile_net", "actor", "critic"):
+        module = getattr(policy, name, None)
+        if not isinstance(module, nn.Module):
+            continue
+        owner: Any = module if hasattr(module, "optimizer") else policy
+        target = f"{name}_target" if hasattr(policy, f"{name}_target") else ""
+        found.append(Part(name, module, owner.optimizer, target))
+    if not found:
+        raise UsageError(
+            f"{type(policy).__name__} is of an algorithm that is not supported; plasticity works "
+            "with PPO, A2C, DQN, QR-DQN, SAC and TD3."
+        )
+    return found
+
+
+def check_supported(method: Method, policy: BasePolicy) -> None:
+    """Raise UsageError for a method that an agent's own loop cannot serve."""
+    cls, name = type(method), type(method).name
+    if cls.auxiliary_loss is not Method.auxiliary_loss:
+        reason = "adds to the loss, which stable-baselines3 owns"
+    elif cls.phase_steps is not Method.phase_steps:
+        reason = "shortens phases, whose steps only the supervised loop counts"
+    elif method.network:
+        reason = "changes a task's [net] table, which an SB3 policy has not"
+    else:
+        _check_intervals(method)
+        _check_sharing(method, policy)
+        return
+    raise Unsuitable(
+        f"'{name}' needs the supervised loop: it {reason}; "
+        "`ht-bench run` trains it on tasks of data."
+    )
+
+
+def _check_intervals(method: Method) -> None:
+    for field in dataclasses.fields(method):
+        value = getattr(method, field.name) if field.init else None
+        if isinstance(value, str) and re.search(r"\bepochs?\b", value):
+            raise UsageError(
+                f"{field.name} = '{value}': an agent has no epochs; give optimizer steps, "
+                f"e.g. plasticity_kwargs=dict({field.name}=1000)."
+            )
+
+
+def _check_sharing(method: Method, policy: BasePolicy) -> None:
+    actor = getattr(policy, "actor", None)
+    if type(method) is Method or actor is None:
+        return
+    shared = getattr(policy, "share_features_extractor", False)
+    if shared and next(actor.features_extractor.parameters(), None) is not None:
+        raise UsageError(
+            "share_features_extractor=True: actor and critic would both move the shared weights; "
+            "leave it at False with a plasticity method."
+        )
+
+
+def chains_of(module: nn.Module) -> list[list[str]]:
+    """Return the weight layers from input to each output, one list of names per output.
+
+    An actor-critic policy has one for the actions and one for the values, an ensemble of critics
+    one per critic, a dueling network one per stream, any other network a single one.
+    """
+    weighted = [
+        name
+        for name, child in module.named_modules()
+        if name and any(p.dim() >= 2 for p in child.parameters(recurse=False))
+    ]
+    heads = [h for h in _heads(module) if any(_within(name, h) for name in weighted)]
+    apart = [name for name in weighted if any(_within(name, head) for head in heads)]
+    trunk = [name for name in weighted if name not in apart]
+    return [trunk + [n for n in apart if _within(n, head)] for head in heads] or [trunk]
+
+
+def _heads(module: nn.Module) -> list[tuple[str, ...]]:
+    """Return, per output, the prefixes of what leads to this output alone."""
+    if isinstance(module, ActorCriticPolicy):
+        own: list[tuple[str, ...]] = [
+            ("mlp_extractor.policy_net", "action_net"),
+            ("mlp_extractor.value_net", "value_net"),
+        ]
+        if not module.share_features_extractor:
+            extractors = ("pi_features_extractor", "features_extractor"), ("vf_features_extractor",)
+            return [(*extractors[i], *own[i]) for i in range(2)]
+        return own
+    names = [name for name, _ in module.named_children()]
+    critics: list[tuple[str, ...]] = [(name,) for name in names if re.fullmatch(r"qf\d+", name)]
+    streams: list[tuple[str, ...]] = [(name,) for name in names if name in ("value", "advantage")]
+    outputs: list[tuple[str, ...]] = [(name,) for name in names if name in ("mu", "log_std")]
+    return critics or streams or (outputs if len(outputs) > 1 else [])
+
+
+def _within(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)

@@ -1,0 +1,101 @@
+"""What every task is, whatever it streams: a name, a family, seeds, and a hash of its content."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ht_bench.errors import UsageError
+from ht_bench.streams.seeds import format_seeds
+
+NOT_HASHED = ("title", "description", "source", "status", "superseded_by", "minutes_per_stack")
+"""Fields that describe a task without changing a number; they stay out of its hash."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """The fields that tasks of data and tasks of environments share."""
+
+    name: str
+    family: str
+    seeds: tuple[int, ...] = tuple(range(100, 120))
+    tolerance: float = 0.02
+    title: str = ""
+    description: str = ""
+    source: str = ""
+    status: str = "released"
+    superseded_by: str = ""
+    minutes_per_stack: float | None = None
+
+    @property
+    def stack(self) -> int:
+        """Seeds that train as one module."""
+        return 1
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the spec as JSON types, without descriptions and without keys at defaults."""
+        spec = without_defaults(self)
+        spec["seeds"] = format_seeds(self.seeds)
+        return {key: value for key, value in spec.items() if key not in NOT_HASHED}
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The hash of `canonical()` as sorted JSON, in hexadecimal."""
+        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def without_defaults(value: Any) -> Any:
+    """Return a dataclass as nested dicts and lists that hold only what differs from a default."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kept = {}
+        for entry in dataclasses.fields(value):
+            item = getattr(value, entry.name)
+            default = entry.default
+            if entry.default_factory is not dataclasses.MISSING:
+                default = entry.default_factory()
+            if item != default:
+                kept[entry.name] = without_defaults(item)
+        return kept
+    if isinstance(value, Mapping):
+        return {key: without_defaults(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_defaults(item) for item in value]
+    return value
+
+
+def check_name(name: str, where: str) -> None:
+    """Raise UsageError for a name that cannot be a folder's."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageError(
+            f"{where}: the name {name!r} must be of letters, digits, '.', '_' and '-', and "
+            "begin with a letter or digit."
+        )
+
+
+def as_table(value: Any, where: str, key: str) -> Mapping[str, Any]:
+    """Return a TOML table as it is; raises UsageError for anything else."""
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where}: '{key}' must be a table; write [{key}] above its keys.")
+    return value
+
+
+def repeated_tables(tables: Any, where: str) -> list[tuple[str, dict[str, Any], int]]:
+    """Return (its place, the table without `repeat`, how often it stands) of every [[phases]]."""
+    if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
+        raise UsageError(f"{where}: 'phases' must be tables; write [[phases]] above each one.")
+    found = []
+    for index, table in enumerate(tables):
+        values = dict(table)
+        repeat = values.pop("repeat", 1)
+        place = f"{where} [[phases]] {index + 1}"
+        if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1:
+            raise UsageError(f"{place}: 'repeat' is {repeat!r}; it must be 1 or more.")
+        found.append((place, values, repeat))
+    return found

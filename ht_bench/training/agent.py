@@ -1,0 +1,111 @@
+"""The stable-baselines3 agent of a task of environments, built from its JSON settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
+
+import ht_bench.sb3
+from ht_bench.errors import UsageError
+from ht_bench.methods.resolve import MethodSpec
+from ht_bench.sb3.random_shift import RandomShiftNStepReplayBuffer, RandomShiftReplayBuffer
+from ht_bench.streams.reinforcement import AgentSpec, ReinforcementTask
+from ht_bench.suggestions import did_you_mean
+
+POLICIES = {
+    "mlp": "PlasticMlpPolicy",
+    "cnn": "PlasticCnnPolicy",
+    "multi-input": "PlasticMultiInputPolicy",
+    "data-efficient": "PlasticDataEfficientPolicy",
+}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU}
+BUFFERS: dict[str, type] = {
+    "random-shift": RandomShiftReplayBuffer,
+    "random-shift-n-step": RandomShiftNStepReplayBuffer,
+}
+
+
+def build_agent(
+    task: ReinforcementTask, method: MethodSpec, env: VecEnv, seed: int, device: str
+) -> Any:
+    """Return the task's agent (a BaseAlgorithm) with `method` attached, weights drawn from `seed`.
+
+    Raises UsageError for a setting that the algorithm refuses, or a method that an agent's loop
+    cannot serve.
+    """
+    algorithm = ht_bench.sb3.find_algorithm(task.agent.algorithm)
+    plasticity = {
+        "plasticity": method.reference,
+        "plasticity_kwargs": dict(method.hyperparameters),
+    }
+    arguments = {**_settings(task.agent), "policy_kwargs": {**_network(task.agent), **plasticity}}
+    try:
+        return algorithm(
+            POLICIES[task.agent.policy], env, seed=seed, device=device, verbose=0, **arguments
+        )
+    except UsageError:  # a ValueError too, and a sentence already
+        raise
+    except (TypeError, AssertionError, ValueError) as error:
+        raise UsageError(
+            f"Task {task.name}: {algorithm.__name__} refuses its settings ({error}); mend [agent]."
+        ) from error
+
+
+def experience_steps(agent: AgentSpec, copies: int) -> int:
+    """Return the environment steps between two rounds of updates: a budget is a multiple of it."""
+    defaults = {"ppo": 2048, "a2c": 5}
+    if agent.algorithm in defaults:
+        return int(agent.settings.get("n_steps", defaults[agent.algorithm])) * copies
+    frequency = agent.settings.get("train_freq", 1 if agent.algorithm in ("sac", "td3") else 4)
+    return int(frequency) * copies if isinstance(frequency, int) else copies
+
+
+def check_budgets(task: ReinforcementTask) -> None:
+    """Raise UsageError where a phase would not end between two rounds of updates."""
+    steps = experience_steps(task.agent, task.environment.copies)
+    for index, phase in enumerate(task.phases):
+        if phase.steps % steps:
+            raise UsageError(
+                f"Task {task.name}, phase {index}: {phase.steps} steps are no multiple of the "
+                f"{steps} that {task.agent.algorithm} gathers between updates; change one of them."
+            )
+
+
+def _settings(agent: AgentSpec) -> dict[str, Any]:
+    """Return constructor arguments: names of classes and schedules become what they name."""
+    settings = dict(agent.settings)
+    if "replay_buffer_class" in settings:
+        name = settings["replay_buffer_class"]
+        settings["replay_buffer_class"] = _named(name, BUFFERS, "replay buffer")
+    for key in ("learning_rate", "clip_range"):
+        if isinstance(settings.get(key), Mapping):
+            start, end = settings[key]["linear"]
+            settings[key] = LinearSchedule(start, end, 1.0)
+    if "action_noise" in settings:
+        import numpy as np
+
+        size = settings["action_noise"]["size"]
+        scale = settings["action_noise"]["normal"]
+        settings["action_noise"] = NormalActionNoise(np.zeros(size), np.full(size, scale))
+    return settings
+
+
+def _network(agent: AgentSpec) -> dict[str, Any]:
+    network = {k: dict(v) if isinstance(v, Mapping) else v for k, v in agent.network.items()}
+    if "activation_fn" in network:
+        network["activation_fn"] = _named(network["activation_fn"], ACTIVATIONS, "activation")
+    return network
+
+
+def _named(name: Any, known: Mapping[str, Any], kind: str) -> Any:
+    if name not in known:
+        raise UsageError(
+            f"[agent]: there is no {kind} '{name}'.{did_you_mean(str(name), known)} "
+            f"Known: {', '.join(known)}."
+        )
+    return known[name]

@@ -29,6 +29,10 @@ from ht_bench.testing_program import (
 )
 
 
+CHECKED_STEPS = 20
+"""Steps that `check_task` takes in each phase of a stream of environments."""
+
+
 def check_method(
     method: Method | type[Method], make_module: Callable[[], nn.Module] | None = None
 ) -> None:
@@ -72,19 +76,27 @@ def check_task(task: AnyTask | str | Path) -> None:
 def _check_environments(task: ReinforcementTask) -> None:
     from gymnasium.utils.env_checker import check_env
 
-    from ht_bench.envs.phase_environment import make_phase
+    from ht_bench.envs.rl_stream import EnvironmentStream
     from ht_bench.methods.resolve import resolve
     from ht_bench.training.kinds import check
 
     check(task, resolve("none", task.name, agent=True))
+    stream = EnvironmentStream(task)
+    try:
+        check_env(stream, skip_render_check=True, skip_close_check=True)
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"{task.name}: {error}.") from error
     for index in range(len(task.phases)):
-        environment = make_phase(task, 0, index)
-        try:
-            check_env(environment, skip_render_check=True, skip_close_check=True)
-        except (AssertionError, TypeError, ValueError) as error:
-            raise AssertionError(f"Phase {index} of {task.name}: {error}.") from error
-        finally:
-            environment.close()
+        observation, info = stream.reset(options={"phase": index})
+        place = f"phase {index} of {task.name}"
+        for _ in range(CHECKED_STEPS):
+            inside = stream.observation_space.contains(observation)
+            _require(inside, f"An observation of {place} lies outside the space")
+            _require(info["phase"] == index, f"{place} says that it is {info['phase']}")
+            observation, _, terminated, truncated, info = stream.step(stream.action_space.sample())
+            if terminated or truncated:
+                observation, info = stream.reset(options={"phase": index})
+    stream.close()
 
 
 def _check_data(task: Task) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +36,7 @@ class EnvironmentStream(gymnasium.Env[Any, Any]):
     `reset(options={"phase": k})` goes to the start of phase k. After the last phase no boundary
     follows: the stream stays in it. Without any seed, one is drawn. Copies in a vector
     environment get consecutive seeds, so where phases are permuted they need one `stream`:
-    a number here, or `options={"stream": s}`; the vector form gives it by itself.
+    a number here, or `options={"stream": s}` with the seed; the vector form gives it by itself.
 
     Every info holds `phase`; `task_id` (equal in phases with equal environments); `phase_step`,
     this copy's steps in the phase; `phase_changed`, true in the one reset info with which
@@ -59,12 +60,12 @@ class EnvironmentStream(gymnasium.Env[Any, Any]):
         self.task = _of_environments(task)
         if copies < 1:
             raise UsageError(f"copies = {copies}; a stream has 1 copy or more.")
-        self._copies, self._given_stream, self._evaluation = copies, stream, evaluation
+        self._copies, self._given_stream, self._evaluation = copies, _number(stream), evaluation
         self._task_ids = task_ids(self.task)
         self.tasks = max(self._task_ids) + 1
         self.render_mode = render_mode
         self._phase: int | None = None
-        self._phase_step, self._over = 0, True
+        self._phase_step, self._limit, self._over = 0, math.inf, True
         self._inner = self._make(0, stream or 0)
         self.observation_space = self._inner.observation_space
         self.action_space = self._inner.action_space
@@ -80,11 +81,14 @@ class EnvironmentStream(gymnasium.Env[Any, Any]):
         """Begin an episode (see the class) and return its first observation."""
         super().reset(seed=seed)
         asked = self._asked_phase(options or {})
+        stream = _number((options or {}).get("stream"))
+        if stream is not None and seed is None:
+            raise UsageError(f"options: stream = {stream} begins another stream; give a seed too.")
         before = self._phase if seed is None else None
         if seed is None and self._phase is None:
             seed = int(self.np_random.integers(2**31))
         if seed is not None:
-            self._begin(seed, (options or {}).get("stream"))
+            self._begin(seed, stream)
         if seed is not None or asked is not None:
             observation, info = self._enter(asked or 0)
         elif self._over:
@@ -92,7 +96,7 @@ class EnvironmentStream(gymnasium.Env[Any, Any]):
         else:
             observation, info = self._inner.reset()
         changed = before is not None and self._phase != before
-        return observation, {**info, **self._info(changed)}
+        return observation, self._told(info, changed)
 
     def _begin(self, seed: int, stream: int | None) -> None:
         self._seed = seed
@@ -105,7 +109,7 @@ class EnvironmentStream(gymnasium.Env[Any, Any]):
                 f"{self._copies} copies of {self.task.name} must see the same permutations; give "
                 "them all the same stream=…, or use `gymnasium.make_vec`, which does."
             )
-        self._stream = seed if stream is None else operator.index(stream)
+        self._stream = seed if stream is None else stream
 
     def _asked_phase(self, options: Mapping[str, Any]) -> int | None:
         for name in options:
@@ -129,6 +133,8 @@ class EnvironmentStream(gymnasium.Env[Any, Any]):
         self._inner.close()
         self._inner = self._make(phase, self._stream)
         self._phase, self._phase_step, self._over = phase, 0, False
+        is_last = phase == len(self.task.phases) - 1
+        self._limit = math.inf if is_last else self.phase_lengths[phase]
         key = np.random.SeedSequence([self._stream, self._seed, phase])
         return self._inner.reset(seed=int(key.generate_state(1)[0]) % 2**31)
 
@@ -143,16 +149,14 @@ class EnvironmentStream(gymnasium.Env[Any, Any]):
             raise UsageError("No phase is open; call reset() to begin the stream's next one.")
         observation, reward, terminated, truncated, info = self._inner.step(action)
         self._phase_step += 1
-        phase = self._phase or 0
-        steps, last = self.task.phases[phase].steps, len(self.task.phases) - 1
-        self._over = phase < last and self._phase_step * self._copies >= steps
+        self._over = self._phase_step >= self._limit
         ended = bool(truncated) or self._over
-        info = {**info, **self._info(False)}
-        return observation, float(reward), bool(terminated), ended, info
+        return observation, float(reward), bool(terminated), ended, self._told(info, False)
 
-    def _info(self, changed: bool) -> dict[str, Any]:
+    def _told(self, info: Mapping[str, Any], changed: bool) -> dict[str, Any]:
         phase = self._phase or 0
         return {
+            **info,
             "phase": phase,
             "task_id": self._task_ids[phase],
             "phase_step": self._phase_step,
@@ -201,6 +205,13 @@ class EnvironmentStreams(SyncVectorEnv):
 def make_vector(num_envs: int = 1, **kwargs: Any) -> EnvironmentStreams:
     """Return `num_envs` copies of one stream; `kwargs` are `EnvironmentStream`'s."""
     return EnvironmentStreams(num_envs, **kwargs)
+
+
+def _number(stream: Any) -> int | None:
+    whole = isinstance(stream, int | np.integer) and not isinstance(stream, bool)
+    if stream is not None and not (whole and stream >= 0):
+        raise UsageError(f"stream = {stream!r}; give a whole number, 0 or more.")
+    return None if stream is None else operator.index(stream)
 
 
 def _of_environments(task: str | Path | ReinforcementTask) -> ReinforcementTask:

@@ -66,7 +66,7 @@ def curves_figure(
         raise UsageError(f"No finished run on '{task_name}' has the curve '{key}' to draw.")
     phases = len(shown[0].ends)
     styles = drawing.line_styles([line.label for line in shown])
-    ends = [(_end_label(line), line.mean[-1], styles[line.label]["color"]) for line in shown]
+    ends = [(_end_label(line, key), line.mean[-1], styles[line.label]["color"]) for line in shown]
     margins = drawing.Margins(left=0.65, right=drawing.room([text for text, *_ in ends]) + 0.45)
     with drawing.canvas(10.0, max(4.3, 1.5 + 0.19 * len(shown)), margins) as figure:
         if 1 < phases <= MANY_PHASES:
@@ -80,7 +80,7 @@ def curves_figure(
         else:
             whole = last = figure.subplots()
             _draw(last, shown, _stream if phases == 1 else _phase_ends)
-        unit = "phase" if phases > MANY_PHASES else "optimizer steps"
+        unit = "phase" if phases > MANY_PHASES else _unit(key)
         center = (figure.subplotpars.left + figure.subplotpars.right) / 2
         figure.supxlabel(unit, x=center, y=0.02, size=9.5, color=INK)
         whole.set_ylabel(key.replace("/", " "))
@@ -163,7 +163,9 @@ def _phase_ends(line: _Line) -> tuple[Array, ...]:
 
 
 def _last_phase(line: _Line) -> tuple[Array, ...]:
-    return line.cut(slice(line.ends[-2], None))
+    # Where a phase has a point at its own start, the end before it is of another environment.
+    start = line.ends[-2]
+    return line.cut(slice(start + int(line.steps[start + 1] == line.steps[start]), None))
 
 
 def _draw(axes: Axes, lines: Sequence[_Line], points: Callable[[_Line], tuple[Array, ...]]) -> None:
@@ -197,8 +199,13 @@ def _enlarge(axes: Axes, lines: Sequence[_Line], key: str) -> None:
     axes.set_ylim(low - before, high + after)
 
 
-def _end_label(line: _Line) -> str:
-    text = f"{line.label}  {line.mean[-1]:.3f}"
+def _unit(key: str) -> str:
+    return "environment steps" if key.endswith("return") else "optimizer steps"
+
+
+def _end_label(line: _Line, key: str) -> str:
+    digits = 1 if key.endswith("return") else 3
+    text = f"{line.label}  {line.mean[-1]:.{digits}f}"
     return f"{text} ({line.diverged} div.)" if line.diverged else text
 
 

@@ -187,7 +187,8 @@ def _caption(table: Table) -> str:
     parts = [f"{'; '.join(shown)}.", f"metric: {table.metric}."]
     gap = table.admission
     if gap is not None:
-        estimate = format_estimate(Estimate(gap.mean, gap.low, gap.high), 3)
+        digits = max((row.decimals for row in table.rows), default=3)
+        estimate = format_estimate(Estimate(gap.mean, gap.low, gap.high), digits)
         verdict = "a gap to close" if gap.passes else "no sure gap to close"
         parts.append(f"{FRESH} over {WARM}: {estimate}, {verdict}.")
     return " ".join(parts)

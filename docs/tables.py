@@ -60,7 +60,7 @@ def suites() -> str:
 
 
 def rewrite() -> None:
-    """Rewrite README.md and docs/figures from runs/demo and runs/cifar."""
+    """Rewrite README.md and docs/figures from runs/demo, runs/cifar and runs/control."""
     text = README.read_text(encoding="utf-8")
     run = "ht-bench run --suite suite-core-v1 --method all --out runs/demo"
     compare = "ht-bench compare runs/demo --figures docs/figures"
@@ -69,6 +69,10 @@ def rewrite() -> None:
     run = f"ht-bench run --task warm-start-cifar10-small-v1 --method {methods} --out runs/cifar"
     compare = "ht-bench compare runs/cifar --figures docs/figures"
     text = replaced(text, "cifar table", shown(run, compare))
+    methods = "none,full-reset,hare-tortoise,shrink-perturb,l2-init,head-reset"
+    run = f"ht-bench run --suite suite-control-v1 --method {methods} --out runs/control"
+    compare = "ht-bench compare runs/control --suite suite-control-v1 --figures docs/figures"
+    text = replaced(text, "control table", shown(run, compare))
     README.write_text(replaced(text, "suites", suites()), encoding="utf-8")
 
 

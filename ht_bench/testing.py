@@ -28,7 +28,6 @@ from ht_bench.testing_program import (
     small_stack,
 )
 
-
 CHECKED_STEPS = 20
 """Steps that `check_task` takes in each phase of a stream of environments."""
 

@@ -49,6 +49,11 @@ def test_evaluate_from_python(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("runs/*/*/seed*/result.json"))) == 10
 
 
+@pytest.mark.parametrize("beginning", ["import ht_bench.sb3", "make_vec(", "SwapCartPolePPO"])
+def test_agents_and_environments(tmp_path: Path, beginning: str) -> None:
+    run(tmp_path, sys.executable, "-c", block(beginning))
+
+
 @pytest.mark.parametrize("name", re.findall(r"\]\(((?:docs|[A-Z])[^)]*)\)", README))
 def test_links_lead_somewhere(name: str) -> None:
     assert (ROOT / name).is_file()

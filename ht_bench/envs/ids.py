@@ -8,7 +8,7 @@ from pathlib import Path
 from gymnasium.envs.registration import register, registry
 
 from ht_bench.errors import UsageError
-from ht_bench.streams.catalog import task_files
+from ht_bench.files import folder
 from ht_bench.streams.reinforcement import FAMILIES
 
 DATA = ("ht_bench.envs.data_stream:DataStreamEnv", "ht_bench.envs.vector:DataStreamVectorEnv")
@@ -41,16 +41,18 @@ def register_all() -> None:
     """
     _register("ht_bench/DataStream-v1", DATA, {})
     _register("ht_bench/EnvironmentStream-v1", ENVIRONMENTS, {})
-    for name, path in _shipped().items():
-        places = ENVIRONMENTS if _family(path) in FAMILIES else DATA
-        _register(environment_id(name), places, {"task": name})
+    for path in _shipped():
+        family = _family(path)
+        if family:  # suites and the lock have none
+            places = ENVIRONMENTS if family in FAMILIES else DATA
+            _register(environment_id(path.stem), places, {"task": path.stem})
 
 
-def _shipped() -> dict[str, Path]:
+def _shipped() -> list[Path]:
     try:
-        return task_files()
+        return sorted(folder("tasks").glob("*.toml"))
     except UsageError:  # an installation without its data: whoever asks for a task is told
-        return {}
+        return []
 
 
 def _family(path: Path) -> str:

@@ -1,6 +1,7 @@
 # make demo   set up, evaluate twelve methods on two streams of real data, print the ranked table
 # make test   set up, run the tests
 # make lint   set up, run the linters and the type checker
+# make overhead   what Hare & Tortoise costs DQN, in turns with the stock policy (minutes)
 # make evidence   the long checks (kills at many instants, everything twice); see docs/evidence.md
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 export HT_BENCH_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: demo test lint evidence setup clean
+.PHONY: demo test lint overhead evidence setup clean
 
 setup: $(VENV)/.installed
 
@@ -32,6 +33,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+overhead: setup
+	$(BIN)/python docs/overhead.py
 
 evidence: setup
 	$(BIN)/python -m pytest -n $(JOBS) --evidence tests

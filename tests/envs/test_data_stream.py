@@ -9,14 +9,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
-from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_for_agents
-from stable_baselines3.common.env_util import make_vec_env
-from torch import Tensor, nn
 
 from ht_bench.envs import data_stream
 from ht_bench.envs.data_stream import DataStreamEnv
@@ -539,51 +535,3 @@ def test_wrong_actions_are_refused_and_nothing_moves(actions: np.ndarray, senten
 def test_rows_have_no_seeds_of_their_own() -> None:
     with pytest.raises(UsageError, match="share one stream"):
         DataStreamVectorEnv("warm-start-digits-v1").reset(seed=[1, 2])
-
-
-# ---- agents and classifiers learn ----
-
-
-def accuracy(answer: Any, seed: int) -> float:
-    """Judge a classifier, observations [B, 64] → classes [B], by one pass of the test form."""
-    env = gymnasium.make("ht_bench/WarmStartDigits-v1", examples="test")
-    observation, _ = env.reset(seed=seed, options={"phase": 1})
-    rewards, over = [], False
-    while not over:
-        observation, reward, _, over, _ = env.step(answer(observation[None])[0])
-        rewards.append(reward)
-    assert len(rewards) == 500
-    return float(np.mean(rewards))
-
-
-def test_a_classifier_learns_through_step_alone() -> None:
-    """Through both phases: half of the first one's labels are wrong."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    env = gymnasium.make_vec("ht_bench/WarmStartDigits-v1", num_envs=None)
-    seen, infos = env.reset(seed=100)
-    for _ in range(sum(env.unwrapped.phase_lengths)):
-        valid = infos["valid"]
-        outputs: Tensor = net(torch.from_numpy(seen[valid]))
-        actions = np.zeros(env.num_envs, np.int64)
-        actions[valid] = outputs.argmax(1).numpy()
-        seen, _, _, _, infos = env.step(actions)
-        optimizer.zero_grad()
-        labels = torch.from_numpy(infos["label"][valid])
-        nn.functional.cross_entropy(outputs, labels).backward()
-        optimizer.step()
-    assert (infos["phase"] == 1).all()
-    with torch.no_grad():
-        reached = accuracy(lambda rows: net(torch.from_numpy(rows)).argmax(1).numpy(), 100)
-    assert reached > 0.8
-
-
-def test_an_agent_learns() -> None:
-    """PPO is told 1 or 0 after each answer, never the label; chance is 0.1."""
-    env = make_vec_env("ht_bench/WarmStartDigits-v1", seed=100)
-    env.set_options({"phase": 1})
-    settings: dict[str, Any] = {"n_steps": 1024, "batch_size": 128, "learning_rate": 3e-3}
-    agent = PPO("MlpPolicy", env, gamma=0.0, gae_lambda=0.0, seed=0, device="cpu", **settings)
-    agent.learn(8_192)
-    assert accuracy(lambda rows: agent.predict(rows, deterministic=True)[0], 100) > 0.5

@@ -11,14 +11,15 @@ from ht_bench.errors import UsageError
 from ht_bench.methods.recipe import LARGEST_SEARCH, Recipe, get_recipe, recipe_names
 from ht_bench.methods.resolve import find_class, resolve
 from ht_bench.streams.catalog import get_task, task_files
+from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import parse_seeds
+from ht_bench.streams.task import Task
 
 TASKS = list(task_files())
-SEARCHED = [
-    name
-    for name in TASKS
-    if get_task(name).data.name == "digits" and get_task(name).status == "released"
-]
+RELEASED = [get_task(name) for name in TASKS if get_task(name).status == "released"]
+SEARCHED = [t.name for t in RELEASED if isinstance(t, Task) and t.data.name == "digits"]
+CONTROL = [t.name for t in RELEASED if isinstance(t, ReinforcementTask) and t.family == "swap"]
+COMPARED = ("hare-tortoise", "shrink-perturb", "head-reset", "l2-init")
 FOUND = {"mean", "standard_error"}
 
 
@@ -91,6 +92,13 @@ def test_every_method_was_searched_on_the_same_seeds(task: str) -> None:
     searches = {method: recipe_of(method).search.get(task) for method in recipe_names()}
     missing = [method for method, search in searches.items() if search is None]
     assert not missing, f"{task} lacks searches of {', '.join(missing)}; run ht-bench tune."
+    assert len({search["seeds"] for search in searches.values() if search}) == 1
+
+
+@pytest.mark.parametrize("task", CONTROL)
+def test_what_the_readme_compares_on_agents_was_searched_on_the_same_seeds(task: str) -> None:
+    searches = {method: recipe_of(method).search.get(task) for method in COMPARED}
+    assert all(searches.values()), f"{task}: run ht-bench tune for {searches}"
     assert len({search["seeds"] for search in searches.values() if search}) == 1
 
 

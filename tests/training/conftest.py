@@ -94,7 +94,7 @@ def pictures() -> Dataset:
 @pytest.fixture
 def cnn_changes(pictures: Dataset, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return changes to the tiny task: a lone cnn on augmented `pictures`."""
-    monkeypatch.setattr("ht_bench.training.stack.dataset", lambda name: pictures)
+    monkeypatch.setattr("ht_bench.training.kinds.dataset", lambda name: pictures)
     return {
         "data": {"name": "pictures", "train": 60},
         "net": CNN,

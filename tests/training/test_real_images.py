@@ -49,7 +49,7 @@ def test_a_few_steps_of_the_published_resnet_on_cifar10(
     small = {"test_images": load("cifar10").test_images[:50]}
     small["test_labels"] = load("cifar10").test_labels[:50]
     data = dataclasses.replace(load("cifar10"), **small)
-    monkeypatch.setattr("ht_bench.training.stack.dataset", lambda name: data)
+    monkeypatch.setattr("ht_bench.training.kinds.dataset", lambda name: data)
     [record] = run_stack(StackJob(task, resolve(method, task.name), (100,)))
     assert record["status"] == "finished"
     assert record["steps"] == 4

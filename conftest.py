@@ -1,5 +1,11 @@
 """Options of the test suite: `--evidence` adds the long repetitions behind published claims."""
 
+import os
+
+# One thread a worker: two workers with two threads each wait for one another on two cores. Set
+# before torch is imported, and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 

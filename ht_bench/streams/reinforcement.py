@@ -41,13 +41,15 @@ class AgentSpec:
     """The stable-baselines3 agent every method trains.
 
     settings: arguments of its constructor. network: arguments of its policy (`policy_kwargs`)
-    without the plasticity. Both are JSON.
+    without the plasticity. Both are JSON. replay_ratio: of an off-policy agent, the updates per
+    environment step; it takes the place of the setting `gradient_steps`.
     """
 
     algorithm: Literal["ppo", "a2c", "dqn", "qrdqn", "sac", "td3"]
     policy: Literal["mlp", "cnn", "multi-input", "data-efficient"] = "mlp"
     settings: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
+    replay_ratio: float | None = None
 
 
 @dataclass(frozen=True)

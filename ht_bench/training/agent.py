@@ -43,7 +43,8 @@ def build_agent(
         "plasticity": method.reference,
         "plasticity_kwargs": dict(method.hyperparameters),
     }
-    arguments = {**_settings(task.agent), "policy_kwargs": {**_network(task.agent), **plasticity}}
+    settings = _settings(task.agent, task.environment.copies)
+    arguments = {**settings, "policy_kwargs": {**_network(task.agent), **plasticity}}
     try:
         return algorithm(
             POLICIES[task.agent.policy], env, seed=seed, device=device, verbose=0, **arguments
@@ -65,6 +66,28 @@ def experience_steps(agent: AgentSpec, copies: int) -> int:
     return int(frequency) * copies if isinstance(frequency, int) else copies
 
 
+def updates_between(agent: AgentSpec, copies: int) -> int:
+    """Return the updates after each `experience_steps` that the agent's replay ratio asks for.
+
+    Raises UsageError where that is no whole number, or where no replay ratio can be kept.
+    """
+    ratio, steps = agent.replay_ratio, experience_steps(agent, copies)
+    if ratio is None or agent.algorithm in ("ppo", "a2c") or "gradient_steps" in agent.settings:
+        raise UsageError(
+            f"[agent]: replay_ratio = {ratio} is for off-policy agents and replaces "
+            "gradient_steps; leave one of them out."
+        )
+    if not isinstance(agent.settings.get("train_freq", 1), int):
+        raise UsageError(f"[agent]: with replay_ratio = {ratio} train_freq must be a whole number.")
+    updates = ratio * steps
+    if updates < 1 or updates != round(updates):
+        raise UsageError(
+            f"[agent]: replay_ratio = {ratio} makes {updates:g} updates after every {steps} "
+            "steps; change it, or train_freq, so that they are a whole number."
+        )
+    return round(updates)
+
+
 def check_budgets(task: ReinforcementTask) -> None:
     """Raise UsageError where a phase would not end between two rounds of updates."""
     steps = experience_steps(task.agent, task.environment.copies)
@@ -76,9 +99,11 @@ def check_budgets(task: ReinforcementTask) -> None:
             )
 
 
-def _settings(agent: AgentSpec) -> dict[str, Any]:
+def _settings(agent: AgentSpec, copies: int) -> dict[str, Any]:
     """Return constructor arguments: names of classes and schedules become what they name."""
     settings = dict(agent.settings)
+    if agent.replay_ratio is not None:
+        settings["gradient_steps"] = updates_between(agent, copies)
     if "replay_buffer_class" in settings:
         name = settings["replay_buffer_class"]
         settings["replay_buffer_class"] = _named(name, BUFFERS, "replay buffer")

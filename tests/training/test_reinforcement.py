@@ -282,3 +282,30 @@ def test_settings_that_do_not_fit_are_refused_in_a_sentence() -> None:
     wrong["agent"]["settings"] = {"n_steps": 50, "batch_size": 25}
     with pytest.raises(UsageError, match="160 steps are no multiple of the 50"):
         ReinforcementRun(parse_reinforcement(wrong, "tiny"), spec("none"), 0)
+
+
+@pytest.mark.parametrize(("ratio", "updates"), [(0.25, 1), (1, 4), (2, 8)])
+def test_the_replay_ratio_is_updates_per_step(ratio: float, updates: int) -> None:
+    asked = table("dqn")
+    asked["agent"] = {**asked["agent"], "replay_ratio": ratio}
+    asked["agent"]["settings"] = {"learning_starts": 20, "train_freq": 4, "buffer_size": 500}
+    run = ReinforcementRun(parse_reinforcement(asked, "tiny"), spec("none"), 0)
+    assert run.model.gradient_steps == updates
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "ratio", "sentence"),
+    [
+        ("dqn", {"train_freq": 4}, 0.3, r"0.3 makes 1.2 updates after every 4 steps"),
+        ("dqn", {"train_freq": 4, "gradient_steps": 1}, 1, "replaces gradient_steps"),
+        ("dqn", {"train_freq": [1, "episode"]}, 1, "train_freq must be a whole number"),
+        ("ppo", {"n_steps": 40}, 1, "is for off-policy agents"),
+    ],
+)
+def test_a_replay_ratio_that_cannot_be_kept_is_refused(
+    algorithm: str, settings: dict[str, Any], ratio: float, sentence: str
+) -> None:
+    asked = table(algorithm)
+    asked["agent"] = {"algorithm": algorithm, "settings": settings, "replay_ratio": ratio}
+    with pytest.raises(UsageError, match=sentence):
+        ReinforcementRun(parse_reinforcement(asked, "tiny"), spec("none"), 0)

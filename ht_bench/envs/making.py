@@ -25,7 +25,7 @@ def make(
     try:
         return _make(identifier, kwargs, render_mode)
     except gymnasium.error.DependencyNotInstalled as error:
-        raise _missing(identifier, where) from error
+        raise _missing(identifier, where, error) from error
     except gymnasium.error.Error as error:
         text = " ".join(str(error).split()).rstrip(".")
         raise UsageError(f"{where}: Gymnasium cannot make '{identifier}': {text}.") from error
@@ -38,9 +38,8 @@ def make(
 
 
 def _make(identifier: str, kwargs: Mapping[str, Any], render_mode: str | None) -> Environment:
-    return gymnasium.make(
-        identifier, render_mode=render_mode, disable_env_checker=True, **dict(kwargs)
-    )
+    rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    return gymnasium.make(identifier, disable_env_checker=True, **rendering, **dict(kwargs))
 
 
 def _register_games() -> None:
@@ -50,13 +49,11 @@ def _register_games() -> None:
     gymnasium.register_envs(ale_py)
 
 
-def _missing(identifier: str, where: str) -> UsageError:
-    spec = gymnasium.spec(identifier)
-    extra = "mujoco" if "mujoco" in str(spec.entry_point) else "all"
-    return UsageError(
-        f"{where}: '{identifier}' needs a package that is not installed; "
-        f"run `pip install 'ht-bench[{extra}]'`."
-    )
+def _missing(identifier: str, where: str, error: Exception) -> UsageError:
+    lacking = f"{where}: '{identifier}' needs a package that is not installed"
+    if "mujoco" in str(gymnasium.spec(identifier).entry_point):
+        return UsageError(f"{lacking}; run `pip install 'ht-bench[mujoco]'`.")
+    return UsageError(f"{lacking}: {' '.join(str(error).split()).rstrip('.')}.")
 
 
 def _not_in_the_game(identifier: str, kwargs: Mapping[str, Any], where: str) -> UsageError | None:

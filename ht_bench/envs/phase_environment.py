@@ -192,6 +192,8 @@ class _Arranged(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         if self._actions is not None:
+            if not self.action_space.contains(action):
+                raise UsageError(f"The action {action!r} is none of {self.action_space}.")
             action = self._actions[action - self._start]
         elif self._rescaled:
             action = self._low + (np.clip(action, -1.0, 1.0) + 1.0) * 0.5 * self._width

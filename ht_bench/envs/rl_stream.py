@@ -58,8 +58,8 @@ class EnvironmentStream(gymnasium.Env[Any, Any]):
         render_mode: str | None = None,
     ) -> None:
         self.task = _of_environments(task)
-        if copies < 1:
-            raise UsageError(f"copies = {copies}; a stream has 1 copy or more.")
+        if not _is_whole(copies) or copies < 1:
+            raise UsageError(f"copies = {copies!r}; a stream has 1 copy or more, a whole number.")
         self._copies, self._given_stream, self._evaluation = copies, _number(stream), evaluation
         self._task_ids = task_ids(self.task)
         self.tasks = max(self._task_ids) + 1
@@ -121,8 +121,7 @@ class EnvironmentStream(gymnasium.Env[Any, Any]):
         asked, last = options.get("phase"), len(self.task.phases) - 1
         if asked is None:
             return None
-        whole = isinstance(asked, int | np.integer) and not isinstance(asked, bool)
-        if not whole or not 0 <= asked <= last:
+        if not _is_whole(asked) or not 0 <= asked <= last:
             raise UsageError(
                 f"options: phase = {asked!r}, but {self.task.name} has phases 0 to {last}."
             )
@@ -188,6 +187,26 @@ class EnvironmentStreams(SyncVectorEnv):
         super().__init__([make] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         self._begun, self._stream = False, kwargs.get("stream")
 
+    @property
+    def task(self) -> ReinforcementTask:
+        """The task whose phases are streamed."""
+        return self._first.task
+
+    @property
+    def tasks(self) -> int:
+        """How many task ids there are."""
+        return self._first.tasks
+
+    @property
+    def phase_lengths(self) -> list[int]:
+        """Steps of the vector that each phase lasts."""
+        return self._first.phase_lengths
+
+    @property
+    def _first(self) -> EnvironmentStream:
+        stream: Any = self.envs[0].unwrapped
+        return stream  # type: ignore[no-any-return]
+
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
@@ -195,7 +214,7 @@ class EnvironmentStreams(SyncVectorEnv):
         if isinstance(seed, list | tuple):
             raise UsageError(f"All copies share one stream, so seed = {seed} must be one number.")
         if seed is None and not self._begun:
-            seed = int(self.envs[0].unwrapped.np_random.integers(2**31))
+            seed = int(self._first.np_random.integers(2**31))
         if seed is not None and self._stream is None:
             options = {"stream": seed, **(options or {})}
         self._begun = True
@@ -207,9 +226,12 @@ def make_vector(num_envs: int = 1, **kwargs: Any) -> EnvironmentStreams:
     return EnvironmentStreams(num_envs, **kwargs)
 
 
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
+
+
 def _number(stream: Any) -> int | None:
-    whole = isinstance(stream, int | np.integer) and not isinstance(stream, bool)
-    if stream is not None and not (whole and stream >= 0):
+    if stream is not None and not (_is_whole(stream) and stream >= 0):
         raise UsageError(f"stream = {stream!r}; give a whole number, 0 or more.")
     return None if stream is None else operator.index(stream)
 

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import FrameStackObservation, ReshapeObservation, TimeLimit
 
 from ht_bench.errors import UsageError
@@ -108,19 +109,22 @@ def _atari(
     return FrameStackObservation(wrapped, frames)
 
 
-class TaskIdObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
+class TaskIdObservation(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Puts a one-hot task id into the observation.
 
     A flat Box [n] becomes a Box [n + tasks] with the id at its end; a Dict gets the key
     "task_id", float32 [tasks]; anything else becomes a Dict of "observation" and "task_id".
     task_id: the id in every observation, among `tasks`; None for both reads it from `info`, as
-    an `EnvironmentStream` gives it.
+    an `EnvironmentStream` gives it. Raises UsageError where it is found in neither.
     """
 
     def __init__(
         self, env: Environment, task_id: int | None = None, tasks: int | None = None
     ) -> None:
+        RecordConstructorArgs.__init__(self, task_id=task_id, tasks=tasks)
         super().__init__(env)
+        if tasks is None and not env.has_wrapper_attr("tasks"):
+            raise UsageError(f"{env.unwrapped} does not say how many tasks it has; give tasks=….")
         self._task_id = task_id
         self._tasks = env.get_wrapper_attr("tasks") if tasks is None else tasks
         inner = env.observation_space
@@ -148,8 +152,14 @@ class TaskIdObservation(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self._with_id(observation, info), reward, terminated, truncated, info
 
     def _with_id(self, observation: Any, info: Mapping[str, Any]) -> Any:
+        number = info.get("task_id") if self._task_id is None else self._task_id
+        if number is None or not 0 <= number < self._tasks:
+            raise UsageError(
+                f"task_id = {number} in {self.env.unwrapped}; it must be one of 0 to "
+                f"{self._tasks - 1}, given as task_id=… or by the environment's infos."
+            )
         one_hot = np.zeros(self._tasks, np.float32)
-        one_hot[info["task_id"] if self._task_id is None else self._task_id] = 1.0
+        one_hot[number] = 1.0
         if self._appends:
             return np.append(observation, one_hot.astype(observation.dtype))
         if isinstance(observation, dict):

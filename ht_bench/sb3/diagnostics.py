@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
@@ -40,11 +41,20 @@ def diagnose_policy(
     return {key: value.cpu() for key, value in found.items()}
 
 
+def last_observations(steps: Sequence[Any], count: int) -> Any:
+    """Return the last `count` observations of steps [copies, ...] (or dicts of such arrays)."""
+    if isinstance(steps[0], Mapping):
+        return {key: last_observations([step[key] for step in steps], count) for key in steps[0]}
+    return np.concatenate(steps)[-count:]
+
+
 def _run(policy: Any, acting: nn.Module, inputs: Any) -> None:
-    """Pass observations through the network without drawing a random number."""
+    """Pass observations through each layer once, without drawing a random number."""
     if isinstance(acting, ActorCriticPolicy):
-        policy.get_distribution(inputs)
-        policy.predict_values(inputs)
+        features = acting.extract_features(inputs)
+        own, values = features if isinstance(features, tuple) else (features, features)
+        acting.action_net(acting.mlp_extractor.forward_actor(own))
+        acting.value_net(acting.mlp_extractor.forward_critic(values))
     elif hasattr(acting, "get_action_dist_params"):
         acting.get_action_dist_params(inputs)  # type: ignore[operator]
     else:

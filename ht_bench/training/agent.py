@@ -109,8 +109,7 @@ def _settings(agent: AgentSpec, copies: int) -> dict[str, Any]:
         settings["replay_buffer_class"] = _named(name, BUFFERS, "replay buffer")
     for key in ("learning_rate", "clip_range"):
         if isinstance(settings.get(key), Mapping):
-            start, end = settings[key]["linear"]
-            settings[key] = LinearSchedule(start, end, 1.0)
+            settings[key] = _linear(key, settings[key])
     if "action_noise" in settings:
         import numpy as np
 
@@ -118,6 +117,15 @@ def _settings(agent: AgentSpec, copies: int) -> dict[str, Any]:
         scale = settings["action_noise"]["normal"]
         settings["action_noise"] = NormalActionNoise(np.zeros(size), np.full(size, scale))
     return settings
+
+
+def _linear(key: str, schedule: Mapping[str, Any]) -> LinearSchedule:
+    ends = schedule.get("linear", ())
+    if len(schedule) != 1 or not isinstance(ends, list | tuple) or len(ends) != 2:
+        raise UsageError(
+            f"[agent.settings]: {key} = {dict(schedule)}; write {{ linear = [start, end] }}."
+        )
+    return LinearSchedule(ends[0], ends[1], 1.0)
 
 
 def _network(agent: AgentSpec) -> dict[str, Any]:

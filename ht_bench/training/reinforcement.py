@@ -25,7 +25,7 @@ from ht_bench.envs.phase_environment import make_phase
 from ht_bench.methods.base import Method
 from ht_bench.methods.resolve import MethodSpec
 from ht_bench.sb3.boundary import restart
-from ht_bench.sb3.diagnostics import diagnose_policy
+from ht_bench.sb3.diagnostics import diagnose_policy, last_observations
 from ht_bench.streams.randomness import Purpose, key
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.stream import Split
@@ -106,9 +106,12 @@ class ReinforcementRun:
         self._resumed = time.monotonic()
         with _global_generators():
             self._restore()
-            for index in range(self.phase, len(self.task.phases)):
-                self._train_phase(index)
-            self._retention = self._retained()
+            try:
+                for index in range(self.phase, len(self.task.phases)):
+                    self._train_phase(index)
+                self._retention = self._retained()
+            finally:
+                self._env.close()
         self.seconds += time.monotonic() - self._resumed
         return self.history
 
@@ -124,6 +127,7 @@ class ReinforcementRun:
             if self._is_finite():
                 raise
         if follower.stopped:
+            self._episodes.close()
             raise Interrupted
         self._observer.progress(steps - follower.seen)
         self._record_missed(follower.recorded, steps)
@@ -203,7 +207,8 @@ class ReinforcementRun:
     def _diagnose(self, observations: Sequence[Any]) -> None:
         if not len(observations) or not bool(self.alive.all()):
             return
-        found = diagnose_policy(self.policy, np.concatenate(observations), self._initial)
+        last = last_observations(observations, DIAGNOSED)
+        found = diagnose_policy(self.policy, last, self._initial)
         step = sum(phase.steps for phase in self.task.phases[: self.phase + 1])
         self.history.diagnostics.append(point(self.phase, step, found))
 

@@ -361,3 +361,24 @@ def test_wrong_use_is_told(tmp_path: Path) -> None:
     stream.step(0)
     with pytest.raises(UsageError, match=r"call reset\(\) to begin the stream's next"):
         stream.step(0)
+
+
+def test_the_vector_form_says_what_it_streams() -> None:
+    stream = make_vector(4, task=swap())
+    assert stream.task.name == "made-up-v1"
+    assert stream.tasks == 3
+    assert stream.phase_lengths == [5, 5, 5]
+
+
+@pytest.mark.parametrize("copies", [0, 1.5, "2", True])
+def test_copies_are_a_whole_number(copies: Any) -> None:
+    with pytest.raises(UsageError, match=r"copies = .*; a stream has 1 copy or more"):
+        EnvironmentStream(swap(), copies=copies)
+
+
+@pytest.mark.parametrize("action", [-1, 2, 99])
+def test_an_action_that_is_none_is_refused(action: int) -> None:
+    stream = EnvironmentStream(swap())
+    stream.reset(seed=0)
+    with pytest.raises(UsageError, match=rf"The action {action} is none of Discrete\(2\)"):
+        stream.step(action)

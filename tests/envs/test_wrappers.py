@@ -216,3 +216,18 @@ def test_streams_with_ids_pass_both_checkers(place: str) -> None:
     else:
         gymnasium_check(told, skip_render_check=True)
     stable_baselines3_check(told, skip_render_check=True)
+
+
+def test_a_task_id_that_nobody_tells_is_asked_for() -> None:
+    with pytest.raises(UsageError, match=r"give tasks="):
+        TaskIdObservation(gymnasium.make("CartPole-v1"))
+    with pytest.raises(UsageError, match=r"task_id = None .* one of 0 to 1"):
+        TaskIdObservation(gymnasium.make("CartPole-v1"), tasks=2).reset()
+    with pytest.raises(UsageError, match=r"task_id = 2 .* one of 0 to 1"):
+        TaskIdObservation(gymnasium.make("CartPole-v1"), task_id=2, tasks=2).reset()
+
+
+def test_a_wrapped_environments_spec_makes_it_again() -> None:
+    made = TaskIdObservation(gymnasium.make("CartPole-v1"), task_id=1, tasks=3)
+    again = gymnasium.make(gymnasium.envs.registration.EnvSpec.from_json(made.spec.to_json()))
+    assert (again.reset(seed=0)[0] == made.reset(seed=0)[0]).all()

@@ -284,6 +284,32 @@ def test_settings_that_do_not_fit_are_refused_in_a_sentence() -> None:
         ReinforcementRun(parse_reinforcement(wrong, "tiny"), spec("none"), 0)
 
 
+def test_a_schedule_that_is_none_is_refused() -> None:
+    wrong = table("ppo")
+    wrong["agent"]["settings"] = {"n_steps": 40, "learning_rate": {"linear": [1e-3]}}
+    with pytest.raises(UsageError, match=r"learning_rate = .*write { linear = \[start, end\] }"):
+        ReinforcementRun(parse_reinforcement(wrong, "tiny"), spec("none"), 0)
+
+
+def test_observations_may_be_dicts() -> None:
+    """A game beside its task id is one: the diagnostics too look at every entry."""
+    asked = table("dqn")
+    asked["environment"] = {
+        "id": "ALE/Freeway-v5",
+        "kwargs": {"frameskip": 1},
+        "wrappers": [{"name": "atari", "screen_size": 40}, {"name": "task-id"}],
+    }
+    asked["agent"]["policy"] = "multi-input"
+    asked["agent"]["settings"] |= {"buffer_size": 200}
+    asked["phases"] = [{"steps": 32, "kwargs": {"mode": mode}} for mode in (0, 1)]
+    asked["environment"]["wrappers"].insert(0, {"name": "time-limit", "max_episode_steps": 80})
+    asked["family"] = "game-modes"
+    run = ReinforcementRun(parse_reinforcement(asked, "tiny"), spec("hare-tortoise"), 0)
+    history = run.train()
+    assert [entry["phase"] for entry in history.points] == [0, 0, 0, 1, 1, 1]
+    assert len(history.diagnostics) == 2
+
+
 @pytest.mark.parametrize(("ratio", "updates"), [(0.25, 1), (1, 4), (2, 8)])
 def test_the_replay_ratio_is_updates_per_step(ratio: float, updates: int) -> None:
     asked = table("dqn")

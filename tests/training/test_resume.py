@@ -15,7 +15,6 @@ import torch
 
 from ht_bench.methods.base import Method
 from ht_bench.results.record import Record, read_record, result_file, without_cost
-from ht_bench.streams.data import load
 from ht_bench.training import checkpoint
 from ht_bench.training.observer import Interrupted, Observer
 from ht_bench.training.stack import StackJob, run_stack
@@ -177,7 +176,7 @@ def test_seconds_add_up_over_interruptions(make_job: MakeJob, tmp_path: Path) ->
     job = make_job("none", None, tmp_path)
     interrupt(job, 25)
     assert job.checkpoint_file is not None
-    saved = checkpoint.load(job.checkpoint_file, job.fingerprint(load("digits")))
+    saved = checkpoint.load(job.checkpoint_file, job.fingerprint())
     assert saved is not None
     [record, _] = run_stack(job)
     assert record["cost"]["stack_seconds"] > saved["seconds"] > 0

@@ -20,6 +20,8 @@ from ht_bench.streams.suite import Anchors
 from ht_bench.version import EPOCH
 
 ANCHORS = ("none", "full-reset")
+_LIBRARIES = ("ht_bench", "torch", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib")
+"""Software that anchors name, those of agents where they were used."""
 
 
 def freeze(runs: Path, name: str, title: str, tasks: Sequence[str], folder: Path) -> Path:
@@ -64,7 +66,7 @@ def _anchors(task: Spec, entries: dict[str, Entry], classes: int) -> Anchors:
         seeds=format_seeds(task.seeds),
         none=tuple(found["none"]),
         full_reset=tuple(found["full-reset"]),
-        software={key: first["software"][key] for key in ("ht_bench", "torch", "numpy")},
+        software={key: first["software"][key] for key in _LIBRARIES if key in first["software"]},
     )
 
 

@@ -66,8 +66,8 @@ def _refusals(algorithm: str) -> dict[str, Any]:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             raise UsageError(
-                f"{algorithm} does not train by plain optimizer steps, so no plasticity method can "
-                "hook into it; use PPO, A2C, DQN, QR-DQN, SAC or TD3."
+                f"{algorithm} is not supported, so no plasticity method hooks into it; "
+                "use PPO, A2C, DQN, QR-DQN, SAC or TD3."
             )
 
     return {f"{prefix}{kind}Policy": Refusal for kind in KINDS for prefix in PREFIXES}

@@ -22,6 +22,13 @@ Which = Literal["hare", "tortoise"]
 _ARGUMENTS = ("observation_space", "action_space", "lr_schedule")
 
 
+class ForeignWeights(UsageError, RuntimeError):
+    """Weights of another method; a RuntimeError too, as a ValueError ends up in SB3's own mending.
+
+    `BaseAlgorithm.load` takes every ValueError for a file of an old version.
+    """
+
+
 class PlasticPolicy:
     """Adds plasticity to a stock policy; the stock class stands after it in the bases.
 
@@ -51,7 +58,8 @@ class PlasticPolicy:
         self._tortoise_target = tortoise_target
         self._acting: Which | None = None
         given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
-        self._stock_arguments = {k: v for k, v in given.items() if k != "lr_schedule"}
+        self._stock_arguments = {**given, "lr_schedule": _no_schedule}
+        self._stock_positional = args[len(_ARGUMENTS) :]
         super().__init__(*args, **kwargs)
 
     def _build(self, lr_schedule: Any) -> None:
@@ -80,9 +88,13 @@ class PlasticPolicy:
     def _replace_target(self, part: Part, method: Method) -> None:
         slow = getattr(method, "tortoise", None)
         wanted = self._tortoise_target and part.target and method.has_tortoise
-        if wanted and isinstance(slow, SlowCopy):
-            decoy = getattr(self, part.target)
-            setattr(self, part.target, TortoiseTarget(decoy, part.module, slow))
+        if not (wanted and isinstance(slow, SlowCopy)):
+            return
+        target = getattr(self, part.target)
+        if isinstance(target, TortoiseTarget):  # a copy's, to which the algorithm refers as well
+            target.link(part.module, slow)
+        else:
+            setattr(self, part.target, TortoiseTarget(target, part.module, slow))
 
     def _fresh(self, index: int) -> Any:
         """Return a function that draws part `index`'s weights as its algorithm does."""
@@ -105,13 +117,15 @@ class PlasticPolicy:
     def _plain(self) -> Any:
         """Return a stock policy of this one's shape, with weights of its own."""
         stock: Any = next(cls for cls in type(self).__mro__ if not issubclass(cls, PlasticPolicy))
-        return stock(**self._stock_arguments, lr_schedule=_no_schedule)
+        first = [self._stock_arguments[name] for name in _ARGUMENTS]
+        others = {k: v for k, v in self._stock_arguments.items() if k not in _ARGUMENTS}
+        return stock(*first, *self._stock_positional, **others)
 
     # ---- acting ----
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Act for a rollout, in which the weights stay: what was held back comes before it."""
-        if isinstance(self, ActorCriticPolicy):
+        if isinstance(self, ActorCriticPolicy) and self._acting is None:
             for method in self._methods.values():
                 method.release()
         return super().forward(*args, **kwargs)  # type: ignore[misc]
@@ -169,7 +183,7 @@ class PlasticPolicy:
         for method in self._methods.values():
             method.enter_phase(index, 0, None, phases)
         for part in self._parts:
-            if part.target:
+            if part.target and index > 0:
                 target = getattr(self, part.target)
                 decoy = target.decoy if isinstance(target, TortoiseTarget) else target
                 decoy.load_state_dict(part.module.state_dict())
@@ -189,7 +203,9 @@ class PlasticPolicy:
         if which == "tortoise" and not self.has_tortoise:
             name = self._plasticity.name
             raise UsageError(f"'{name}' has no tortoise; use export_plain('hare').")
-        plain = self._plain().to(next(iter(self._parts)).module.device)
+        with torch.random.fork_rng(devices=[]):  # the agent goes on with its random numbers
+            plain = self._plain()
+        plain.to(self._parts[0].module.device)
         with self.acting_as(which):
             for mine, theirs in zip(self._parts, parts_of(plain), strict=True):
                 state = mine.module.state_dict()
@@ -216,17 +232,21 @@ class PlasticPolicy:
         return {
             "method": self._plasticity.name,
             "hyperparameters": repr(sorted(self._plasticity.hyperparameters.items())),
+            "tortoise_target": self._tortoise_target,
             "parts": {name: method.checkpoint() for name, method in self._methods.items()},
         }
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Take over `get_extra_state`; raises UsageError if another method wrote it."""
         mine = self.get_extra_state()
-        for key in ("method", "hyperparameters"):
-            if state[key] != mine[key]:
-                raise UsageError(
-                    f"This model was saved with '{state['method']}' {state['hyperparameters']}, "
-                    f"the policy has '{mine['method']}' {mine['hyperparameters']}; "
+        for key in ("method", "hyperparameters", "tortoise_target"):
+            if state.get(key, mine[key]) != mine[key]:
+                saved = f"'{state['method']}' {state['hyperparameters']}"
+                has = f"'{mine['method']}' {mine['hyperparameters']}"
+                if key == "tortoise_target":
+                    saved, has = f"{key}={state[key]}", f"{key}={mine[key]}"
+                raise ForeignWeights(
+                    f"This model was saved with {saved}, the policy has {has}; "
                     "load it with the policy_kwargs it was saved with."
                 )
         for name, method in self._methods.items():
@@ -235,7 +255,7 @@ class PlasticPolicy:
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Load weights and the methods' state; raises UsageError for a stock policy's weights."""
         if "_extra_state" not in state_dict:
-            raise UsageError(
+            raise ForeignWeights(
                 "These weights were saved by a stock policy, without a method's state; load them "
                 "into the stock policy, or train this one from the start."
             )
@@ -246,11 +266,6 @@ class PlasticPolicy:
         state = dict(self.__dict__)
         saved = {name: method.checkpoint() for name, method in self._methods.items()}
         state["_methods"], state["_parts"] = saved, None
-        modules = state["_modules"].items()
-        state["_modules"] = {
-            name: child.decoy if isinstance(child, TortoiseTarget) else child
-            for name, child in modules
-        }
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -262,6 +277,10 @@ class PlasticPolicy:
 
 
 def _specify(chosen: str | type[Method] | Method, changes: Mapping[str, Any]) -> MethodSpec:
+    if not isinstance(changes, Mapping):
+        raise UsageError(
+            f"plasticity_kwargs = {changes!r}; give hyperparameters by name: dict(decay=0.999)."
+        )
     named = find_class(chosen) if isinstance(chosen, str) else chosen
     spec = resolve(named, overrides=changes)
     reference = chosen if isinstance(chosen, str) else spec.reference

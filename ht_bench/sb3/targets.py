@@ -36,6 +36,10 @@ class TortoiseTarget(nn.Module):
     def __init__(self, decoy: nn.Module, online: nn.Module, slow: SlowCopy) -> None:
         super().__init__()
         self.decoy = decoy
+        self.link(online, slow)
+
+    def link(self, online: nn.Module, slow: SlowCopy) -> None:
+        """Compute with `slow`, the tortoise of `online`, from now on: a copy needs its own."""
         self._hidden = _Hidden(online, slow)
         self._network = [self._linked()]
         self._moved = False
@@ -49,8 +53,9 @@ class TortoiseTarget(nn.Module):
         for name, parameter in network.named_parameters():
             parameter.data = slow[name]
         for prefix, child in network.named_modules():
-            for key in child._buffers:
-                child._buffers[key] = slow[f"{prefix}.{key}" if prefix else key]
+            for key, buffer in child._buffers.items():
+                if buffer is not None:
+                    child._buffers[key] = slow[f"{prefix}.{key}" if prefix else key]
         return network
 
     def forward(self, *inputs: Any) -> Any:
@@ -64,6 +69,10 @@ class TortoiseTarget(nn.Module):
     def set_training_mode(self, mode: bool) -> None:
         """Accept what stable-baselines3 asks of a target; the tortoise stays in evaluation mode."""
         self.decoy.train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the tortoise out; the policy that owns it links its copy to the copied target."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_hidden", "_network")}
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> TortoiseTarget:
         super()._apply(fn, recurse)

@@ -1,0 +1,140 @@
+"""Small agents of all six algorithms, small environments, and an agent's facts to compare."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from ht_bench.sb3 import find_algorithm
+
+ON_POLICY = {"ppo": {"n_steps": 16, "batch_size": 16, "n_epochs": 3}, "a2c": {"n_steps": 8}}
+REPLAY = {"learning_starts": 20, "batch_size": 8, "buffer_size": 500, "train_freq": 1}
+VALUES = {**REPLAY, "target_update_interval": 30}
+SETTINGS = {**ON_POLICY, "dqn": VALUES, "qrdqn": VALUES, "sac": REPLAY, "td3": REPLAY}
+CONTINUOUS = ("sac", "td3")
+EXPERIENCE = ("observations", "next_observations", "actions", "rewards", "dones", "log_probs")
+
+Make = Callable[..., Any]
+
+
+class Sights(gymnasium.Env[Any, Any]):
+    """Noise as images or as a dict; the reward is the action's share of it; 7 steps an episode."""
+
+    def __init__(self, images: bool, continuous: bool) -> None:
+        image = spaces.Box(0, 255, (36, 36, 1), dtype=np.uint8)
+        place = spaces.Box(-1.0, 1.0, (3,), dtype=np.float32)
+        self.observation_space = (
+            image if images else spaces.Dict({"place": place, "mark": spaces.Discrete(4)})
+        )
+        ends = np.array([1.0], dtype=np.float32)
+        self.action_space = spaces.Box(-ends, ends) if continuous else spaces.Discrete(3)
+
+    def seen(self) -> Any:
+        drawn = self.np_random
+        if isinstance(self.observation_space, spaces.Box):
+            return drawn.integers(0, 256, (36, 36, 1), dtype=np.uint8)
+        return {"place": drawn.uniform(-1, 1, 3).astype(np.float32), "mark": drawn.integers(4)}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.seen(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        reward = float(np.sum(action)) * float(self.np_random.random())
+        return self.seen(), reward, self.steps == 7, False, {}
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """One thread; it and all global random states are as before afterwards."""
+    threads, python, numpy = torch.get_num_threads(), random.getstate(), np.random.get_state()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+    torch.set_num_threads(threads)
+    random.setstate(python)
+    np.random.set_state(numpy)
+
+
+@pytest.fixture(params=list(SETTINGS))
+def algorithm(request: pytest.FixtureRequest) -> str:
+    """Each of the six algorithms' names, unless a test names its own."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def make() -> Make:
+    """Return make(algorithm, policy, steps=0, env=None, policy_kwargs=None, **settings)."""
+
+    def build(
+        algorithm: str,
+        policy: str,
+        steps: int = 0,
+        env: Any = None,
+        policy_kwargs: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> Any:
+        if algorithm == "qrdqn":
+            pytest.importorskip("sb3_contrib")
+        chosen = {"net_arch": [8], **({"n_quantiles": 5} if algorithm == "qrdqn" else {})}
+        if "Cnn" in policy:
+            chosen["features_extractor_kwargs"] = {"features_dim": 8}
+        if env is None and "Mlp" in policy:
+            env = "Pendulum-v1" if algorithm in CONTINUOUS else "CartPole-v1"
+        elif env is None:
+            env = Sights("Cnn" in policy, algorithm in CONTINUOUS)
+        given = {"seed": 3, "device": "cpu", "learning_rate": 3e-3, **SETTINGS[algorithm]}
+        model = find_algorithm(algorithm)(
+            policy, env, policy_kwargs={**chosen, **(policy_kwargs or {})}, **{**given, **settings}
+        )
+        return model.learn(steps) if steps else model
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def facts() -> Callable[[Any], dict[str, Tensor]]:
+    """Return facts(model): all that training has made, by name.
+
+    Weights, a method's state, targets, moments, experience, and where the random numbers stand.
+    """
+
+    def found(model: Any) -> dict[str, Tensor]:
+        policy = model.policy
+        owners = [policy] if hasattr(policy, "optimizer") else [policy.actor, policy.critic]
+        experience = getattr(model, "rollout_buffer", None) or model.replay_buffer
+        return _flat(
+            {
+                "policy": policy.state_dict(),
+                "optimizers": [owner.optimizer.state_dict() for owner in owners],
+                "entropy": getattr(model, "log_ent_coef", None),
+                "experience": {k: getattr(experience, k, None) for k in EXPERIENCE},
+                "random": [torch.get_rng_state(), np.random.get_state()[1], random.getstate()[1]],
+                "steps": [model.num_timesteps, model._n_updates],
+            }
+        )
+
+    return found
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Tensor]:
+    if isinstance(value, Mapping):
+        parts = [_flat(part, f"{name}.{key}") for key, part in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [_flat(part, f"{name}.{index}") for index, part in enumerate(value)]
+    elif value is None or isinstance(value, str):
+        return {}
+    else:
+        return {name: torch.as_tensor(value).detach().clone()}
+    return {key: tensor for part in parts for key, tensor in part.items()}

@@ -1,0 +1,123 @@
+"""A stock policy made of the hare's or the tortoise's weights, which needs nothing of ht-bench."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ht_bench.errors import UsageError
+from ht_bench.sb3 import policies as plastic
+
+HARE_TORTOISE = "HareTortoiseMlpPolicy"
+METHOD = {"plasticity_kwargs": {"decay": 0.75, "reset_every": 7}}
+
+ALONE = """
+import sys
+sys.modules["ht_bench"] = None  # importing it fails
+import pickle
+from pathlib import Path
+import torch
+
+for path in Path(sys.argv[1]).glob("*.pt"):
+    cls, seen, expected = pickle.loads(path.with_suffix(".pkl").read_bytes())
+    actions, _ = cls.load(str(path), device="cpu").predict(seen, deterministic=True)
+    assert (actions == expected).all(), path
+    print(path.stem, cls.__module__)
+"""
+
+
+def assert_equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    return {k: v.clone() for k, v in module.state_dict().items() if k != "_extra_state"}
+
+
+def tortoise_of(policy: Any) -> list[Tensor]:
+    return [t for method in policy.methods.values() for t in method.tortoise.tensors().values()]
+
+
+def storages(found: Any) -> set[int]:
+    return {tensor.untyped_storage().data_ptr() for tensor in found}
+
+
+def observations(model: Any) -> Any:
+    model.observation_space.seed(4)
+    return np.stack([model.observation_space.sample() for _ in range(200)])
+
+
+def apart(policy: Any) -> None:
+    """Give the tortoise weights of its own."""
+    with torch.no_grad():
+        for tensor in tortoise_of(policy):
+            tensor.normal_()
+
+
+@pytest.mark.parametrize("which", ["hare", "tortoise"])
+def test_an_exported_policy_is_a_stock_one_that_acts_alike(
+    algorithm: str, which: str, make: Any
+) -> None:
+    model = make(algorithm, HARE_TORTOISE, 40, policy_kwargs=METHOD)
+    apart(model.policy)
+    before, state = torch.get_rng_state(), weights(model.policy)
+    exported = model.policy.export_plain(which)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_equal(weights(model.policy), state)
+    assert type(exported) is type(make(algorithm, "MlpPolicy").policy)
+    mine = [*model.policy.parameters(), *tortoise_of(model.policy)]
+    assert not storages(exported.parameters()) & storages(mine)
+    seen, actions = observations(model), {}
+    for word in ("hare", "tortoise"):
+        with model.policy.acting_as(word):
+            actions[word] = model.policy.predict(seen, deterministic=True)[0].tolist()
+    assert exported.predict(seen, deterministic=True)[0].tolist() == actions[which]
+    assert actions["hare"] != actions["tortoise"]
+    for part in model.policy.parts:
+        hare = weights(part.module)
+        wanted = hare if which == "hare" else model.policy.methods[part.name].tortoise.tensors()
+        names = [part.name, part.target] if part.target else [part.name]
+        for name in names:
+            found = getattr(exported, name, exported)
+            assert_equal(weights(found), wanted)
+
+
+def test_exported_policies_need_nothing_of_this_package(make: Any, tmp_path: Path) -> None:
+    names = ["ppo", "a2c", "dqn", "sac", "td3"]
+    for name in names:
+        model = make(name, HARE_TORTOISE, 30, policy_kwargs=METHOD)
+        exported, seen = model.policy.export_plain(), observations(model)
+        exported.save(str(tmp_path / f"{name}.pt"))
+        told = type(exported), seen, model.predict(seen, deterministic=True)[0]
+        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(told))
+    command = [sys.executable, "-W", "ignore", "-c", ALONE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(line.split()[0] for line in done.stdout.splitlines()) == sorted(names)
+
+
+def test_a_policy_made_with_arguments_in_order_is_exported_too() -> None:
+    env = gymnasium.make("CartPole-v1")
+    spaces = env.observation_space, env.action_space
+    policy = plastic.DQNHareTortoiseMlpPolicy(*spaces, lambda _: 1e-3, [5], nn.Tanh)
+    exported = policy.export_plain()
+    assert (exported.net_arch, exported.activation_fn) == ([5], nn.Tanh)
+    assert_equal(weights(exported.q_net), weights(policy.q_net))
+
+
+def test_a_method_without_a_tortoise_exports_the_hare(make: Any) -> None:
+    model = make("ppo", "PlasticMlpPolicy", 40)
+    with pytest.raises(UsageError, match=r"'none' has no tortoise; use export_plain\('hare'\)"):
+        model.policy.export_plain()
+    assert_equal(weights(model.policy.export_plain("hare")), weights(model.policy))

@@ -1,0 +1,224 @@
+"""What an agent's loop cannot serve is refused in a sentence; a method may be given twice."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
+
+from ht_bench.errors import Unsuitable, UsageError
+from ht_bench.methods.base import Method
+from ht_bench.methods.hare_tortoise import HareTortoise
+from ht_bench.sb3 import find_algorithm
+from ht_bench.sb3.parts import parts_of
+
+contrib = pytest.importorskip("sb3_contrib")
+
+SUPPORTED = {"ppo": PPO, "a2c": A2C, "dqn": DQN, "qrdqn": contrib.QRDQN, "sac": SAC, "td3": TD3}
+UNSUPPORTED = ("ARS", "CrossQ", "MaskablePPO", "RecurrentPPO", "TQC", "TRPO")
+KINDS = ("Mlp", "Cnn", "MultiInput")
+
+
+class Picture(gymnasium.Env[Any, Any]):
+    """Spaces alone."""
+
+    observation_space = spaces.Box(0, 255, (36, 36, 1), dtype=np.uint8)
+    action_space = spaces.Box(-1.0, 1.0, (1,), dtype=np.float32)
+
+
+class NoOptimizer:
+    """Looks like an optimizer and can be hooked into by nobody."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        self.param_groups = [{"params": list(parameters), "lr": lr}]
+
+    def step(self) -> None:
+        """Do nothing."""
+
+
+def refused(make: Any, algorithm: str, sentence: str, **policy_kwargs: Any) -> None:
+    with pytest.raises(UsageError, match=sentence) as caught:
+        make(algorithm, "PlasticMlpPolicy", policy_kwargs=policy_kwargs)
+    assert "\n" not in str(caught.value)
+
+
+# ---- algorithms ----
+
+
+def test_algorithms_are_found_by_name() -> None:
+    assert {name: find_algorithm(name) for name in SUPPORTED} == SUPPORTED
+
+
+def test_an_algorithm_of_another_name_is_refused() -> None:
+    listed = "Supported: ppo, a2c, dqn, sac, td3, qrdqn"
+    with pytest.raises(UsageError, match=f"'qr-dqn' is not.* Did you mean 'qrdqn'\\? {listed}"):
+        find_algorithm("qr-dqn")
+    with pytest.raises(UsageError, match=f"'impala' is not supported\\. {listed}"):
+        find_algorithm("impala")
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sb3_contrib", None)
+    with pytest.raises(UsageError, match=r"not installed: pip install 'ht-bench\[contrib\]'"):
+        find_algorithm("qrdqn")
+    assert find_algorithm("dqn") is DQN
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+@pytest.mark.parametrize("prefix", ["HareTortoise", "Plastic"])
+def test_algorithms_that_cannot_be_served_say_so(name: str, prefix: str) -> None:
+    env = "Pendulum-v1" if name in ("CrossQ", "TQC") else "CartPole-v1"
+    with pytest.raises(UsageError, match=f"{name} .*use PPO, A2C, DQN, QR-DQN, SAC or TD3"):
+        getattr(contrib, name)(f"{prefix}MlpPolicy", env)
+    for kind in KINDS:
+        assert f"{prefix}{kind}Policy" in getattr(contrib, name).policy_aliases
+
+
+def test_stock_policies_of_those_algorithms_are_left_alone() -> None:
+    model = contrib.TRPO("MlpPolicy", "CartPole-v1", device="cpu")
+    assert type(model.policy).__module__.startswith("stable_baselines3.")
+
+
+def test_a_policy_of_unknown_parts_is_refused() -> None:
+    class Table(torch.nn.Module):
+        pass
+
+    with pytest.raises(UsageError, match="Table is of an algorithm that is not supported.*TD3"):
+        parts_of(Table())  # type: ignore[arg-type]
+
+
+# ---- methods ----
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ("self-distillation", "adds to the loss"),
+        ("early-stop", "shortens phases"),
+        ("layer-norm", r"changes a task's \[net\] table"),
+        ("crelu", r"changes a task's \[net\] table"),
+    ],
+)
+def test_methods_of_the_supervised_loop_are_refused(
+    algorithm: str, method: str, reason: str, make: Any
+) -> None:
+    sentence = f"'{method}' needs the supervised loop: it {reason}.*`ht-bench run`"
+    refused(make, algorithm, sentence, plasticity=method)
+    with pytest.raises(Unsuitable):
+        make(algorithm, "PlasticMlpPolicy", policy_kwargs={"plasticity": method})
+
+
+@pytest.mark.parametrize("written", ["10 epochs", "1 epoch", "0.5 epochs"])
+def test_an_interval_in_epochs_is_refused(algorithm: str, written: str, make: Any) -> None:
+    refused(
+        make,
+        algorithm,
+        f"reset_every = '{written}': an agent has no epochs.*plasticity_kwargs=dict\\(reset_every=",
+        plasticity="hare-tortoise",
+        plasticity_kwargs={"reset_every": written},
+    )
+
+
+def test_a_method_of_another_name_is_refused(algorithm: str, make: Any) -> None:
+    sentence = "Unknown method 'hare-tortose'. Did you mean 'hare-tortoise'?"
+    refused(make, algorithm, sentence, plasticity="hare-tortose")
+    refused(make, algorithm, "Unknown method 'zzz'.*ht-bench list methods", plasticity="zzz")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"decy": 0.9}, "'hare-tortoise' has no hyperparameter 'decy'. Did you mean 'decay'?"),
+        ({"decay": 1.5}, "decay = 1.5: a decay lies between 0 and 1"),
+        ({"decay": "fast"}, "decay = 'fast' is not of type float"),
+        ({"reset_every": 0}, "reset_every = 0: give 1 step or more"),
+    ],
+)
+def test_hyperparameters_a_method_does_not_take_are_refused(
+    given: dict[str, Any], sentence: str, make: Any
+) -> None:
+    for chosen in ("hare-tortoise", HareTortoise, HareTortoise()):
+        refused(make, "dqn", sentence, plasticity=chosen, plasticity_kwargs=given)
+
+
+def test_hyperparameters_without_a_method_are_refused(make: Any) -> None:
+    sentence = "'none' has no hyperparameter 'decay'"
+    refused(make, "dqn", sentence, plasticity_kwargs={"decay": 0.9})
+
+
+@pytest.mark.parametrize("given", [5, 0.9, ["l2"], {"l2": 1}, object, torch.nn.Linear])
+def test_what_is_no_method_is_refused(given: Any, make: Any) -> None:
+    refused(make, "dqn", "not a subclass of ht_bench.Method", plasticity=given)
+
+
+@pytest.mark.parametrize("method", ["none", "hare-tortoise"])
+def test_what_is_no_optimizer_is_refused(algorithm: str, method: str, make: Any) -> None:
+    sentence = "needs a torch.optim.Optimizer.*NoOptimizer is not one"
+    refused(make, algorithm, sentence, plasticity=method, optimizer_class=NoOptimizer)
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+@pytest.mark.parametrize("method", ["hare-tortoise", "l2-init", "full-reset"])
+def test_shared_features_are_refused(algorithm: str, method: str, make: Any) -> None:
+    kwargs = {"plasticity": method, "share_features_extractor": True}
+    kwargs["features_extractor_kwargs"] = {"features_dim": 8}
+    settings = {"buffer_size": 10}
+    sentence = "share_features_extractor=True: actor and critic .* leave it at False"
+    with pytest.raises(UsageError, match=sentence):
+        make(algorithm, "PlasticCnnPolicy", 0, Picture(), policy_kwargs=kwargs, **settings)
+    kwargs["share_features_extractor"] = False
+    make(algorithm, "PlasticCnnPolicy", 0, Picture(), policy_kwargs=kwargs, **settings)
+    kwargs |= {"share_features_extractor": True, "plasticity": "none"}
+    make(algorithm, "PlasticCnnPolicy", 0, Picture(), policy_kwargs=kwargs, **settings)
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_shared_features_without_weights_are_served(algorithm: str, make: Any) -> None:
+    kwargs = {"share_features_extractor": True}
+    policy = make(algorithm, "HareTortoiseMlpPolicy", policy_kwargs=kwargs).policy
+    assert list(policy.methods) == ["actor", "critic"]
+
+
+# ---- a method given twice ----
+
+
+@pytest.mark.parametrize("given", ["instance", "class", "name"])
+def test_one_method_serves_two_models(algorithm: str, given: str, make: Any) -> None:
+    settings = {"decay": 0.5, "reset_every": 3}
+    instance = HareTortoise(**settings)
+    chosen: Any = {"instance": instance, "class": HareTortoise, "name": "hare-tortoise"}[given]
+    kwargs = {
+        "plasticity": chosen,
+        **({"plasticity_kwargs": settings} if chosen is not instance else {}),
+    }
+    models = [make(algorithm, "PlasticMlpPolicy", policy_kwargs=kwargs) for _ in range(2)]
+    attached: list[Method] = [m for model in models for m in model.policy.methods.values()]
+    assert len(set(map(id, attached))) == len(attached) == 2 * len(models[0].policy.parts)
+    for method in attached:
+        assert type(method) is HareTortoise and method is not instance
+        assert (method.decay, method.reset_every) == (0.5, 3)
+    assert not hasattr(instance, "module")  # it is as free as before
+    other = models[1].policy.methods[models[1].policy.parts[0].name]
+    before = {name: tensor.clone() for name, tensor in other.tortoise.tensors().items()}
+    models[0].learn(30)
+    assert all(torch.equal(t, before[n]) for n, t in other.tortoise.tensors().items())
+    assert all(method.state_dict()["has_reset"] for method in models[0].policy.methods.values())
+    assert not other.state_dict()["has_reset"]
+
+
+def test_settings_beside_an_instance_change_it_for_this_policy(make: Any) -> None:
+    instance = HareTortoise(decay=0.5)
+    kwargs = {"plasticity": instance, "plasticity_kwargs": {"decay": 0.75}}
+    (method,) = make("dqn", "PlasticMlpPolicy", policy_kwargs=kwargs).policy.methods.values()
+    assert (method.decay, instance.decay) == (0.75, 0.5)
+
+
+def test_hyperparameters_without_names_are_refused(make: Any) -> None:
+    with pytest.raises(UsageError, match=r"plasticity_kwargs = \[0.9\]; give hyperparameters by"):
+        make("dqn", "HareTortoiseMlpPolicy", policy_kwargs={"plasticity_kwargs": [0.9]})

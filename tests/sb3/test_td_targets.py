@@ -1,0 +1,278 @@
+"""The tortoise is what TD targets bootstrap from, whatever the algorithm does with its own."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+HARE_TORTOISE = "HareTortoiseMlpPolicy"
+OFF_POLICY = ("dqn", "qrdqn", "sac", "td3")
+NEVER = {"plasticity_kwargs": {"decay": 0.9, "reset_every": None}}
+
+Tensors = dict[str, Tensor]
+
+
+def clone(named: Any) -> Tensors:
+    return {name: tensor.detach().clone() for name, tensor in dict(named).items()}
+
+
+def hare(policy: Any, part: str) -> Tensors:
+    module = getattr(policy, part, policy)
+    return {**clone(module.named_parameters()), **clone(module.named_buffers())}
+
+
+def tortoise(policy: Any, part: str) -> Tensors:
+    return clone(policy.methods[part].tortoise.tensors())
+
+
+def equal(left: Tensors, right: Tensors) -> bool:
+    assert left.keys() == right.keys()
+    return all(torch.equal(tensor, right[name]) for name, tensor in left.items())
+
+
+def apart(policy: Any) -> Any:
+    """Give hare, tortoise and the algorithm's own targets weights that have nothing in common."""
+    torch.manual_seed(9)
+    with torch.no_grad():
+        for method in policy.methods.values():
+            for tensor in method.tortoise.tensors().values():
+                tensor.normal_()
+        for parameter in policy.parameters():
+            parameter.normal_()
+    return policy
+
+
+def observations(model: Any, count: int = 100) -> Any:
+    model.observation_space.seed(4)
+    return np.stack([model.observation_space.sample() for _ in range(count)])
+
+
+def network(named: Tensors, name: str, inputs: Tensor) -> Tensor:
+    """Two linear layers with a ReLU between, written out."""
+    hidden = (inputs @ named[f"{name}.0.weight"].T + named[f"{name}.0.bias"]).clamp(min=0)
+    return hidden @ named[f"{name}.2.weight"].T + named[f"{name}.2.bias"]
+
+
+def said_by(weights: dict[str, Tensors], seen: Tensor, actions: Tensor) -> list[Tensor]:
+    """What target networks of these weights, by the online network's name, have to say."""
+    said = []
+    for name, named in weights.items():
+        if name == "critic":
+            both = torch.cat([seen, actions], dim=1)
+            said += [network(named, f"qf{k}", both) for k in (0, 1)]
+        elif name == "actor":
+            said.append(network(named, "mu", seen).tanh())
+        else:
+            values = network(named, name, seen)
+            said.append(values.view(-1, 5, 2) if name == "quantile_net" else values)
+    return said
+
+
+def heard_by(model: Any, seen: Tensor, actions: Tensor) -> list[Tensor]:
+    """What the algorithm hears from its target networks."""
+    heard: list[Tensor] = []
+    for part in model.policy.parts:
+        if part.target:
+            inputs = (seen, actions) if part.name == "critic" else (seen,)
+            found = getattr(model, part.target)(*inputs)
+            heard += found if isinstance(found, tuple) else [found]
+    return heard
+
+
+def weights_of(policy: Any, which: str) -> dict[str, Tensors]:
+    """The hare's, the tortoise's or the algorithm's own target's weights of each such network."""
+    found = {}
+    for part in policy.parts:
+        if part.target:
+            target = getattr(policy, part.target)
+            own = clone(getattr(target, "decoy", target).named_parameters())
+            slow = tortoise(policy, part.name)
+            found[part.name] = {"hare": hare(policy, part.name), "tortoise": slow, "own": own}[
+                which
+            ]
+    return found
+
+
+def batch(model: Any) -> tuple[Tensor, Tensor]:
+    seen = torch.as_tensor(observations(model))
+    return seen, torch.rand(len(seen), 1) * 2 - 1
+
+
+def close(left: list[Tensor], right: list[Tensor]) -> bool:
+    assert [t.shape for t in left] == [t.shape for t in right]
+    return all(torch.allclose(a, b, atol=1e-5) for a, b in zip(left, right, strict=True))
+
+
+def moving(algorithm: str, tau: float, interval: int) -> dict[str, Any]:
+    return {"tau": tau} | ({} if algorithm == "td3" else {"target_update_interval": interval})
+
+
+MOVES = [(1.0, 1), (1.0, 10000), (0.005, 1), (0.005, 10000)]
+
+
+@pytest.mark.parametrize("algorithm", OFF_POLICY)
+def test_the_tortoise_is_the_target_whatever_the_algorithm_does_with_its_own(
+    algorithm: str, make: Any
+) -> None:
+    trained = []
+    for tau, interval in MOVES:
+        settings = moving(algorithm, tau, interval)
+        model = make(algorithm, HARE_TORTOISE, 36, policy_kwargs=NEVER, **settings)
+        trained.append([hare(model.policy, part.name) for part in model.policy.parts])
+        seen, actions = batch(model)
+        for _ in range(2):  # the second time with other weights, filled in by value
+            heard = heard_by(model, seen, actions)
+            assert close(heard, said_by(weights_of(model.policy, "tortoise"), seen, actions))
+            for other in ("hare", "own"):
+                assert not close(heard, said_by(weights_of(model.policy, other), seen, actions))
+            apart(model.policy)
+    for other in trained[1:]:
+        assert all(equal(mine, theirs) for mine, theirs in zip(trained[0], other, strict=True))
+
+
+@pytest.mark.parametrize("algorithm", OFF_POLICY)
+@pytest.mark.parametrize(("tau", "interval"), MOVES)
+def test_the_algorithms_own_target_is_kept_on_demand(
+    algorithm: str, tau: float, interval: int, make: Any
+) -> None:
+    own = {**NEVER, "tortoise_target": False}
+    settings = moving(algorithm, tau, interval)
+    model = make(algorithm, HARE_TORTOISE, 36, policy_kwargs=own, **settings)
+    stock = make(algorithm, "MlpPolicy", 36, **settings)
+    seen, actions = batch(model)
+    heard = heard_by(model, seen, actions)
+    assert not close(heard, said_by(weights_of(model.policy, "tortoise"), seen, actions))
+    for part in model.policy.parts:
+        if part.target:
+            mine, theirs = getattr(model, part.target), getattr(stock, part.target)
+            assert type(mine) is type(theirs)
+            assert equal(clone(mine.named_parameters()), clone(theirs.named_parameters()))
+
+
+@pytest.mark.parametrize("algorithm", OFF_POLICY)
+@pytest.mark.parametrize("decay", [0.0, 0.75])
+def test_training_is_the_stock_agents_with_a_target_that_moves_as_the_tortoise(
+    algorithm: str, decay: float, make: Any
+) -> None:
+    """The stock target moves once a step of training here, by tau = 1 - decay."""
+    settings = moving(algorithm, 1 - decay, 1)
+    if algorithm == "td3":
+        settings["policy_delay"] = 1
+    if algorithm in ("dqn", "qrdqn"):  # theirs moves before the step, by the environment's clock
+        settings["learning_starts"] = 0
+    kwargs = {"plasticity_kwargs": {"decay": decay, "reset_every": None}}
+    mine = make(algorithm, HARE_TORTOISE, 40, policy_kwargs=kwargs, **settings)
+    stock = make(algorithm, "MlpPolicy", 40, **settings)
+    other = make(algorithm, "MlpPolicy", 40, **{**settings, "tau": 0.5})
+    for part in mine.policy.parts:
+        found, wanted = hare(mine.policy, part.name), hare(stock.policy, part.name)
+        assert not equal(found, hare(other.policy, part.name))
+        if decay == 0:
+            assert equal(found, wanted)
+        for name, tensor in found.items():
+            torch.testing.assert_close(tensor, wanted[name], rtol=0, atol=1e-5)
+
+
+def test_a_step_of_training_by_hand(make: Any) -> None:
+    kwargs = {**NEVER, "optimizer_class": torch.optim.SGD}
+    settings = {"learning_rate": 0.5, "max_grad_norm": 1e6}
+    model = make("dqn", HARE_TORTOISE, policy_kwargs=kwargs, **settings)
+    policy = apart(model.policy)
+    seen, _ = batch(model)
+    seen = seen.clamp(-3, 3)
+    sampled = ReplayBufferSamples(
+        observations=seen,
+        actions=torch.arange(100)[:, None] % 2,
+        next_observations=seen.flip(0),
+        dones=(torch.arange(100)[:, None] % 5 == 0).float(),
+        rewards=torch.linspace(-1, 1, 100)[:, None],
+        discounts=torch.linspace(0.5, 1, 100)[:, None],
+    )
+    model.replay_buffer.sample = lambda *args, **kwargs: sampled
+    slow, fast = tortoise(policy, "q_net"), hare(policy, "q_net")
+    best = network(slow, "q_net", sampled.next_observations).max(dim=1, keepdim=True).values
+    goal = sampled.rewards + (1 - sampled.dones) * sampled.discounts * best
+    for tensor in fast.values():
+        tensor.requires_grad_()
+    values = network(fast, "q_net", seen).gather(1, sampled.actions)
+    F.smooth_l1_loss(values, goal).backward()
+    model._setup_learn(1)
+    model.train(gradient_steps=1, batch_size=100)
+    after, averaged = hare(policy, "q_net"), tortoise(policy, "q_net")
+    for name, tensor in fast.items():
+        expected = (tensor - 0.5 * tensor.grad).detach()
+        torch.testing.assert_close(after[name], expected, msg=name)
+        torch.testing.assert_close(averaged[name], 0.9 * slow[name] + 0.1 * expected, msg=name)
+        assert not torch.equal(after[name], tensor), name
+
+
+class Moody(BaseFeaturesExtractor):
+    """Features that differ between training and evaluation mode."""
+
+    def __init__(self, space: Any, tracked: bool = True) -> None:
+        super().__init__(space, 8)
+        norm = nn.BatchNorm1d(8, track_running_stats=tracked)
+        self.layers = nn.Sequential(nn.Linear(4, 8), norm, nn.Dropout(0.5))
+
+    def forward(self, seen: Tensor) -> Tensor:
+        return self.layers(seen)
+
+
+def test_the_tortoise_is_never_in_training_mode(make: Any) -> None:
+    kwargs = {**NEVER, "features_extractor_class": Moody}
+    model = make("dqn", HARE_TORTOISE, 60, policy_kwargs=kwargs)
+    policy, (seen, _) = model.policy, batch(model)
+    twin = copy.deepcopy(policy.q_net).eval()
+    twin.load_state_dict(tortoise(policy, "q_net"))
+    for mode in (True, False):
+        policy.train(mode)
+        policy.set_training_mode(mode)
+        model.q_net_target.set_training_mode(mode)
+        assert torch.equal(model.q_net_target(seen), twin(seen))
+        policy.to("cpu")  # it reads the tortoise's tensors anew
+        assert torch.equal(model.q_net_target(seen), twin(seen))
+    with policy.acting_as("tortoise"):
+        assert torch.equal(policy.q_net(seen), twin(seen))
+    mean = "features_extractor.layers.1.running_mean"
+    slow, fast = tortoise(policy, "q_net")[mean], hare(policy, "q_net")[mean]
+    assert not torch.equal(slow, fast) and slow.abs().max() > 0
+
+
+def test_a_normalisation_without_statistics_is_served_too(make: Any) -> None:
+    kwargs = {**NEVER, "features_extractor_class": Moody}
+    kwargs["features_extractor_kwargs"] = {"tracked": False}
+    model = make("dqn", HARE_TORTOISE, policy_kwargs=kwargs)
+    seen, _ = batch(model)
+    apart(model.policy)
+    twin = copy.deepcopy(model.policy.q_net).eval()
+    twin.load_state_dict(tortoise(model.policy, "q_net"))
+    assert torch.equal(model.q_net_target(seen), twin(seen))
+
+
+def test_the_tortoise_is_in_no_optimizer_and_no_parameter(algorithm: str, make: Any) -> None:
+    policy = make(algorithm, HARE_TORTOISE, 30, policy_kwargs=NEVER).policy
+    slow = {
+        tensor.data_ptr()
+        for method in policy.methods.values()
+        for tensor in method.tortoise.tensors().values()
+    }
+    optimized = [
+        parameter
+        for part in policy.parts
+        for group in part.optimizer.param_groups
+        for parameter in group["params"]
+    ]
+    registered = [*policy.parameters(), *policy.buffers()]
+    assert not slow & {tensor.data_ptr() for tensor in [*optimized, *registered]}
+    assert len(slow) == len(optimized) >= 4
+    targets = [getattr(policy, part.target) for part in policy.parts if part.target]
+    own = {p.data_ptr() for target in targets for p in target.parameters()}
+    assert not own & {parameter.data_ptr() for parameter in optimized}

@@ -69,7 +69,7 @@ def rewrite() -> None:
     run = f"ht-bench run --task warm-start-cifar10-small-v1 --method {methods} --out runs/cifar"
     compare = "ht-bench compare runs/cifar --figures docs/figures"
     text = replaced(text, "cifar table", shown(run, compare))
-    methods = "none,full-reset,hare-tortoise,shrink-perturb,l2-init,head-reset"
+    methods = "none,full-reset,hare-tortoise,shrink-perturb,head-reset,l2-init"
     run = f"ht-bench run --suite suite-control-v1 --method {methods} --out runs/control"
     compare = "ht-bench compare runs/control --suite suite-control-v1 --figures docs/figures"
     text = replaced(text, "control table", shown(run, compare))

@@ -1,15 +1,18 @@
 """Rewrite the README's tables and pictures from runs: `python docs/tables.py` after `make demo`.
 
-Each marked block of the README is replaced by what the command in it prints.
+Each marked block of the README whose runs are there is replaced by what the command in it prints.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ht_bench.cli import main
 from ht_bench.streams.suite import get_suite, suite_files
@@ -59,21 +62,60 @@ def suites() -> str:
     return "\n".join(rows)
 
 
+def _mean(row: dict[str, Any]) -> str:
+    return f"{row['metric']:.0f} ± {row['standard_error']:.0f}"
+
+
+def drifts(run: str, compare: str) -> str:
+    """Return a block: the commands and, per drift task, every method's mean return."""
+    tables = json.loads(printed(*compare.split()[1:], "--format", "json"))["tables"]
+    tasks = {t["name"]: {row["method"]: row for row in t["rows"]} for t in tables}
+    methods = list(dict.fromkeys(method for rows in tasks.values() for method in rows))
+    lines = ["| task | n | " + " | ".join(f"`{method}`" for method in methods) + " |"]
+    lines.append("|---" * (len(methods) + 2) + "|")
+    for task, rows in tasks.items():
+        returns = [_mean(rows[method]) if method in rows else "–" for method in methods]
+        count = min(row["n"] for row in rows.values())
+        lines.append(f"| `{task}` | {count} | {' | '.join(returns)} |")
+    return f"```\n{run}\n{compare}\n```\n\n" + "\n".join(lines)
+
+
 def rewrite() -> None:
-    """Rewrite README.md and docs/figures from runs/demo, runs/cifar and runs/control."""
+    """Rewrite README.md and docs/figures from the folders in runs/ that are there."""
     text = README.read_text(encoding="utf-8")
-    run = "ht-bench run --suite suite-core-v1 --method all --out runs/demo"
-    compare = "ht-bench compare runs/demo --figures docs/figures"
-    text = replaced(text, "demo table", shown(run, compare))
-    methods = "none,full-reset,shrink-perturb,l2-init,ema,hare-tortoise"
-    run = f"ht-bench run --task warm-start-cifar10-small-v1 --method {methods} --out runs/cifar"
-    compare = "ht-bench compare runs/cifar --figures docs/figures"
-    text = replaced(text, "cifar table", shown(run, compare))
-    methods = "none,full-reset,hare-tortoise,shrink-perturb,head-reset,l2-init"
-    run = f"ht-bench run --suite suite-control-v1 --method {methods} --out runs/control"
-    compare = "ht-bench compare runs/control --suite suite-control-v1 --figures docs/figures"
-    text = replaced(text, "control table", shown(run, compare))
+    for name, (run, compare, show) in BLOCKS.items():
+        if Path(compare.split()[2]).is_dir():
+            text = replaced(text, name, show(run, compare))
     README.write_text(replaced(text, "suites", suites()), encoding="utf-8")
+
+
+BLOCKS: dict[str, tuple[str, str, Callable[[str, str], str]]] = {
+    "demo table": (
+        "ht-bench run --suite suite-core-v1 --method all --out runs/demo",
+        "ht-bench compare runs/demo --figures docs/figures",
+        shown,
+    ),
+    "cifar table": (
+        "ht-bench run --task warm-start-cifar10-small-v1 "
+        "--method none,full-reset,shrink-perturb,l2-init,ema,hare-tortoise --out runs/cifar",
+        "ht-bench compare runs/cifar --figures docs/figures",
+        shown,
+    ),
+    "control table": (
+        "ht-bench run --suite suite-control-v1 "
+        "--method none,full-reset,hare-tortoise,shrink-perturb,head-reset,l2-init "
+        "--out runs/control",
+        "ht-bench compare runs/control --suite suite-control-v1 --figures docs/figures",
+        shown,
+    ),
+    "drift table": (
+        "ht-bench run --task drift-cartpole-ppo-v1,drift-pendulum-sac-v1,drift-acrobot-qrdqn-v1 "
+        "--method none,full-reset,hare-tortoise --out runs/drift",
+        "ht-bench compare runs/drift",
+        drifts,
+    ),
+}
+"""Marked blocks of the README: the commands beside a table, and what shows it."""
 
 
 if __name__ == "__main__":

@@ -66,13 +66,13 @@ def experience_steps(agent: AgentSpec, copies: int) -> int:
     return int(frequency) * copies if isinstance(frequency, int) else copies
 
 
-def updates_between(agent: AgentSpec, copies: int) -> int:
-    """Return the updates after each `experience_steps` that the agent's replay ratio asks for.
+def updates_between(agent: AgentSpec, ratio: float, copies: int) -> int:
+    """Return the updates after each `experience_steps` that a replay ratio asks for.
 
     Raises UsageError where that is no whole number, or where no replay ratio can be kept.
     """
-    ratio, steps = agent.replay_ratio, experience_steps(agent, copies)
-    if ratio is None or agent.algorithm in ("ppo", "a2c") or "gradient_steps" in agent.settings:
+    steps = experience_steps(agent, copies)
+    if agent.algorithm in ("ppo", "a2c") or "gradient_steps" in agent.settings:
         raise UsageError(
             f"[agent]: replay_ratio = {ratio} is for off-policy agents and replaces "
             "gradient_steps; leave one of them out."
@@ -103,7 +103,7 @@ def _settings(agent: AgentSpec, copies: int) -> dict[str, Any]:
     """Return constructor arguments: names of classes and schedules become what they name."""
     settings = dict(agent.settings)
     if agent.replay_ratio is not None:
-        settings["gradient_steps"] = updates_between(agent, copies)
+        settings["gradient_steps"] = updates_between(agent, agent.replay_ratio, copies)
     if "replay_buffer_class" in settings:
         name = settings["replay_buffer_class"]
         settings["replay_buffer_class"] = _named(name, BUFFERS, "replay buffer")

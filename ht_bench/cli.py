@@ -1,4 +1,4 @@
-"""ht-bench list | run | compare | tensorboard | data | tune | freeze.
+"""ht-bench list | run | compare | tensorboard | submit | verify | page | data | tune | freeze.
 
 Exit codes: 0 done, 1 the answer is no, 2 wrong use or missing things, 130 interrupted.
 """
@@ -16,7 +16,9 @@ from ht_bench.commands.data import data
 from ht_bench.commands.freeze import freeze
 from ht_bench.commands.listing import list_things
 from ht_bench.commands.run import run
+from ht_bench.commands.submit import submit
 from ht_bench.commands.tune import tune
+from ht_bench.commands.verify import verify
 from ht_bench.errors import UsageError
 from ht_bench.version import VERSION
 
@@ -25,6 +27,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "run": run,
     "compare": compare,
     "tensorboard": tensorboard,
+    "submit": submit,
+    "verify": verify,
     "data": data,
     "tune": tune,
     "freeze": freeze,

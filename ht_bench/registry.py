@@ -74,7 +74,7 @@ def load_reference(reference: str) -> Any:
     place, _, attribute = reference.rpartition(":")
     if not place:
         raise UsageError(f"'{reference}' names no module; write package.module:Name.")
-    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    module = load_file(Path(place)) if place.endswith(".py") else _import_module(place)
     try:
         return getattr(module, attribute)
     except AttributeError as error:
@@ -90,7 +90,8 @@ def _import_module(name: str) -> ModuleType:
         raise UsageError(f"Could not import {name}: {error}.") from error
 
 
-def _import_file(path: Path) -> ModuleType:
+def load_file(path: Path) -> ModuleType:
+    """Import a Python file by its path, once; raises UsageError when it is not there or fails."""
     path = path.resolve()
     if not path.is_file():
         raise UsageError(f"There is no file {path}; write path/to/file.py:ClassName.")

@@ -14,12 +14,13 @@ import ht_bench
 PACKAGE = Path(__file__).parent.parent / "ht_bench"
 FLOORS = (
     ("cli", "commands", "__main__"),
-    ("tune", "anchors"),
+    ("tune", "anchors", "reruns"),
     ("evaluation",),
     ("planning", "executors"),
     ("testing", "testing_program"),
     ("training",),
     ("sb3", "envs"),
+    ("leaderboard",),
     ("results",),
     ("methods",),
     ("streams",),

@@ -55,6 +55,10 @@ def test_the_lock_is_in(wheel: Path) -> None:
     assert "ht_bench/_data/tasks/LOCK.toml" in names(wheel)
 
 
+def test_the_schema_of_submissions_is_in(wheel: Path) -> None:
+    assert "ht_bench/leaderboard/submission.schema.json" in names(wheel)
+
+
 def test_all_modules_and_types_are_in(wheel: Path) -> None:
     package = ROOT / "ht_bench"
     modules = {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ht_bench.errors import UsageError
 from ht_bench.files import folder
+from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.tables import read_table
 
 LARGEST_SEARCH = 12
@@ -23,7 +24,8 @@ class Recipe:
     default: hyperparameters where nothing more special is said. agents: replaces it where
     reinforcement-learning agents are trained. tasks: per task name. grid: the
     values a search tries, by hyperparameter; `grids` replaces it for a task. search: per task,
-    what the search found.
+    what the search found. needs_boundaries: whether its rule needs to be told when the data
+    change (None: as its hooks say).
     """
 
     method: str
@@ -35,6 +37,7 @@ class Recipe:
     grid: dict[str, Any] = field(default_factory=dict)
     grids: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
+    needs_boundaries: bool | None = None
 
     def hyperparameters(self, task: str, agent: bool = False) -> dict[str, Any]:
         """Return the hyperparameters for a task; "" is not a task and gives the default."""
@@ -56,6 +59,23 @@ class Recipe:
                 f"configurations; at most {LARGEST_SEARCH} are allowed, for all methods alike."
             )
         return found
+
+    def searched(self, tasks: Sequence[str] = ()) -> tuple[str, int]:
+        """Say how the hyperparameters were chosen, and with how many training runs.
+
+        tasks: only these count; none named means every task with a search.
+        """
+        found = {t: s for t, s in self.search.items() if not tasks or t in tasks}
+        runs = sum(len(s["tried"]) * len(parse_seeds(s["seeds"])) for s in found.values())
+        if not found:
+            return f"values of {self.source}; no search", 0
+        largest = max(len(s["tried"]) for s in found.values())
+        seeds = " or ".join(sorted({str(s["seeds"]) for s in found.values()}))
+        return (
+            f"grid search per task, at most {largest} configuration(s), tuning seeds {seeds}, "
+            f"validation split (baselines/{self.method}.toml)",
+            runs,
+        )
 
 
 def recipe_names() -> list[str]:

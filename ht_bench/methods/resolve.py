@@ -37,6 +37,18 @@ class MethodSpec:
         """Return a new, unattached method."""
         return find_class(self.reference)(**self.hyperparameters)
 
+    def traits(self) -> dict[str, Any]:
+        """Return what a reader of results asks of the method's class, as JSON.
+
+        needs_boundaries: whether it is told when the data change. network: what it changes in a
+        task's `[net]`.
+        """
+        cls = find_class(self.reference)
+        return {
+            "needs_boundaries": needs_boundaries(cls, self.name),
+            "network": dict(cls.network),
+        }
+
     @property
     def built_in(self) -> bool:
         """Whether the method's class is the package's own."""
@@ -126,6 +138,18 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _fields(method: Method) -> dict[str, Any]:
     return {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.init}
+
+
+def needs_boundaries(cls: type[Method], name: str = "") -> bool:
+    """Say whether a method's rule needs to be told when the data change.
+
+    Its recipe may say so; otherwise whether it overrides `on_phase` or `phase_steps` does.
+    """
+    recipe = get_recipe(name) if name else None
+    if recipe is not None and recipe.needs_boundaries is not None:
+        return recipe.needs_boundaries
+    hooks = ("on_phase", "phase_steps")
+    return any(getattr(cls, hook) is not getattr(Method, hook) for hook in hooks)
 
 
 def _name_of(cls: type[Method]) -> str:

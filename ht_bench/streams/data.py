@@ -85,6 +85,16 @@ def known() -> list[Known]:
     return [embedded, *rest]
 
 
+def classes(name: str) -> int:
+    """Return how many classes a dataset has, whether or not it is on this machine."""
+    return 10 if name == "digits" else _find(name).classes
+
+
+def content_sha256(name: str) -> str | None:
+    """Return the content hash that a dataset must have; None where that is not known."""
+    return DIGITS_SHA256 if name == "digits" else _find(name).sha256
+
+
 def load(name: str) -> Dataset:
     """Return a dataset, its content hash checked.
 

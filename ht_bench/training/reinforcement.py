@@ -26,6 +26,7 @@ from ht_bench.methods.base import Method
 from ht_bench.methods.resolve import MethodSpec
 from ht_bench.sb3.boundary import restart
 from ht_bench.sb3.diagnostics import diagnose_policy, last_observations
+from ht_bench.streams.points import points_of_phase
 from ht_bench.streams.randomness import Purpose, key
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.stream import Split
@@ -162,8 +163,7 @@ class ReinforcementRun:
 
     def grid(self, index: int) -> list[int]:
         """Return the environment steps of phase `index` after which the curve has a point."""
-        points, steps = self.task.evaluation.points, self.task.phases[index].steps
-        return [k * steps // points for k in range(1, points + 1)]
+        return points_of_phase(self.task.phases[index].steps, self.task.evaluation.points)
 
     # ---- records ----
 

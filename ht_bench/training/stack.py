@@ -158,6 +158,7 @@ def make_records(job: StackJob, run: SupervisedRun | ReinforcementRun) -> list[R
         "method": job.method.name,
         "hyperparameters": dict(job.method.hyperparameters),
         "source_sha256": job.method.source_sha256,
+        "traits": job.method.traits(),
         "split": job.split,
         "precision": job.compute.precision,
         "device": job.compute.device,

@@ -13,6 +13,7 @@ from ht_bench.methods.base import Method
 from ht_bench.networks.diagnostics import diagnose
 from ht_bench.networks.stacking import clip_gradients, finite, is_stacked
 from ht_bench.streams.dataset import Dataset
+from ht_bench.streams.points import points_of_phase
 from ht_bench.streams.randomness import torch_seed
 from ht_bench.streams.stream import Split, Stream, phase_steps, planned_steps
 from ht_bench.streams.task import Task
@@ -141,8 +142,7 @@ class SupervisedRun:
 
     def grid(self, index: int) -> list[int]:
         """Return the steps of phase `index` after which the curve has a point."""
-        points = self.task.training.points
-        return sorted({max(1, k * self._steps // points) for k in range(1, points + 1)})
+        return points_of_phase(self._steps, self.task.training.points)
 
     # ---- steps ----
 

@@ -1,0 +1,109 @@
+"""ht-bench submit: finished runs → one submission file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ht_bench.errors import UsageError
+
+
+def submit(
+    runs: Annotated[Path, tyro.conf.Positional] = Path("runs"),
+    method: str = "",
+    out: Path | None = None,
+    authors: str = "",
+    name: str = "",
+    link: str = "",
+    summary: str = "",
+    citation: str = "",
+    tuning: str = "",
+    tuning_runs: int | None = None,
+    task: str = "",
+    variant: str = "",
+    replace: bool = False,
+) -> int:
+    """Write a leaderboard submission from finished runs: raw curves per seed, and no score.
+
+    Runs must be on the test split and hold all evaluation seeds of every task; what is missing is
+    named with the command that makes it.
+
+    Example: ht-bench submit runs --method my_method.py:MyMethod --authors "A. Author, B. Author"
+    --link https://example.org/paper --tuning "grid of 12 on seeds 0-4, validation split"
+    --tuning-runs 180 --out leaderboard/submissions/my-method.json
+
+    Args:
+        runs: the folder that `ht-bench run --out` filled.
+        method: the method's name, or file.py:Class as given to `ht-bench run`.
+        out: the file to write, leaderboard/submissions/NAME.json; its name is the entry's.
+        authors: who submits, separated by commas.
+        name: the entry's name; the file's if left out.
+        link: a paper or a repository.
+        summary: what the method does, in a sentence; a recipe's if there is one.
+        citation: how to cite it; a recipe's source if there is one.
+        tuning: how the hyperparameters were chosen, in words; a recipe's search if there is one.
+        tuning_runs: how many training runs that took.
+        task: only these tasks, separated by commas; all that the method was run on if left out.
+        variant: for methods that were run with several sets of hyperparameters, the digits at the
+            end of the run folders to take, separated by commas.
+        replace: write over an existing file.
+
+    """
+    from ht_bench.leaderboard.writing import About, Choice, make_submission, write_submission
+
+    if not method:
+        raise UsageError("Name the method: --method my_method.py:MyMethod, or a name.")
+    path = _target(out, name, replace)
+    chosen, traits = _find(method)
+    tasks = _words(task)
+    if not authors:
+        raise UsageError('Say who submits: --authors "A. Author, B. Author".')
+    about = About(
+        name=path.stem,
+        authors=_words(authors),
+        link=link,
+        summary=summary,
+        citation=citation,
+        how=tuning,
+        runs=tuning_runs,
+        traits=traits,
+    )
+    content = make_submission(runs, Choice(chosen, tasks, _words(variant)), about)
+    write_submission(path, content)
+    seeds = sum(len(table["seeds"]) for table in content["tasks"].values())
+    size = path.stat().st_size / 1024
+    print(f"Wrote {path}: {len(content['tasks'])} task(s), {seeds} runs, {size:.0f} KiB.")
+    print(f"Next: ht-bench verify {path}")
+    return 0
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _target(out: Path | None, name: str, replace: bool) -> Path:
+    if out is None:
+        raise UsageError("Name the file to write: --out leaderboard/submissions/NAME.json.")
+    if out.suffix != ".json":
+        raise UsageError(f"--out {out}: a submission is a .json file; write {out.stem}.json.")
+    if name and name != out.stem:
+        raise UsageError(
+            f"--name {name}: the file carries the entry's name; write --out "
+            f"{out.with_name(name + '.json')}."
+        )
+    if out.exists() and not replace:
+        raise UsageError(f"{out} exists; add --replace to write over it.")
+    return out
+
+
+def _find(method: str) -> tuple[str, dict[str, Any] | None]:
+    """Return the name that the runs carry, and the traits of the class if it is at hand."""
+    from ht_bench import registry
+    from ht_bench.methods.resolve import resolve
+
+    if ":" in method or method in registry.methods.names():
+        spec = resolve(method)
+        return spec.name, spec.traits()
+    return method, None

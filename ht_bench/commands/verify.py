@@ -1,0 +1,104 @@
+"""ht-bench verify: judge submission files without trusting them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from ht_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from ht_bench.leaderboard.verify import Judge, Report
+
+
+def verify(
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
+    level: Literal["valid", "consistent"] = "consistent",
+    rerun: int = 0,
+    seeds: str = "",
+    code: str = "",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    record: Path | None = None,
+) -> int:
+    """Say whether submissions are valid, consistent and, trained again, reproduced.
+
+    A file is text from a stranger: nothing in it is executed, and a method that is not in the
+    package is trained only from code that you name here, after you have read it.
+    valid: schema, tasks, hashes, all seeds, grids, ranges. consistent: untrained networks,
+    whole numbers of examples. reproduced: seeds drawn at random, trained again, agree.
+    Exit code: 0 all that was asked holds, 1 something does not, 2 something could not be run.
+
+    Example: ht-bench verify leaderboard/submissions/my-method.json --rerun 2 --code my_method.py
+
+    Args:
+        files: submission files.
+        level: how far to judge without training again.
+        rerun: seeds of each task to train again, drawn at random.
+        seeds: train these seeds again instead, such as 100,107.
+        code: file.py or file.py:Class of a method that the package does not have.
+        device: where to train again; auto takes the submission's own.
+        as_json: print one JSON object for each file, an array for several.
+        record: a JSON file in which to record what was reached, for the page
+            (leaderboard/verified.json).
+
+    """
+    from ht_bench.leaderboard.verify import verify as judge_file
+
+    if not files:
+        raise UsageError("Name a file: ht-bench verify leaderboard/submissions/NAME.json.")
+    if rerun < 0:
+        raise UsageError(f"--rerun {rerun}: give the number of seeds to train again.")
+    judge = _judge(level, rerun, seeds, code, device)
+    reports = []
+    for file in files:
+        reports.append(judge_file(file, judge))
+        if not as_json:
+            _print(reports[-1])
+        if record is not None and reports[-1].level != "not valid":
+            from ht_bench.leaderboard.verified import add_report
+
+            add_report(record, reports[-1])
+    if as_json:
+        found = [report.as_json() for report in reports]
+        print(json.dumps(found[0] if len(found) == 1 else found, indent=1, allow_nan=False))
+    codes = {report.exit_code for report in reports}
+    return 1 if 1 in codes else max(codes)
+
+
+def _judge(level: str, rerun: int, seeds: str, code: str, device: str) -> Judge:
+    from ht_bench import reruns
+    from ht_bench.leaderboard.verify import Judge
+    from ht_bench.streams.seeds import parse_seeds
+
+    again = rerun > 0 or bool(seeds)
+    if again and level == "valid":
+        raise UsageError("--level valid trains nothing again; leave it or --rerun out.")
+    return Judge(
+        machine=reruns.machine,
+        first_points=None if level == "valid" else reruns.first_points,
+        rerun=reruns.Trainer(code, device, _announce) if again else None,
+        seeds=parse_seeds(seeds) if seeds else rerun,
+    )
+
+
+def _announce(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+
+
+def _print(report: Report) -> None:
+    from ht_bench.leaderboard.untrusted import shown
+
+    name = report.name or shown(Path(report.file).name)
+    print(f"{name}: {report.level}")
+    for fault in report.faults:
+        print(f"  {fault}")
+    for sentence in (*report.could_not, *report.notes):
+        print(f"  {sentence}")
+    for task, found in report.reruns.items():
+        seeds = ", ".join(map(str, found["seeds"]))
+        print(f"  {task}: trained again, seeds {seeds}, agree {found['how']}.")

@@ -1,0 +1,1 @@
+"""Submissions: written, verified, ranked and shown. No torch here."""

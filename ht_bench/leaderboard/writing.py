@@ -1,0 +1,267 @@
+"""Finished runs → the content of a submission file; incomplete or mixed ones are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ht_bench.errors import UsageError
+from ht_bench.files import write_atomically
+from ht_bench.leaderboard.schema import schema_faults
+from ht_bench.leaderboard.submission import CURVES, SCHEMA
+from ht_bench.methods.recipe import get_recipe
+from ht_bench.results.entries import Entry, Setting, TaskInfo
+from ht_bench.results.folder import read_groups
+from ht_bench.results.metrics import Record, metric_key
+from ht_bench.results.pairing import WARM
+from ht_bench.streams.catalog import task_names
+from ht_bench.streams.seeds import format_seeds
+from ht_bench.suggestions import did_you_mean
+
+SAME = (
+    *("source_sha256", "hyperparameters", "classes", "stack"),
+    *("extra_parameters", "software", "hardware"),
+)
+"""What all runs of one task in a submission share."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What the runs do not say: who submits, and how the hyperparameters were chosen.
+
+    how, runs: how they were chosen and the training runs that took; "" and None take the search
+    of the method's recipe. summary, citation: "" takes the recipe's. traits: "needs_boundaries"
+    and "network" of the method's class, where the records do not tell.
+    """
+
+    name: str
+    authors: tuple[str, ...]
+    link: str
+    summary: str = ""
+    citation: str = ""
+    how: str = ""
+    runs: int | None = None
+    traits: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which runs: a method's name, tasks (empty: all it was run on), run folders' digits."""
+
+    method: str
+    tasks: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+
+
+def make_submission(runs: Path, choice: Choice, about: About) -> dict[str, Any]:
+    """Return the content of a submission file from the runs below `runs`.
+
+    Raises UsageError, saying what is missing and the command that makes it, when a task lacks
+    evaluation seeds, when runs of two settings, sources or versions mix, or when nothing is there.
+    """
+    groups, infos, _ = read_groups(runs)
+    setting, chosen = _choose(groups, choice, runs)
+    tables, sources, traits = {}, set(), []
+    for task, entry in chosen.items():
+        first = _complete(entry, infos[task], runs)
+        sources.add(first["source_sha256"])
+        traits.append(first.get("traits"))
+        none = groups[setting][task].get(WARM)
+        tables[task] = _task_table(entry, infos[task], none)
+    if len(sources) > 1:
+        raise UsageError(
+            f"'{choice.method}' was run from {len(sources)} versions of its source; run "
+            f"{', '.join(chosen)} again with one version, or name fewer tasks with --task."
+        )
+    content = {
+        "schema": SCHEMA,
+        "benchmark": first["benchmark"],
+        "name": about.name,
+        "authors": list(about.authors),
+        "link": about.link,
+        "method": _method(choice.method, about, sources.pop(), traits),
+        "tuning": _tuning(choice.method, about, tuple(tables)),
+        "split": setting.split,
+        "precision": setting.precision,
+        "device": setting.device,
+        "tasks": tables,
+    }
+    for fault in schema_faults(content):
+        raise UsageError(f"This cannot be submitted: {fault}")
+    return content
+
+
+def write_submission(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a submission file: a line per curve, so that a reader and a diff can follow it."""
+    write_atomically(path, _lines(content, 0) + "\n")
+
+
+def _choose(
+    groups: Mapping[Setting, Mapping[str, Mapping[str, Entry]]], choice: Choice, runs: Path
+) -> tuple[Setting, dict[str, Entry]]:
+    found: dict[Setting, dict[str, Entry]] = {}
+    known = set()
+    for setting, by_task in groups.items():
+        for task, entries in by_task.items():
+            known |= {entry.method for entry in entries.values()}
+            entry = _variant(entries, task, choice)
+            if entry is not None and setting.split == "test":
+                found.setdefault(setting, {})[task] = entry
+    _check_found(found, choice, runs, known)
+    [(setting, chosen)] = found.items()
+    wanted = choice.tasks or tuple(chosen)
+    lacking = [task for task in wanted if task not in chosen]
+    if lacking:
+        raise UsageError(
+            f"'{choice.method}' has no test-split runs on {', '.join(lacking)} below {runs}; make "
+            f"them: ht-bench run --task {','.join(lacking)} --method {choice.method} --out {runs}."
+        )
+    return setting, {task: chosen[task] for task in wanted}
+
+
+def _check_found(found: Mapping[Setting, Any], choice: Choice, runs: Path, known: set[str]) -> None:
+    if not found:
+        raise UsageError(
+            f"{runs} holds no test-split runs of '{choice.method}'."
+            f"{did_you_mean(choice.method, known)} It has: {', '.join(sorted(known))}."
+        )
+    if len(found) > 1:
+        raise UsageError(
+            f"'{choice.method}' was run in {len(found)} settings ({'; '.join(map(str, found))}); "
+            "a submission holds one: keep the others in a folder of their own."
+        )
+
+
+def _variant(entries: Mapping[str, Entry], task: str, choice: Choice) -> Entry | None:
+    """Return the task's runs of the method; with several variants, the one that was named."""
+    if choice.tasks and task not in choice.tasks:
+        return None
+    own = [entry for entry in entries.values() if entry.method == choice.method]
+    named = [entry for entry in own if entry.variant in choice.variants] if len(own) > 1 else own
+    if len(own) > 1 and len(named) != 1:
+        raise UsageError(
+            f"'{choice.method}' has {len(own)} sets of hyperparameters on {task} "
+            f"({', '.join(sorted(entry.variant for entry in own))}, the ends of its run folders' "
+            "names); choose one with --variant."
+        )
+    return named[0] if named else None
+
+
+def _complete(entry: Entry, info: TaskInfo, runs: Path) -> Record:
+    """Return the entry's first record; raises UsageError unless all of it is there and alike."""
+    if info.name not in task_names():
+        raise UsageError(
+            f"{info.name} is no task of this benchmark, so a leaderboard has no place for it; "
+            "leave it out with --task."
+        )
+    missing = [seed for seed in info.seeds if seed not in entry.records]
+    if missing:
+        raise UsageError(
+            f"'{entry.method}' lacks seeds {format_seeds(missing)} of {info.name}; make them with "
+            f"the settings you used: ht-bench run --task {info.name} --method {entry.method} "
+            f"--out {runs}."
+        )
+    records = [entry.records[seed] for seed in info.seeds]
+    for key in SAME:
+        _check_same(records, key, entry.method, info.name, runs)
+    if len({json.dumps([r["curve"]["phase"], r["curve"]["step"]]) for r in records}) > 1:
+        raise UsageError(f"The curves of {info.name} have points at different steps; run it again.")
+    return records[0]
+
+
+def _check_same(records: Sequence[Record], key: str, method: str, task: str, runs: Path) -> None:
+    values = {json.dumps(record[key], sort_keys=True) for record in records}
+    if len(values) > 1:
+        raise UsageError(
+            f"The seeds of '{method}' on {task} differ in {key}: "
+            f"{' and '.join(sorted(values)[:2])}; delete {runs}/{task}/{method}-… and run all of "
+            "its seeds on one machine with one version."
+        )
+
+
+def _task_table(entry: Entry, info: TaskInfo, none: Entry | None) -> dict[str, Any]:
+    records = [entry.records[seed] for seed in info.seeds]
+    first = records[0]
+    return {
+        "task_sha256": first["task_sha256"],
+        "data_sha256": first["data_sha256"],
+        **{key: first[key] for key in SAME if key != "source_sha256"},
+        "none_cost": _mean_cost(none, info, first),
+        "grid": {key: first["curve"][key] for key in ("phase", "step")},
+        "seeds": {str(record["seed"]): _seed_table(record, info.family) for record in records},
+    }
+
+
+def _seed_table(record: Record, family: str) -> dict[str, Any]:
+    kept = [key for key in CURVES if key in record["curve"]]
+    if metric_key(family) != "train/accuracy":
+        kept = [key for key in kept if key != "train/accuracy"]
+    return {
+        "status": record["status"],
+        "steps": record["steps"],
+        "seconds": round(record["cost"]["seconds"], 3),
+        "peak_memory_bytes": record["cost"]["peak_memory_bytes"],
+        "retention": record["retention"],
+        "curve": {key: record["curve"][key] for key in kept},
+    }
+
+
+def _mean_cost(none: Entry | None, info: TaskInfo, own: Record) -> dict[str, Any] | None:
+    """Return what a run of `none` costs on the machine of these runs; None if it is not there."""
+    records = [none.records[s] for s in info.seeds if s in none.records] if none else []
+    alike = [record for record in records if record["hardware"] == own["hardware"]]
+    if not alike:
+        return None
+    seconds = [record["cost"]["seconds"] for record in alike]
+    memory = [record["cost"]["peak_memory_bytes"] for record in alike]
+    return {"seconds": round(float(np.mean(seconds)), 3), "peak_memory_bytes": int(np.mean(memory))}
+
+
+def _method(name: str, about: About, source: str, traits: Sequence[Any]) -> dict[str, Any]:
+    known = about.traits or next((found for found in traits if found), None)
+    if known is None:
+        raise UsageError(
+            f"The runs of '{name}' do not say what the method is (an older version made them); "
+            f"name its class, --method file.py:ClassName, or run it again."
+        )
+    recipe = get_recipe(name)
+    summary = about.summary or (recipe.summary if recipe else "")
+    if not summary:
+        raise UsageError(f"Say in a sentence what '{name}' does: --summary \"…\".")
+    return {
+        "name": name,
+        "summary": summary,
+        "citation": about.citation or (recipe.source if recipe else ""),
+        "source_sha256": source,
+        "needs_boundaries": known["needs_boundaries"],
+        "network": dict(known["network"]),
+    }
+
+
+def _tuning(name: str, about: About, tasks: tuple[str, ...]) -> dict[str, Any]:
+    recipe = get_recipe(name)
+    how, runs = recipe.searched(tasks) if recipe else ("", None)
+    how, runs = about.how or how, runs if about.runs is None else about.runs
+    if not how or runs is None:
+        raise UsageError(
+            f"Say how the hyperparameters of '{name}' were chosen: --tuning \"…\" "
+            "--tuning-runs N (0 for none)."
+        )
+    return {"how": how, "runs": runs}
+
+
+def _lines(value: Any, depth: int) -> str:
+    if not isinstance(value, dict) or not value or _is_leaf(value):
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    pad = " " * (depth + 1)
+    items = (f"{pad}{json.dumps(key)}: {_lines(item, depth + 1)}" for key, item in value.items())
+    return "{\n" + ",\n".join(items) + "\n" + " " * depth + "}"
+
+
+def _is_leaf(value: Mapping[str, Any]) -> bool:
+    return not any(isinstance(item, dict | list) for item in value.values())

@@ -1,0 +1,268 @@
+"""The board: entries ranked on every suite and every task, recomputed from committed curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ht_bench.errors import UsageError
+from ht_bench.leaderboard.known import KnownTask
+from ht_bench.leaderboard.summary import Array, Entry, TaskSummary, summarize
+from ht_bench.leaderboard.valid import read_submission
+from ht_bench.leaderboard.verified import Verified, level_of
+from ht_bench.results import score
+from ht_bench.results.pairing import FRESH, OWN, WARM
+from ht_bench.results.rows import REFERENCES
+from ht_bench.results.score import Admission, Estimate
+from ht_bench.streams.seeds import parse_seeds
+from ht_bench.streams.suite import Suite, get_suite, suite_files
+
+
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """`none` and `full-reset` on a task: final metric per evaluation seed, and whose they are.
+
+    frozen: they stand in a released suite; otherwise they are the board's own entries.
+    """
+
+    warm: Array
+    fresh: Array
+    frozen: bool
+    admission: Admission
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One entry on one suite or task; None: not measured or not comparable.
+
+    rank: None for an entry that lacks a task (`missing`). time, memory: relative to `none`, on
+    the entry's own machine unless `other_machine`. by_task: gap closed per task.
+    """
+
+    entry: Entry
+    rank: int | None
+    missing: tuple[str, ...]
+    gap: Estimate | None
+    by_mean: Estimate | None
+    by_median: Estimate | None
+    by_task: Mapping[str, Estimate]
+    metric: float
+    error: float
+    area: float
+    last: float
+    retention: float | None
+    improvement: Mapping[str, Estimate | None]
+    time: float | None
+    memory: float | None
+    other_machine: bool
+    extra_parameters: int
+    diverged: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """All entries on a suite or on a task, best first, unranked ones last."""
+
+    name: str
+    title: str
+    tasks: tuple[KnownTask, ...]
+    rows: tuple[Standing, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """Everything that the page shows."""
+
+    entries: tuple[Entry, ...]
+    suites: tuple[Table, ...]
+    tasks: tuple[Table, ...]
+    anchors: Mapping[str, Anchors]
+
+
+def read_entries(folder: Path, verified: Verified) -> list[Entry]:
+    """Return every submission of a folder, boiled down.
+
+    Raises UsageError with the first fault of a file that is not valid: nothing on the board may
+    come from one.
+    """
+    entries: list[Entry] = []
+    for path in sorted(folder.glob("*.json")):
+        submission, faults = read_submission(path)
+        if submission is None:
+            raise UsageError(f"{path} is not valid: {faults[0]} `ht-bench verify {path}` says all.")
+        level, judged = level_of(submission, verified)
+        entries.append(summarize(submission, level, judged.get("reruns", {})))
+    if not entries:
+        raise UsageError(
+            f"{folder} holds no submission (*.json); `ht-bench submit … --out {folder}/NAME.json` "
+            "writes one."
+        )
+    return entries
+
+
+def shipped_suites() -> list[Suite]:
+    """Return the shipped suites, those of generalization first."""
+    names = sorted(suite_files(), key=lambda name: ("core" not in name, "control" in name, name))
+    return [get_suite(name) for name in names]
+
+
+def make_board(entries: Sequence[Entry], suites: Iterable[Suite] | None = None) -> Board:
+    """Rank the entries on every suite that has any, and on every task.
+
+    suites: the shipped ones if left out. Anchors are those frozen in a suite; a task outside all
+    suites takes the entries `none` and `full-reset`.
+    """
+    chosen = shipped_suites() if suites is None else list(suites)
+    known = {s.known.task.name: s.known for entry in entries for s in entry.tasks.values()}
+    order = [name for suite in chosen for name in suite.tasks]
+    names = sorted(
+        known, key=lambda name: (name not in order, order.index(name) if name in order else 0, name)
+    )
+    ranker = _Ranker({entry.name: entry for entry in entries})
+    ranker.anchors = {n: a for n in names if (a := _anchors(known[n], chosen, ranker)) is not None}
+    suite_tables = [
+        ranker.table(suite.name, suite.title, [known[name] for name in suite.tasks])
+        for suite in chosen
+        if all(name in known and name in ranker.anchors for name in suite.tasks)
+    ]
+    task_tables = [ranker.table(name, known[name].task.title, [known[name]]) for name in names]
+    return Board(tuple(entries), tuple(suite_tables), tuple(task_tables), ranker.anchors)
+
+
+def _anchors(known: KnownTask, suites: Sequence[Suite], ranker: _Ranker) -> Anchors | None:
+    task = known.task
+    for suite in suites:
+        found = suite.anchors.get(task.name)
+        if found is None or found.task_sha256 != task.sha256:
+            continue
+        order = np.argsort(parse_seeds(found.seeds))
+        pair = np.asarray(found.none)[order], np.asarray(found.full_reset)[order]
+        return _admitted(known, *pair, frozen=True)
+    own = [ranker.summary(name, task.name) for name in (WARM, FRESH)]
+    if own[0] is None or own[1] is None:
+        return None
+    return _admitted(known, own[0].final, own[1].final, frozen=False)
+
+
+def _admitted(known: KnownTask, warm: Array, fresh: Array, *, frozen: bool) -> Anchors:
+    least = score.least_gap(fresh, known.random)
+    return Anchors(warm, fresh, frozen, score.admission(warm, fresh, least, known.task.name))
+
+
+class _Ranker:
+    """Makes tables; entries by name, anchors by task."""
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self.entries = entries
+        self.anchors: Mapping[str, Anchors] = {}
+
+    def summary(self, entry: str, task: str) -> TaskSummary | None:
+        """Return a reference entry's summary on a task, if there is one."""
+        return self.entries[entry].tasks.get(task) if entry in self.entries else None
+
+    def table(self, name: str, title: str, tasks: Sequence[KnownTask]) -> Table:
+        """Rank all entries that have any of the tasks."""
+        names = [known.task.name for known in tasks]
+        taking = [e for e in self.entries.values() if any(n in e.tasks for n in names)]
+        draws = {}
+        scores = {}
+        for entry in taking:
+            if all(n in entry.tasks for n in names):
+                scores[entry.name] = self._score(entry, names)
+                draws[entry.name] = self._draws(entry, names, scores[entry.name])
+        ranks = score.ranks(draws)
+        rows = [self._row(e, names, ranks.get(e.name), scores.get(e.name)) for e in taking]
+        return Table(name, title, tuple(tasks), tuple(sorted(rows, key=_order)))
+
+    def _score(self, entry: Entry, names: Sequence[str]) -> score.SuiteScore | None:
+        if any(name not in self.anchors for name in names):
+            return None
+        values = {name: entry.tasks[name].final for name in names}
+        warm = {name: self.anchors[name].warm for name in names}
+        fresh = {name: self.anchors[name].fresh for name in names}
+        return score.suite_score(values, warm, fresh)
+
+    def _draws(self, entry: Entry, names: Sequence[str], found: score.SuiteScore | None) -> Array:
+        # One task needs no anchors to be ranked on, and its ratios could only blur the ranks.
+        if found is not None and len(names) > 1:
+            return found.draws
+        return score.bootstrap(entry.tasks[names[0]].final, names[0])
+
+    def _row(
+        self,
+        entry: Entry,
+        names: Sequence[str],
+        rank: int | None,
+        found: score.SuiteScore | None,
+    ) -> Standing:
+        here = [entry.tasks[name] for name in names if name in entry.tasks]
+        time, memory, other = self._cost(here)
+        kept = [summary.retention for summary in here]
+        squares = [s.final.var(ddof=1) / s.final.size for s in here if s.final.size > 1]
+        return Standing(
+            entry=entry,
+            rank=rank,
+            missing=tuple(name for name in names if name not in entry.tasks),
+            gap=found.gap_closed if found else None,
+            by_mean=found.by_mean if found else None,
+            by_median=found.by_median if found else None,
+            by_task=self._by_task(entry, [n for n in names if n in entry.tasks]),
+            metric=float(np.mean([summary.final.mean() for summary in here])),
+            error=math.sqrt(sum(squares)) / len(here),
+            area=float(np.mean([summary.area for summary in here])),
+            last=float(np.mean([summary.last for summary in here])),
+            retention=float(np.mean([k for k in kept if k])) if all(kept) else None,
+            improvement={name: self._improvement(entry, names, name) for name in REFERENCES},
+            time=time,
+            memory=memory,
+            other_machine=other,
+            extra_parameters=max(summary.extra_parameters for summary in here),
+            diverged=sum(summary.diverged for summary in here),
+        )
+
+    def _by_task(self, entry: Entry, names: Sequence[str]) -> dict[str, Estimate]:
+        found = {name: self._score(entry, [name]) for name in names}
+        return {name: one.gap_closed for name, one in found.items() if one is not None}
+
+    def _improvement(self, entry: Entry, names: Sequence[str], reference: str) -> Estimate | None:
+        if entry.name == reference or any(name not in entry.tasks for name in names):
+            return None
+        theirs = {name: self._reference(reference, name) for name in names}
+        known = {name: values for name, values in theirs.items() if values is not None}
+        if len(known) < len(names):
+            return None
+        mine = {name: entry.tasks[name].final for name in names}
+        return score.probability_of_improvement(mine, known)
+
+    def _reference(self, reference: str, task: str) -> Array | None:
+        anchors = self.anchors.get(task)
+        if anchors is not None and reference != OWN:
+            return anchors.warm if reference == WARM else anchors.fresh
+        summary = self.summary(reference, task)
+        return summary.final if summary else None
+
+    def _cost(self, here: Sequence[TaskSummary]) -> tuple[float | None, float | None, bool]:
+        """Return (time, memory) relative to `none`, and whether its runs came from elsewhere."""
+        times, memories, other = [], [], False
+        for summary in here:
+            none = self.summary(WARM, summary.known.task.name)
+            seconds, memory = summary.none_seconds, summary.none_memory
+            if seconds is None or memory is None:
+                if none is None:
+                    return None, None, False
+                seconds, memory, other = none.seconds, none.memory, True
+            if not seconds or not memory:
+                return None, None, other
+            times.append(summary.seconds / seconds)
+            memories.append(summary.memory / memory)
+        return float(np.mean(times)), float(np.mean(memories)), other
+
+
+def _order(row: Standing) -> tuple[bool, int, float, str]:
+    best = row.gap.value if row.gap else row.metric
+    best = -math.inf if math.isnan(best) else best
+    return row.rank is None, row.rank or 0, -best, row.entry.name

@@ -15,6 +15,7 @@ from ht_bench.commands.compare import compare, tensorboard
 from ht_bench.commands.data import data
 from ht_bench.commands.freeze import freeze
 from ht_bench.commands.listing import list_things
+from ht_bench.commands.page import page
 from ht_bench.commands.run import run
 from ht_bench.commands.submit import submit
 from ht_bench.commands.tune import tune
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "tensorboard": tensorboard,
     "submit": submit,
     "verify": verify,
+    "page": page,
     "data": data,
     "tune": tune,
     "freeze": freeze,

@@ -1,0 +1,269 @@
+"""SVG charts of the page: gap closed with intervals, scatters, learning curves.
+
+Plain SVG elements whose colours come from the page's style, so that both themes fit. Every chart
+has a title and a description for screen readers; the numbers stand in a table beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from ht_bench.leaderboard.summary import Array, Curve
+
+VIEW = (-1.5, 3.0)
+"""The most of the gap-closed axis that is drawn; an interval that goes on ends in an arrow."""
+MOST_POINTS = 120
+MANY_PHASES = 12
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A label with a number and its interval; boundaries: a filter's mark ("yes", "no")."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    boundaries: str
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A labelled point with the interval of its y, or none."""
+
+    label: str
+    x: float
+    y: float
+    low: float | None
+    high: float | None
+    boundaries: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A labelled curve; band: whether its interval is drawn. style: a class of the style sheet."""
+
+    label: str
+    curve: Curve
+    style: str
+    band: bool = False
+
+
+class _Svg:
+    """Pieces of one SVG; every text is escaped as it goes in."""
+
+    def __init__(self, width: float, height: float, title: str, description: str, name: str):
+        self.width, self.height = width, height
+        self._head = Markup(
+            '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-labelledby="{}-t {}-d" '
+            'xmlns="http://www.w3.org/2000/svg"><title id="{}-t">{}</title>'
+            '<desc id="{}-d">{}</desc>'
+        ).format(_n(width), _n(height), name, name, name, title, name, description)
+        self._parts: list[Markup] = []
+
+    def add(self, template: str, **values: object) -> None:
+        """Append one element; numbers are shortened, strings escaped."""
+        shown = {k: _n(v) if isinstance(v, float) else v for k, v in values.items()}
+        self._parts.append(Markup(template).format(**shown))
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, style: str) -> None:
+        """Append a straight line."""
+        self.add(
+            '<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" class="{style}"/>',
+            x1=x1, y1=y1, x2=x2, y2=y2, style=style,
+        )  # fmt: skip
+
+    def text(self, x: float, y: float, text: str, style: str = "", anchor: str = "start") -> None:
+        """Append a text."""
+        self.add(
+            '<text x="{x}" y="{y}" class="{style}" text-anchor="{anchor}">{text}</text>',
+            x=x, y=y, style=style, anchor=anchor, text=text,
+        )  # fmt: skip
+
+    def done(self) -> Markup:
+        """Return the whole element."""
+        return self._head + Markup("").join(self._parts) + Markup("</svg>")
+
+
+def gap_chart(bars: Sequence[Bar], title: str, name: str) -> Markup:
+    """Draw gap closed per entry, best first: a dot and its 95 % interval, lines at 0 and 1."""
+    low, high = _view([b.low for b in bars], [b.high for b in bars])
+    left, row, width = 168.0, 22.0, 640.0
+    height = row * len(bars) + 44
+    svg = _Svg(width, height, title, _bars_in_words(bars), name)
+
+    def x(value: float) -> float:
+        return left + (min(max(value, low), high) - low) / (high - low) * (width - left - 16)
+
+    bottom = height - 34
+    for tick in _ticks(low, high, 0.5):
+        svg.line(x(tick), 4, x(tick), bottom, "axis strong" if tick in (0, 1) else "axis")
+        svg.text(x(tick), bottom + 14, f"{tick:g}", "tick", "middle")
+    svg.text(x(low), height - 4, "gap closed: 0 = none, 1 = full-reset", "tick")
+    for index, bar in enumerate(bars):
+        y = 4 + row * (index + 0.5)
+        svg.add('<g data-entry="{e}" data-boundaries="{b}">', e=bar.label, b=bar.boundaries)
+        svg.add("<title>{t}</title>", t=f"{bar.label}: {_estimate(bar)}")
+        svg.text(left - 8, y + 4, _cut(bar.label, 24), "label", "end")
+        svg.line(x(bar.low), y, x(bar.high), y, "interval")
+        for end, sign, beyond in ((high, 1, bar.high > high), (low, -1, bar.low < low)):
+            if beyond:
+                _arrow(svg, x(end), y, sign)
+        svg.add('<circle cx="{x}" cy="{y}" r="4.5" class="dot"/></g>', x=x(bar.value), y=y)
+    return svg.done()
+
+
+def scatter(
+    dots: Sequence[Dot], title: str, axes: tuple[str, str], name: str, marks: tuple[float, ...] = ()
+) -> Markup:
+    """Draw labelled points; marks: values at which both axes have a stronger line."""
+    width, height, left, bottom = 640.0, 420.0, 56.0, 376.0
+    words = "; ".join(f"{d.label} {d.x:.2f}, {d.y:.2f}" for d in dots)
+    svg = _Svg(width, height, title, f"{axes[0]} against {axes[1]}: {words}.", name)
+    xs = _range([d.x for d in dots] + list(marks))
+    ys = _range([d.y for d in dots] + list(marks))
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (
+            left + (x - xs[0]) / (xs[1] - xs[0]) * (width - left - 110),
+            bottom - (min(max(y, ys[0]), ys[1]) - ys[0]) / (ys[1] - ys[0]) * (bottom - 14),
+        )
+
+    for tick in _ticks(*xs):
+        svg.line(at(tick, 0)[0], 14, at(tick, 0)[0], bottom, _axis(tick, marks))
+        svg.text(at(tick, 0)[0], bottom + 15, f"{tick:g}", "tick", "middle")
+    for tick in _ticks(*ys):
+        svg.line(left, at(0, tick)[1], width - 110, at(0, tick)[1], _axis(tick, marks))
+        svg.text(left - 6, at(0, tick)[1] + 4, f"{tick:g}", "tick", "end")
+    svg.text(left, height - 8, f"{axes[0]} →", "tick")
+    svg.text(4, 10, f"↑ {axes[1]}", "tick")
+    heights = _spread([at(d.x, d.y) for d in dots])
+    for dot, label_y in zip(dots, heights, strict=True):
+        x, y = at(dot.x, dot.y)
+        svg.add('<g data-entry="{e}" data-boundaries="{b}">', e=dot.label, b=dot.boundaries)
+        svg.add("<title>{t}</title>", t=f"{dot.label}: {dot.x:.2f}, {dot.y:.2f}")
+        if dot.low is not None and dot.high is not None:
+            svg.line(x, at(0, dot.low)[1], x, at(0, dot.high)[1], "interval thin")
+        svg.add('<circle cx="{x}" cy="{y}" r="4.5" class="dot"/>', x=x, y=y)
+        svg.text(x + 8, label_y + 4, _cut(dot.label, 22), "label")
+        svg.add("</g>")
+    return svg.done()
+
+
+def curves(lines: Sequence[Line], title: str, axis: str, name: str) -> Markup:
+    """Draw mean learning curves, with bands where asked, phase boundaries as dotted lines.
+
+    A stream of more than MANY_PHASES is drawn by the ends of its phases.
+    """
+    width, height, left, bottom = 640.0, 300.0, 56.0, 256.0
+    first = lines[0].curve
+    points = _points(first)
+    top = [lines[0].curve.high] if lines[0].band else []
+    spread = [line.curve.mean[points] for line in lines] + [values[points] for values in top]
+    xs = (0.0, float(first.step[-1]))
+    ys = _range(np.concatenate(spread).tolist(), 0.04)
+    words = "; ".join(f"{line.label} ends at {line.curve.mean[-1]:.3g}" for line in lines)
+    svg = _Svg(width, height, title, f"Mean over seeds against steps: {words}.", name)
+
+    def at(steps: Array, values: Array) -> str:
+        x = left + (steps - xs[0]) / (xs[1] - xs[0]) * (width - left - 12)
+        y = bottom - (np.clip(values, *ys) - ys[0]) / (ys[1] - ys[0]) * (bottom - 18)
+        return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
+
+    for tick in _ticks(*ys):
+        y = bottom - (tick - ys[0]) / (ys[1] - ys[0]) * (bottom - 18)
+        svg.line(left, y, width - 12, y, "axis")
+        svg.text(left - 6, y + 4, f"{tick:g}", "tick", "end")
+    for tick in _ticks(*xs):
+        x = left + tick / xs[1] * (width - left - 12)
+        svg.text(x, bottom + 16, f"{tick:,.0f}", "tick", "middle")
+    if len(first.ends) <= MANY_PHASES:
+        for end in first.step[first.ends][:-1].tolist():
+            x = left + end / xs[1] * (width - left - 12)
+            svg.line(x, 18, x, bottom, "phase")
+    svg.text(left, height - 8, "steps →", "tick")
+    svg.text(4, 10, f"↑ {axis}", "tick")
+    steps = first.step[points].astype(np.float64)
+    for line in lines:
+        low, high = line.curve.low[points], line.curve.high[points]
+        svg.add('<g data-entry="{e}" class="{s}">', e=line.label, s=line.style)
+        if line.band:
+            around = at(np.concatenate([steps, steps[::-1]]), np.concatenate([high, low[::-1]]))
+            svg.add('<polygon points="{p}" class="band"/>', p=around)
+        svg.add('<polyline points="{p}" class="curve"/>', p=at(steps, line.curve.mean[points]))
+        svg.add("<title>{t}</title></g>", t=line.label)
+    return svg.done()
+
+
+def _points(curve: Curve) -> np.ndarray:
+    if len(curve.ends) > MANY_PHASES:
+        return np.asarray(curve.ends)
+    every = -(-len(curve.step) // MOST_POINTS)
+    return np.unique(np.concatenate([np.arange(0, len(curve.step), every), curve.ends]))
+
+
+def _view(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
+    finite = [v for v in (*lows, *highs) if math.isfinite(v)] or [0.0, 1.0]
+    low = max(VIEW[0], min(-0.1, *finite) if len(finite) > 1 else -0.1)
+    high = min(VIEW[1], max(1.1, *finite) if len(finite) > 1 else 1.1)
+    return low, high
+
+
+def _range(values: Sequence[float], margin: float = 0.06) -> tuple[float, float]:
+    finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    low, high = min(finite), max(finite)
+    pad = (high - low) * margin or 0.5
+    return low - pad, high + pad
+
+
+def _ticks(low: float, high: float, step: float | None = None) -> list[float]:
+    if step is None:
+        rough = (high - low) / 5
+        power = 10 ** math.floor(math.log10(rough))
+        step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough)
+    first = math.ceil(low / step - 1e-9)
+    count = math.floor(high / step + 1e-9) - first
+    return [round((first + k) * step, 10) + 0.0 for k in range(count + 1)]
+
+
+def _axis(tick: float, marks: tuple[float, ...]) -> str:
+    return "axis strong" if tick in marks else "axis"
+
+
+def _spread(places: Sequence[tuple[float, float]]) -> list[float]:
+    """Return heights of labels that do not lie on one another, each near its point."""
+    heights = [0.0] * len(places)
+    put: list[tuple[float, float]] = []
+    for index in sorted(range(len(places)), key=lambda i: places[i][1]):
+        x, y = places[index]
+        while any(abs(x - a) < 120 and abs(y - b) < 12 for a, b in put):
+            y += 3
+        put.append((x, y))
+        heights[index] = y
+    return heights
+
+
+def _arrow(svg: _Svg, x: float, y: float, sign: int) -> None:
+    points = f"{_n(x)},{_n(y)} {_n(x - sign * 7)},{_n(y - 4)} {_n(x - sign * 7)},{_n(y + 4)}"
+    svg.add('<polygon points="{p}" class="arrow"/>', p=points)
+
+
+def _bars_in_words(bars: Sequence[Bar]) -> str:
+    return "; ".join(f"{bar.label} {_estimate(bar)}" for bar in bars) + "."
+
+
+def _estimate(bar: Bar) -> str:
+    return f"{bar.value:.2f} [{bar.low:.2f}, {bar.high:.2f}]"
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _n(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")

@@ -38,14 +38,26 @@ class SeedWriters:
         for writer, record in zip(self._writers, records, strict=False):
             for key, step, value in columns(record["diagnostics"]):
                 writer.add_scalar(key, value, step)
-            hyperparameters = {"method": record["method"], "seed": record["seed"]}
-            hyperparameters |= {k: _plain(v) for k, v in record["hyperparameters"].items()}
-            judged = "return" if "reference" in record else "accuracy"
-            curve = record["curve"]["eval/return" if judged == "return" else "test/accuracy"]
-            final = [value for value in curve if value is not None][-1]
-            writer.add_hparams(hyperparameters, {f"final/{judged}": final}, run_name=".")
+            _write_hyperparameters(Path(writer.log_dir), record)
         for writer in self._writers:
             writer.close()
+
+
+def _write_hyperparameters(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write a row of HPARAMS, and no columns: TensorBoard gathers them from the rows of all runs.
+
+    `SummaryWriter.add_hparams` adds the columns of its own run, and the table then shows those
+    of any one run alone.
+    """
+    from ht_bench.results.events import EventFile
+
+    cells = {k: _plain(v) for k, v in record["hyperparameters"].items()}
+    judged = "return" if "reference" in record else "accuracy"
+    curve = record["curve"]["eval/return" if judged == "return" else "test/accuracy"]
+    final = [value for value in curve if value is not None][-1]
+    with EventFile(folder) as events:
+        events.session({"method": record["method"], "seed": record["seed"]} | cells)
+        events.scalars(0, {f"final/{judged}": final})
 
 
 def clear_events(folder: Path) -> None:

@@ -78,6 +78,17 @@ def test_closing_adds_diagnostics_and_hyperparameters(make_record: Make, tmp_pat
     assert scalars(tmp_path)["final/accuracy"][0][1] == pytest.approx(0.4)
 
 
+def test_a_seed_leaves_the_columns_of_hparams_to_tensorboard(
+    make_record: Make, tmp_path: Path
+) -> None:
+    """It shows those of one run for all; without any it gathers them from the rows."""
+    SeedWriters([tmp_path]).close([make_record([[0.1, 0.4]])])
+    assert set(read(tmp_path).PluginTagToContent("hparams")) == {
+        "_hparams_/session_start_info",
+        "_hparams_/session_end_info",
+    }
+
+
 def test_opening_a_run_again_drops_what_was_there(tmp_path: Path) -> None:
     for values in ([1.0, 2.0], [1.0, 2.0, 3.0]):
         writers = SeedWriters([tmp_path])

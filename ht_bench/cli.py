@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
-from ht_bench.commands.compare import compare, tensorboard
+from ht_bench.commands.compare import compare
 from ht_bench.commands.data import data
 from ht_bench.commands.freeze import freeze
 from ht_bench.commands.listing import list_things
 from ht_bench.commands.page import page
 from ht_bench.commands.run import run
 from ht_bench.commands.submit import submit
+from ht_bench.commands.tensorboard import tensorboard
 from ht_bench.commands.tune import tune
 from ht_bench.commands.verify import verify
 from ht_bench.errors import UsageError

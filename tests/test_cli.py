@@ -342,41 +342,6 @@ def test_figures_are_drawn_and_the_same_twice(call: Call, runs: Path, tmp_path: 
             assert first == second
 
 
-def test_tensorboard_aggregates(call: Call, runs: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
-
-    for _ in range(2):  # a second call replaces the first one's files
-        answer = call("tensorboard", runs, "--no-serve")
-        assert answer.code == 0
-        assert answer.out.startswith(f"3 aggregate runs under {runs}/aggregate")
-    folder = runs / "aggregate" / "test-fp32-cpu" / "tiny-v1" / "none"
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    records = [json.loads(path.read_text()) for path in runs.glob("*/none-*/*/result.json")]
-    curves = [record["curve"]["test/accuracy"] for record in records]
-    means = [sum(values) / 4 for values in zip(*curves, strict=True)]
-    found = {tag: events.Scalars(f"test/accuracy/{tag}") for tag in ("mean", "lower", "upper")}
-    assert [event.step for event in found["mean"]] == records[0]["curve"]["step"]
-    assert [event.value for event in found["mean"]] == pytest.approx(means)
-    for low, mean, high in zip(*(found[tag] for tag in ("lower", "mean", "upper")), strict=True):
-        assert low.value <= mean.value <= high.value
-        assert mean.value - low.value == pytest.approx(high.value - mean.value, abs=1e-6)
-    layout = layout_pb2.Layout()
-    layout.ParseFromString(
-        events.Tensors(metadata.CONFIG_SUMMARY_TAG)[0].tensor_proto.string_val[0]
-    )
-    tags = [
-        [series.value, series.lower, series.upper]
-        for category in layout.category
-        for chart in category.chart
-        for series in chart.margin.series
-    ]
-    assert [f"test/accuracy/{tag}" for tag in ("mean", "lower", "upper")] in tags
-    assert {tag for trio in tags for tag in trio} <= set(events.Tags()["scalars"])
-    assert call("compare", runs).code == 0
-
-
 def test_verify_tells_intact_from_damaged(call: Call, tmp_path: Path) -> None:
     answer = call("data", "verify")
     assert answer.code == 0

@@ -1,9 +1,8 @@
-"""ht-bench compare and ht-bench tensorboard: read a runs folder."""
+"""ht-bench compare: rank the methods of a runs folder."""
 
 from __future__ import annotations
 
 import math
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from ht_bench.errors import UsageError
 from ht_bench.files import make_folder
 
 if TYPE_CHECKING:
@@ -75,40 +73,3 @@ def draw(
             path = folder / f"curves-{name}"
             written.append(curves_figure(curves, table.name, key, path)[0])
     return written
-
-
-def tensorboard(
-    runs: Annotated[Path, tyro.conf.Positional] = Path("runs"),
-    port: int = 6006,
-    serve: bool = True,
-) -> int:
-    """Write each method's mean and interval over seeds as runs of their own, and open TensorBoard.
-
-    Example: ht-bench tensorboard runs.
-
-    Args:
-        runs: the folder that `ht-bench run --out` filled.
-        port: where to serve.
-        serve: start TensorBoard; --no-serve only writes the aggregates.
-
-    """
-    from ht_bench.results.folder import read_groups
-    from ht_bench.results.tracking import write_aggregate
-
-    groups, _, _ = read_groups(runs)
-    written = []
-    for setting, tasks in groups.items():
-        name = f"{setting.split}-{setting.precision}-{setting.device}"
-        for task, entries in tasks.items():
-            for label, entry in entries.items():
-                folder = runs / "aggregate" / name / task / label
-                write_aggregate(folder, list(entry.records.values()))
-                written.append(folder)
-    print(f"{len(written)} aggregate runs under {runs}/aggregate (tab CUSTOM SCALARS: margins).")
-    if not serve:
-        return 0
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs), "--port", str(port)]
-    try:
-        return subprocess.run(command, check=False).returncode
-    except OSError as error:
-        raise UsageError(f"TensorBoard did not start: {error}; install tensorboard.") from error

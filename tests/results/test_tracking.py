@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from ht_bench.methods.resolve import resolve
-from ht_bench.results.tracking import SeedWriters, columns, write_aggregate
+from ht_bench.results.tracking import SeedWriters, columns
 from ht_bench.streams.task import parse_task
 from ht_bench.training.observer import Interrupted, Observer
 from ht_bench.training.stack import StackJob, run_stack
@@ -24,7 +23,7 @@ Series = list[tuple[int, float]]
 
 
 def read(folder: Path) -> EventAccumulator:
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
     return events
 
@@ -77,6 +76,17 @@ def test_closing_adds_diagnostics_and_hyperparameters(make_record: Make, tmp_pat
         "optimizer_state": "keep",
     }
     assert scalars(tmp_path)["final/accuracy"][0][1] == pytest.approx(0.4)
+
+
+def test_a_seed_leaves_the_columns_of_hparams_to_tensorboard(
+    make_record: Make, tmp_path: Path
+) -> None:
+    """It shows those of one run for all; without any it gathers them from the rows."""
+    SeedWriters([tmp_path]).close([make_record([[0.1, 0.4]])])
+    assert set(read(tmp_path).PluginTagToContent("hparams")) == {
+        "_hparams_/session_start_info",
+        "_hparams_/session_end_info",
+    }
 
 
 def test_opening_a_run_again_drops_what_was_there(tmp_path: Path) -> None:
@@ -132,43 +142,3 @@ def test_a_run_shows_its_record_and_no_step_twice(job: StackJob, stops: tuple[in
         assert_shows(folder, record)
         hare = scalars(folder)["hare/accuracy"]
         assert len(hare) == len(record["curve"]["step"]) == 9
-
-
-# ---- aggregates ----
-
-
-def test_an_aggregate_is_the_mean_and_its_interval(make_record: Make, tmp_path: Path) -> None:
-    finals = [0.2, 0.6, 0.7]
-    members = [make_record([[0.1, v]], seed=s) for s, v in enumerate(finals)]
-    members[0]["curve"]["train/accuracy"] = [None, 0.5]
-    for _ in range(2):  # written anew, not added to
-        write_aggregate(tmp_path / "all", members)
-    found = scalars(tmp_path / "all")
-    error = np.std(finals, ddof=1) / 3**0.5
-    assert_series(found["test/accuracy/mean"], [(0, 0.1), (10, 0.5)])
-    assert_series(found["test/accuracy/lower"], [(0, 0.1), (10, 0.5 - 1.96 * error)])
-    assert_series(found["test/accuracy/upper"], [(0, 0.1), (10, 0.5 + 1.96 * error)])
-    assert_series(found["train/accuracy/mean"], [(0, 0.05), (10, (0.5 + 0.3 + 0.35) / 3)])
-
-
-def test_an_aggregate_of_one_seed_has_no_width(make_record: Make, tmp_path: Path) -> None:
-    write_aggregate(tmp_path, [make_record([[0.1, 0.4]])])
-    found = scalars(tmp_path)
-    for end in ("mean", "lower", "upper"):
-        assert_series(found[f"test/accuracy/{end}"], [(0, 0.1), (10, 0.4)])
-
-
-def test_the_layout_draws_margins(make_record: Make, tmp_path: Path) -> None:
-    write_aggregate(tmp_path, [make_record([[0.1, 0.4]])])
-    [event] = read(tmp_path).Tensors("custom_scalars__config__")
-    layout = Layout.FromString(event.tensor_proto.string_val[0])
-    charts = {
-        f"{category.title}/{chart.title}": chart.margin.series[0]
-        for category in layout.category
-        for chart in category.chart
-    }
-    assert set(charts) == {"test/accuracy", "train/accuracy"}
-    margin = charts["test/accuracy"]
-    assert (margin.value, margin.lower, margin.upper) == tuple(
-        f"test/accuracy/{end}" for end in ("mean", "lower", "upper")
-    )

@@ -126,7 +126,8 @@ def scatter(
     words = "; ".join(f"{d.label} {d.x:.2f}, {d.y:.2f}" for d in dots)
     svg = _Svg(width, height, title, f"{axes[0]} against {axes[1]}: {words}.", name)
     xs = _range([d.x for d in dots] + list(marks))
-    ys = _range([d.y for d in dots] + list(marks))
+    ends = [min(max(v, VIEW[0]), VIEW[1]) for d in dots for v in (d.low, d.high) if v is not None]
+    ys = _range([d.y for d in dots] + list(marks) + ends, 0.03)
 
     def at(x: float, y: float) -> tuple[float, float]:
         return (

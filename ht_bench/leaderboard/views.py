@@ -130,8 +130,8 @@ def _spearman(x: Sequence[float], y: Sequence[float]) -> float:
     """Return the rank correlation; nan for fewer than three points or equal values."""
     if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
         return math.nan
-    ranks = [np.argsort(np.argsort(values)) for values in (x, y)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(values)) for values in (x, y))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _picture(

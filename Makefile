@@ -1,6 +1,7 @@
 # make demo   set up, evaluate twelve methods on two streams of real data, print the ranked table
 # make test   set up, run the tests
 # make lint   set up, run the linters and the type checker
+# make board  set up, verify changed submissions, prove the committed ranking from the committed curves
 # make overhead   what Hare & Tortoise costs DQN, in turns with the stock policy (minutes)
 # make evidence   the long checks (kills at many instants, everything twice); see docs/evidence.md
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 export HT_BENCH_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: demo test lint overhead evidence setup clean
+.PHONY: demo test lint board overhead evidence setup clean
 
 setup: $(VENV)/.installed
 
@@ -33,6 +34,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+board: setup
+	PATH="$(abspath $(BIN)):$$PATH" .ci/submissions
 
 overhead: setup
 	$(BIN)/python docs/overhead.py

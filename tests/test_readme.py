@@ -54,6 +54,6 @@ def test_agents_and_environments(tmp_path: Path, beginning: str) -> None:
     run(tmp_path, sys.executable, "-c", block(beginning))
 
 
-@pytest.mark.parametrize("name", re.findall(r"\]\(((?:docs|[A-Z])[^)]*)\)", README))
+@pytest.mark.parametrize("name", re.findall(r"\]\(((?:docs|leaderboard|[A-Z])[^)]*)\)", README))
 def test_links_lead_somewhere(name: str) -> None:
     assert (ROOT / name).is_file()

@@ -102,9 +102,7 @@ BLOCKS: dict[str, tuple[str, str, Callable[[str, str], str]]] = {
         shown,
     ),
     "control table": (
-        "ht-bench run --suite suite-control-v1 "
-        "--method none,full-reset,hare-tortoise,shrink-perturb,head-reset,l2-init "
-        "--out runs/control",
+        "ht-bench run --suite suite-control-v1 --method all --out runs/control",
         "ht-bench compare runs/control --suite suite-control-v1 --figures docs/figures",
         shown,
     ),

@@ -2,6 +2,8 @@
 # make test   set up, run the tests
 # make lint   set up, run the linters and the type checker
 # make board  set up, verify changed submissions, prove the committed ranking from the committed curves
+# make page   render the leaderboard's site and its ranking
+# make page-load   how long a board of 50 submissions × 20 tasks × 20 seeds takes to render
 # make overhead   what Hare & Tortoise costs DQN, in turns with the stock policy (minutes)
 # make evidence   the long checks (kills at many instants, everything twice); see docs/evidence.md
 
@@ -11,7 +13,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 export HT_BENCH_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: demo test lint board overhead evidence setup clean
+.PHONY: demo test lint board page page-load overhead evidence setup clean
 
 setup: $(VENV)/.installed
 
@@ -37,6 +39,12 @@ lint: setup
 
 board: setup
 	PATH="$(abspath $(BIN)):$$PATH" .ci/submissions
+
+page: setup
+	$(BIN)/ht-bench page leaderboard
+
+page-load: setup
+	$(BIN)/python docs/page_load.py
 
 overhead: setup
 	$(BIN)/python docs/overhead.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -159,6 +160,8 @@ class _Ranker:
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         self.entries = entries
         self.anchors: Mapping[str, Anchors] = {}
+        self._singles: dict[tuple[str, str], score.SuiteScore | None] = {}
+        self._drawn: dict[tuple[str, str], Array] = {}
 
     def summary(self, entry: str, task: str) -> TaskSummary | None:
         """Return a reference entry's summary on a task, if there is one."""
@@ -171,8 +174,14 @@ class _Ranker:
         draws = {}
         scores = {}
         for entry in taking:
+            for n in names:  # each first, while the resamples that the suite needs are at hand
+                if n in entry.tasks:
+                    self._single(entry, n)
             if all(n in entry.tasks for n in names):
-                scores[entry.name] = self._score(entry, names)
+                one = len(names) == 1
+                scores[entry.name] = (
+                    self._single(entry, names[0]) if one else self._score(entry, names)
+                )
                 draws[entry.name] = self._draws(entry, names, scores[entry.name])
         ranks = score.ranks(draws)
         rows = [self._row(e, names, ranks.get(e.name), scores.get(e.name)) for e in taking]
@@ -186,11 +195,21 @@ class _Ranker:
         fresh = {name: self.anchors[name].fresh for name in names}
         return score.suite_score(values, warm, fresh)
 
+    def _single(self, entry: Entry, name: str) -> score.SuiteScore | None:
+        """Return the score on one task, which a suite's table and the task's own both show."""
+        key = (entry.name, name)
+        if key not in self._singles:
+            found = self._score(entry, [name])
+            # Its draws of the ratio serve nobody; those of the metric rank the task's table.
+            self._singles[key] = found and dataclasses.replace(found, draws=np.empty(0))
+            self._drawn[key] = score.bootstrap(entry.tasks[name].final, name)
+        return self._singles[key]
+
     def _draws(self, entry: Entry, names: Sequence[str], found: score.SuiteScore | None) -> Array:
         # One task needs no anchors to be ranked on, and its ratios could only blur the ranks.
         if found is not None and len(names) > 1:
             return found.draws
-        return score.bootstrap(entry.tasks[names[0]].final, names[0])
+        return self._drawn[entry.name, names[0]]
 
     def _row(
         self,
@@ -225,7 +244,7 @@ class _Ranker:
         )
 
     def _by_task(self, entry: Entry, names: Sequence[str]) -> dict[str, Estimate]:
-        found = {name: self._score(entry, [name]) for name in names}
+        found = {name: self._single(entry, name) for name in names}
         return {name: one.gap_closed for name, one in found.items() if one is not None}
 
     def _improvement(self, entry: Entry, names: Sequence[str], reference: str) -> Estimate | None:

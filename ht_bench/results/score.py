@@ -112,10 +112,15 @@ def interval(draws: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
     """
     values = np.asarray(draws, dtype=np.float64)
     undefined = np.isnan(values)
-    rank = math.floor((1 - level) / 2 * (values.size - 1))
+    rank = _outside(values.size, level)
     low = np.partition(np.where(undefined, -np.inf, values), rank)[rank]
     high = np.partition(np.where(undefined, np.inf, values), values.size - 1 - rank)
     return float(low), float(high[values.size - 1 - rank])
+
+
+def _outside(draws: int, level: float) -> int:
+    """Return how many draws lie below an interval's lower end."""
+    return math.floor((1 - level) / 2 * (draws - 1))
 
 
 def suite_score(method: Values, warm: Values, fresh: Values) -> SuiteScore:
@@ -155,7 +160,7 @@ def probability_of_improvement(x: ArrayLike | Values, y: ArrayLike | Values) -> 
         a, b = _paired(task, first[task], second[task])
         wins = (a > b) + 0.5 * (a == b)
         points.append(wins.mean())
-        draws.append(_resampled(wins, task).mean(axis=-1))
+        draws.append(_mean_draws(wins, task))
     return Estimate(float(np.mean(points)), *interval(_mean_over_tasks(draws)))
 
 
@@ -218,8 +223,10 @@ def ranks(draws: Mapping[str, ArrayLike]) -> dict[str, int]:
 
 
 def _above(x: Array, y: Array) -> bool:
-    with np.errstate(invalid="ignore"):  # inf − inf is undefined, and interval() knows it
-        return interval(x - y)[0] > 0
+    """Whether interval(x − y) lies above zero, found without its ends: there are many pairs."""
+    with np.errstate(invalid="ignore"):  # inf − inf is undefined and counts against x
+        higher = np.count_nonzero(x - y > 0)
+    return bool(x.size - higher <= _outside(x.size, LEVEL))
 
 
 def _ratio(method: Array, warm: Array, fresh: Array) -> Array:
@@ -256,6 +263,21 @@ def _resampled(values: Array, task: str) -> Array:
     if values.size < 2:
         return np.full((DRAWS, 1), np.nan)
     return np.sort(values[seed_indices(task, values.size)], axis=-1)
+
+
+def _mean_draws(halves: Array, task: str) -> Array:
+    """Return the mean per draw, [DRAWS], of numbers that are whole halves, whose sums are exact."""
+    if halves.size < 2:
+        return np.full(DRAWS, np.nan)
+    return np.asarray(_seed_counts(task, halves.size) @ halves / halves.size)
+
+
+@functools.lru_cache(maxsize=32)
+def _seed_counts(task: str, seeds: int) -> Array:
+    """Return how often each draw has each seed, [DRAWS, seeds]."""
+    flat = seed_indices(task, seeds) + seeds * np.arange(DRAWS)[:, None]
+    counts = np.bincount(flat.ravel(), minlength=DRAWS * seeds).astype(np.float64)
+    return counts.reshape(DRAWS, seeds)
 
 
 def _vector(values: ArrayLike, task: str) -> Array:

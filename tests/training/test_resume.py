@@ -119,7 +119,17 @@ def test_stopped_once_at_every_kind_of_position(
         assert_continues(job, whole)
 
 
-@pytest.mark.parametrize("name", METHODS)
+STEP_BY_STEP = ("hare-tortoise, epochs", "full-reset", "own generators")
+"""Methods that every run of the tests stops after each step; the others with --evidence."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in STEP_BY_STEP else pytest.param(name, marks=pytest.mark.evidence)
+        for name in METHODS
+    ],
+)
 def test_stopped_after_every_single_step(name: str, make_job: MakeJob, tmp_path: Path) -> None:
     job = make_job(*METHODS[name], tmp_path)
     for _ in range(LAST):

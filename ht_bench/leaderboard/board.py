@@ -97,12 +97,24 @@ def read_entries(folder: Path, verified: Verified) -> list[Entry]:
             raise UsageError(f"{path} is not valid: {faults[0]} `ht-bench verify {path}` says all.")
         level, judged = level_of(submission, verified)
         entries.append(summarize(submission, level, judged.get("reruns", {})))
+    _check_names(entries)
     if not entries:
         raise UsageError(
             f"{folder} holds no submission (*.json); `ht-bench submit … --out {folder}/NAME.json` "
             "writes one."
         )
     return entries
+
+
+def _check_names(entries: Sequence[Entry]) -> None:
+    """Names become file names, and some systems tell no Entry from an entry."""
+    met: dict[str, str] = {}
+    for entry in entries:
+        other = met.setdefault(entry.name.casefold(), entry.name)
+        if other != entry.name:
+            raise UsageError(
+                f"The submissions {other} and {entry.name} differ in case alone; rename one."
+            )
 
 
 def shipped_suites() -> list[Suite]:

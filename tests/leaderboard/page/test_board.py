@@ -1,0 +1,172 @@
+"""The board: ranks, gaps, costs and anchors that can be worked out by hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ht_bench.errors import UsageError
+from ht_bench.leaderboard.board import Board, Standing, make_board, read_entries
+from ht_bench.streams.seeds import parse_seeds
+from ht_bench.streams.suite import get_suite, suite_files
+
+from .conftest import COMMITTED, board_of, committed, renamed
+
+Write = Callable[..., Path]
+CORE = "suite-core-v1"
+WARM_START = "warm-start-digits-v1"
+
+
+def row(board: Board, table: str, entry: str) -> Standing:
+    [found] = [
+        row
+        for one in (*board.suites, *board.tasks)
+        for row in one.rows
+        if one.name == table and row.entry.name == entry
+    ]
+    return found
+
+
+def test_the_anchors_stand_at_zero_and_one(write: Write) -> None:
+    board = board_of(write(committed("none"), committed("full-reset")))
+    for table in (*board.suites, *board.tasks):
+        for name, expected in (("none", 0), ("full-reset", 1)):
+            gap = row(board, table.name, name).gap
+            assert gap is not None
+            assert (gap.value, gap.low, gap.high) == pytest.approx((expected,) * 3, abs=1e-7)
+
+
+def test_the_same_runs_under_another_name_share_the_rank_and_the_gap(write: Write) -> None:
+    board = board_of(
+        write(
+            committed("none"),
+            committed("full-reset"),
+            committed("l2-init"),
+            renamed("twin", committed("l2-init")),
+        )
+    )
+    for table in board.suites:
+        own, twin = (row(board, table.name, name) for name in ("l2-init", "twin"))
+        assert own.rank == twin.rank
+        assert own.gap == twin.gap
+        assert own.improvement == twin.improvement
+
+
+def test_rank_counts_the_entries_that_are_surely_above(write: Write) -> None:
+    worse, better = renamed("worse", committed("none")), renamed("better", committed("none"))
+    for content, shift in ((worse, -0.1), (better, 0.1)):
+        for table in content["tasks"].values():
+            for seed in table["seeds"].values():
+                for key, values in seed["curve"].items():
+                    scale = 500 if key == "eval/return" else 1
+                    moved = [v if i == 0 else v + shift * scale for i, v in enumerate(values)]
+                    high = 1e6 if key == "eval/return" else 1.0
+                    seed["curve"][key] = [
+                        min(max(v, -high if scale > 1 else 0), high) for v in moved
+                    ]
+    board = board_of(write(committed("none"), worse, better))
+    for table in board.suites:
+        ranks = {one.entry.name: one.rank for one in table.rows}
+        assert ranks == {"better": 1, "none": 2, "worse": 3}
+
+
+def test_an_entry_that_lacks_a_task_is_shown_last_and_not_ranked(write: Write) -> None:
+    partial = renamed("partial", committed("full-reset"), WARM_START)
+    board = board_of(write(committed("none"), committed("full-reset"), partial))
+    [core] = [table for table in board.suites if table.name == CORE]
+    last = core.rows[-1]
+    assert last.entry.name == "partial"
+    assert last.rank is None and last.gap is None
+    assert last.missing == ("permuted-digits-v1", "continual-digits-v1")
+    assert set(last.by_task) == {WARM_START}
+    assert row(board, WARM_START, "partial").rank == 1
+
+
+def test_costs_are_relative_to_none_on_the_entrys_own_machine(write: Write) -> None:
+    elsewhere = renamed("elsewhere", committed("ema"), WARM_START)
+    table = elsewhere["tasks"][WARM_START]
+    table["none_cost"] = {"seconds": 2.0, "peak_memory_bytes": 1000}
+    for seed in table["seeds"].values():
+        seed |= {"seconds": 3.0, "peak_memory_bytes": 2500}
+    alone = renamed("alone", elsewhere)
+    alone["tasks"][WARM_START]["none_cost"] = None
+    board = board_of(write(committed("none"), elsewhere, alone))
+    own = row(board, WARM_START, "elsewhere")
+    assert (own.time, own.memory, own.other_machine) == (1.5, 2.5, False)
+    none = committed("none")["tasks"][WARM_START]["seeds"].values()
+    foreign = row(board, WARM_START, "alone")
+    assert foreign.other_machine
+    assert foreign.time == pytest.approx(3.0 / np.mean([seed["seconds"] for seed in none]))
+
+
+def test_a_diverged_run_counts_as_guessing(write: Write) -> None:
+    broken = renamed("broken", committed("full-reset"), WARM_START)
+    runs = broken["tasks"][WARM_START]["seeds"]
+    for seed in ("100", "101"):
+        runs[seed]["status"] = "diverged"
+    found = row(board_of(write(broken)), WARM_START, "broken")
+    assert found.diverged == 2
+    summary = found.entry.tasks[WARM_START]
+    assert summary.final[:2].tolist() == [0.1, 0.1]
+    assert summary.curve is not None and summary.curve.n == 18
+
+
+def test_without_frozen_anchors_the_boards_own_serve(write: Write) -> None:
+    folder = write(committed("none"), committed("full-reset"), committed("ema"))
+    entries = read_entries(folder / "submissions", {})
+    board = make_board(entries, suites=[])
+    assert not board.suites
+    assert not any(anchors.frozen for anchors in board.anchors.values())
+    with_suites = make_board(entries)
+    for name, anchors in with_suites.anchors.items():
+        assert anchors.frozen
+        assert board.anchors[name].admission.mean == pytest.approx(anchors.admission.mean)
+
+
+def test_without_any_anchors_there_is_a_rank_and_no_gap(write: Write) -> None:
+    entries = read_entries(write(committed("ema")) / "submissions", {})
+    [first, *_] = make_board(entries, suites=[]).tasks
+    assert first.rows[0].gap is None
+    assert first.rows[0].rank == 1
+
+
+@pytest.mark.parametrize("suite", suite_files())
+@pytest.mark.parametrize("method", ["none", "full-reset"])
+def test_the_reference_entries_are_the_frozen_anchors(suite: str, method: str) -> None:
+    entries = {e.name: e for e in read_entries(COMMITTED, {}) if e.name == method}
+    for task, anchors in get_suite(suite).anchors.items():
+        frozen: Any = anchors.none if method == "none" else anchors.full_reset
+        order = np.argsort(parse_seeds(anchors.seeds))
+        final = entries[method].tasks[task].final
+        np.testing.assert_allclose(final, np.asarray(frozen)[order], rtol=0, atol=1e-6)
+
+
+def test_an_empty_folder_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no submission"):
+        read_entries(tmp_path, {})
+
+
+def test_an_invalid_file_is_named(write: Write) -> None:
+    wrong = committed("ema")
+    wrong["tasks"][WARM_START]["task_sha256"] = "0" * 64
+    with pytest.raises(UsageError, match=r"ema\.json is not valid.*task_sha256"):
+        read_entries(write(wrong) / "submissions", {})
+
+
+def test_names_that_differ_in_case_alone_are_refused(write: Write) -> None:
+    folder = write(committed("ema"), renamed("EMA", committed("ema")))
+    with pytest.raises(UsageError, match="differ in case alone"):
+        read_entries(folder / "submissions", {})
+
+
+def test_a_level_holds_for_the_very_file_only(write: Write) -> None:
+    folder = write(committed("ema")) / "submissions"
+    [entry] = read_entries(folder, {})
+    assert entry.level == "valid"
+    record = {"level": "reproduced", "reruns": {WARM_START: [100]}}
+    [judged] = read_entries(folder, {"ema": {**record, "sha256": entry.sha256}})
+    assert (judged.level, judged.reruns) == ("reproduced", {WARM_START: [100]})
+    [other] = read_entries(folder, {"ema": {**record, "sha256": "0" * 64}})
+    assert (other.level, other.reruns) == ("valid", {})

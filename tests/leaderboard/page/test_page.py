@@ -1,0 +1,215 @@
+"""The site without a browser: complete, linked, escaped, light, and rebuilt without leftovers."""
+
+import html.parser
+import importlib.util
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ht_bench.cli import main
+from ht_bench.leaderboard.page import TEMPLATES, interval, metric, value, write_site
+from ht_bench.results.score import Estimate
+
+from .conftest import HOSTILE, board_of, committed
+
+Write = Callable[..., Path]
+INFINITE = float("inf")
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects tags, links and text; scripts and handlers that a page should not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.text: list[str] = []
+        self.tags: list[str] = []
+        self.handlers: list[str] = []
+        self.inline: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, content in attrs:
+            if name in ("href", "src"):
+                self.links.append(content or "")
+            if name.startswith("on") or name == "style":
+                self.handlers.append(f"{tag} {name}")
+        if tag == "script" and not any(name == "src" for name, _ in attrs):
+            self.inline.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def read(page: Path) -> Reader:
+    reader = Reader()
+    reader.feed(page.read_text(encoding="utf-8"))
+    return reader
+
+
+def pages(site: Path) -> list[Path]:
+    return sorted(site.rglob("*.html"))
+
+
+def test_there_is_a_page_for_everything(site: Path) -> None:
+    names = {str(page.relative_to(site)) for page in pages(site)}
+    methods = ("none", "full-reset", "hare-tortoise", "l2-init", "crelu", "hostile")
+    assert {"index.html", *(f"methods/{name}.html" for name in methods)} <= names
+    assert "tasks/swap-cartpole-ppo-v1.html" in names
+    assert len(names) == 1 + len(methods) + 6
+
+
+def test_links_lead_to_pages_and_places_that_are_there(site: Path) -> None:
+    for page in pages(site):
+        for link in read(page).links:
+            if link.startswith("https://example.org/"):
+                continue
+            path, _, place = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            assert target.is_file(), f"{page.name}: {link}"
+            if place:
+                assert f'id="{place}"' in target.read_text(encoding="utf-8"), link
+
+
+def test_nothing_is_loaded_from_elsewhere_and_no_script_stands_in_a_page(site: Path) -> None:
+    for page in pages(site):
+        found = read(page)
+        assert not found.handlers
+        assert not found.inline
+        assert not {"img", "iframe", "object", "embed", "form"} & {*found.tags} - {"form"}
+    for name in ("style.css", "board.js"):
+        text = (site / name).read_text(encoding="utf-8")
+        assert not re.search(r"https?://|url\(|@import|fetch\(|XMLHttpRequest|import ", text), name
+
+
+def test_script_in_every_field_is_text(site: Path) -> None:
+    found = read(site / "methods" / "hostile.html")
+    text = "".join(found.text)
+    for times, place in ((4, HOSTILE), (1, "</title><svg onload=window.pwned=1>")):
+        assert text.count(place) >= times
+    source = (site / "methods" / "hostile.html").read_text(encoding="utf-8")
+    assert "<script>window" not in source
+    assert "<img" not in source
+    assert "<svg onload" not in source
+
+
+def test_charts_have_titles_descriptions_and_tables(site: Path) -> None:
+    for page in pages(site):
+        text = page.read_text(encoding="utf-8")
+        charts = re.findall(r"<svg .*?</svg>", text, flags=re.DOTALL)
+        assert charts, page
+        for chart in charts:
+            ids = re.search(r'aria-labelledby="(\S+) (\S+)"', chart)
+            assert ids is not None
+            for identifier in ids.groups():
+                assert text.count(f'id="{identifier}"') == 1
+            assert re.search(r"<desc [^>]*>.+?</desc>", chart)
+        assert text.count("<table") >= len(charts)
+
+
+def test_a_method_page_says_how_it_was_made(site: Path) -> None:
+    text = " ".join("".join(read(site / "methods" / "hare-tortoise.html").text).split())
+    for words in (
+        "no: it need not be told when the data change",
+        "grid search per task",
+        "256 runs" if "256 runs" in text else "runs.",
+        "optimizer_state",
+        "2.13.0+cpu",
+        "AMD EPYC",
+        "2406.02596",
+        "valid",
+    ):
+        assert words in text
+
+
+def test_a_task_page_has_spec_anchors_and_all_methods(site: Path) -> None:
+    text = " ".join("".join(read(site / "tasks" / "permuted-digits-v1.html").text).split())
+    assert "0.031 [0.028, 0.034], a sure gap" in text
+    assert '29 × {"inputs": "permuted", "updates": 150}' in text
+    assert "anchors frozen in a released suite" in text
+    for method in ("none", "full-reset", "hare-tortoise", "l2-init", "crelu", "hostile"):
+        assert method in text
+
+
+def test_pages_of_an_earlier_build_are_gone(write: Write) -> None:
+    folder = write(committed("none"), committed("ema"))
+    write_site(board_of(folder), folder / "site")
+    assert (folder / "site" / "methods" / "ema.html").is_file()
+    (folder / "submissions" / "ema.json").unlink()
+    write_site(board_of(folder), folder / "site")
+    assert not (folder / "site" / "methods" / "ema.html").exists()
+
+
+def test_the_command_writes_site_and_ranking(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(committed("none"), committed("full-reset"))
+    assert main(["page", str(folder)]) == 0
+    assert (folder / "site" / "index.html").is_file()
+    assert (folder / "ranking.json").is_file()
+    assert "index.html" in capsys.readouterr().out
+
+
+def test_without_jinja2_there_is_a_sentence(
+    write: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(committed("none"))
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "jinja2" else real(name)
+    )
+    assert main(["page", str(folder)]) == 2
+    assert "pip install 'ht-bench[page]'" in capsys.readouterr().err
+
+
+def test_a_folder_without_submissions_is_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["page", str(tmp_path)]) == 2
+    assert "no folder submissions/" in capsys.readouterr().err
+
+
+def test_numbers_that_are_not_finite_are_shown_as_such() -> None:
+    [task] = board_tables()
+    assert value(None) == "–"
+    assert value(Estimate(float("nan"), -INFINITE, INFINITE)) == "–"
+    assert value(Estimate(INFINITE, 0.0, INFINITE)) == "∞"
+    assert value(Estimate(-0.001, 0.0, 0.0)) == "0.00"
+    assert interval(Estimate(1.0, -INFINITE, INFINITE)) == ""
+    assert interval(Estimate(1.0, -INFINITE, 2.0)) == "[−∞, 2.00]"
+    assert metric(None, task) == "–"
+    assert metric(0.12345, task) == "0.123"
+
+
+def board_tables() -> list[Any]:
+    from ht_bench.leaderboard.board import Table
+    from ht_bench.leaderboard.known import known_task
+    from ht_bench.streams.catalog import get_task
+
+    return [Table("one", "", (known_task(get_task("warm-start-digits-v1")),), ())]
+
+
+def test_a_large_board_stays_light(
+    page_load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ht_bench import registry
+
+    monkeypatch.setattr(registry.tasks, "_entries", dict(registry.tasks._entries))
+    tasks = page_load.make_tasks(20)
+    from ht_bench.leaderboard.writing import write_submission
+
+    for name, level in (("none", 0.6), ("full-reset", 0.9), ("x" * 80, 0.7)):
+        write_submission(tmp_path / f"{name}.json", page_load.submission(name, tasks, level))
+    found = page_load.measure(tmp_path, page_load.make_suites(tasks))
+    assert found["first view MB"] < 0.2
+    assert len(pages(tmp_path / "site")) == 1 + 3 + 20
+
+
+def test_the_templates_are_all_used() -> None:
+    assert {path.name for path in TEMPLATES.iterdir()} == {
+        *("base.html", "index.html", "method.html", "task.html", "macros.html"),
+        *("style.css", "board.js"),
+    }

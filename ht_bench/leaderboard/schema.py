@@ -55,8 +55,9 @@ def schema_faults(document: Any) -> list[Fault]:
         try:
             _validator().validate(document)
         except jsonschema_rs.ValidationError as error:
-            return [_fault(error)]
-    return [_fault(e) for e in itertools.islice(_validator().iter_errors(document), MOST_FAULTS)]
+            return [_fault(error, document)]
+    found = _validator().iter_errors(document)
+    return [_fault(one, document) for one in itertools.islice(found, MOST_FAULTS)]
 
 
 def json_path(parts: Iterable[str | int]) -> str:
@@ -70,8 +71,19 @@ def _step(part: str | int) -> str:
     return f".{part}" if part.isidentifier() and part.isascii() else f"[{shown(part)}]"
 
 
-def _fault(error: Any) -> Fault:
-    return Fault(json_path(error.instance_path), f"{plain(error.message)}.")
+def _fault(error: Any, document: Any) -> Fault:
+    return Fault(json_path(_place(error.instance_path, document)), f"{plain(error.message)}.")
+
+
+def _place(parts: Iterable[str | int], document: Any) -> Iterator[str | int]:
+    """Yield a place's steps: the library gives a key of digits, such as a seed's, as a number."""
+    for part in parts:
+        if isinstance(document, dict):
+            part = str(part)
+            document = document.get(part)
+        elif isinstance(document, list) and isinstance(part, int):
+            document = document[part]
+        yield part
 
 
 def _has_more(document: Any, most: int) -> bool:

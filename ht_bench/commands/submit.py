@@ -51,13 +51,14 @@ def submit(
         replace: write over an existing file.
 
     """
-    from ht_bench.leaderboard.writing import About, Choice, make_submission, write_submission
+    from ht_bench.leaderboard.choosing import Choice
+    from ht_bench.leaderboard.writing import About, make_submission, write_submission
 
     if not method:
         raise UsageError("Name the method: --method my_method.py:MyMethod, or a name.")
     path = _target(out, name, replace)
-    chosen, traits = _find(method)
-    tasks = _words(task)
+    chosen, traits, defaults = _find(method)
+    choice = Choice(chosen, _words(task), _words(variant), method, defaults)
     if not authors:
         raise UsageError('Say who submits: --authors "A. Author, B. Author".')
     about = About(
@@ -70,7 +71,7 @@ def submit(
         runs=tuning_runs,
         traits=traits,
     )
-    content = make_submission(runs, Choice(chosen, tasks, _words(variant)), about)
+    content = make_submission(runs, choice, about)
     write_submission(path, content)
     seeds = sum(len(table["seeds"]) for table in content["tasks"].values())
     size = path.stat().st_size / 1024
@@ -98,12 +99,16 @@ def _target(out: Path | None, name: str, replace: bool) -> Path:
     return out
 
 
-def _find(method: str) -> tuple[str, dict[str, Any] | None]:
-    """Return the name that the runs carry, and the traits of the class if it is at hand."""
-    from ht_bench import registry
-    from ht_bench.methods.resolve import resolve
+def _find(method: str) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
+    """Return the name that the runs carry, and the class's traits and defaults if it is at hand."""
+    from dataclasses import MISSING, fields
 
-    if ":" in method or method in registry.methods.names():
-        spec = resolve(method)
-        return spec.name, spec.traits()
-    return method, None
+    from ht_bench import registry
+    from ht_bench.methods.resolve import find_class, resolve
+
+    if ":" not in method and method not in registry.methods.names():
+        return method, None, {}
+    spec = resolve(method)
+    known = fields(find_class(method))
+    defaults = {f.name: f.default for f in known if f.init and f.default is not MISSING}
+    return spec.name, spec.traits(), defaults

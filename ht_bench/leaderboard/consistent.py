@@ -52,7 +52,7 @@ def consistency_faults(
                 yield from _first_faults(
                     values[0], expected, counts, where, same_arithmetic=same_arithmetic
                 )
-        yield from _retention_faults(run, known, json_path((*place, "retention")))
+        yield from _retention_faults(run, known, seed, json_path((*place, "retention")))
 
 
 def _fraction_faults(
@@ -94,9 +94,16 @@ def _first_faults(
         )
 
 
-def _retention_faults(run: Mapping[str, Any], known: KnownTask, where: str) -> Iterator[Fault]:
-    """The last phase's retention is the curve's last point, measured once more."""
-    if run["retention"] is None or run["status"] == "diverged":
+def _retention_faults(
+    run: Mapping[str, Any], known: KnownTask, seed: int, where: str
+) -> Iterator[Fault]:
+    """Whole numbers of examples; the last phase's is the curve's last point, measured again."""
+    if run["retention"] is None:
+        return
+    counts = known.sizes(seed, "test/accuracy")
+    if counts is not None:
+        yield from _fraction_faults(run["retention"], range(len(counts)), counts, None, where)
+    if run["status"] == "diverged":
         return
     key = "eval/return" if known.is_control else "test/accuracy"
     last, kept = run["curve"][key][-1], run["retention"][-1]

@@ -39,6 +39,17 @@ class KnownTask:
         """A uniform policy's return, for tasks of environments."""
         return self.task.reference.random if isinstance(self.task, ReinforcementTask) else None
 
+    def retains(self, status: str) -> bool:
+        """Whether a run that ended with `status` says what the final network keeps of each phase.
+
+        As the loops do (`training`): where phases have test views, or environments, of their own.
+        """
+        if isinstance(self.task, ReinforcementTask):
+            return self.task.family in ("swap", "drift") and status == "finished"
+        first = self.task.phases[0]
+        permuted = "permuted" in (first.inputs, first.labels)
+        return permuted or self.task.family == "class-incremental"
+
     @functools.cached_property
     def grid(self) -> tuple[list[int], list[int]] | None:
         """`phase` and `step` of a curve's points; None where the data would have to be here."""

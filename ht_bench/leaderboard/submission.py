@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ht_bench.results.record import Record
@@ -69,8 +67,3 @@ class Submission:
     def software(self, task: str) -> dict[str, Any]:
         """Return the versions that a task was run with."""
         return dict(self.tasks[task]["software"])
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash by which the record of verified files knows this one."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ht_bench.leaderboard.known import KnownTask, find_known
-from ht_bench.leaderboard.schema import MOST_FAULTS, Fault, json_path, schema_faults
-from ht_bench.leaderboard.submission import Submission, file_sha256
-from ht_bench.leaderboard.untrusted import Refused, read_untrusted, shown
+from ht_bench.leaderboard.schema import MOST_FAULTS, Fault, Place, json_path, schema_faults
+from ht_bench.leaderboard.submission import Submission
+from ht_bench.leaderboard.untrusted import Refused, parse_untrusted, read_bounded, shown
 from ht_bench.results.metrics import metric_key
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.suggestions import did_you_mean
@@ -22,18 +24,23 @@ def read_submission(path: Path) -> tuple[Submission | None, list[Fault]]:
     Raises UsageError where the file cannot be read at all.
     """
     try:
-        content = read_untrusted(path)
+        data = read_bounded(path)
+    except Refused as error:
+        return None, [Fault("$", str(error))]
+    return judge_bytes(data, path)
+
+
+def judge_bytes(data: bytes, path: Path) -> tuple[Submission | None, list[Fault]]:
+    """Do the same for what a file at `path` holds, or will hold."""
+    try:
+        content = parse_untrusted(data, path)
     except Refused as error:
         return None, [Fault("$", str(error))]
     faults = schema_faults(content)
     if not faults:
-        faults = [*_first(_faults(content, path))]
-    return (None, faults) if faults else (Submission(content, file_sha256(path)), [])
-
-
-def _first(found: Iterator[Fault]) -> Iterator[Fault]:
-    for _, fault in zip(range(MOST_FAULTS), found, strict=False):
-        yield fault
+        faults = [*itertools.islice(_faults(content, path), MOST_FAULTS)]
+    sha256 = hashlib.sha256(data).hexdigest()
+    return (None, faults) if faults else (Submission(content, sha256), [])
 
 
 def _faults(content: Mapping[str, Any], path: Path) -> Iterator[Fault]:
@@ -58,9 +65,6 @@ def _names() -> list[str]:
     from ht_bench.streams.catalog import task_names
 
     return task_names()
-
-
-Place = tuple[str | int, ...]
 
 
 def _task_faults(table: Mapping[str, Any], known: KnownTask, place: Place) -> Iterator[Fault]:
@@ -94,14 +98,24 @@ def _grid_faults(grid: Mapping[str, Any], known: KnownTask, place: Place) -> Ite
     phases, steps = grid["phase"], grid["step"]
     if len(phases) != len(steps):
         yield Fault(where, f"has {len(phases)} phases for {len(steps)} steps.")
-    elif known.grid is not None and (phases, steps) != known.grid:
+    elif known.grid is None:
+        yield from _shape_faults(phases, steps, len(known.task.phases), where)
+    elif (phases, steps) != known.grid:
         yield Fault(
             where,
             f"is not the task's: {len(known.grid[0])} points over {known.grid[0][-1] + 1} phases "
             f"and {known.grid[1][-1]} steps.",
         )
-    elif phases[-1] + 1 != len(known.task.phases):
-        yield Fault(where, f"has {phases[-1] + 1} phases, the task {len(known.task.phases)}.")
+
+
+def _shape_faults(
+    phases: Sequence[int], steps: Sequence[int], count: int, where: str
+) -> Iterator[Fault]:
+    """What can be asked of a grid without the data that decide its steps."""
+    if sorted(set(phases)) != [*range(count)] or sorted(phases) != phases:
+        yield Fault(where, f"does not go through the task's {count} phases.")
+    elif steps[0] != 0 or any(after <= before for before, after in itertools.pairwise(steps)):
+        yield Fault(where, "has steps that do not rise from 0.")
 
 
 def _run_faults(
@@ -122,7 +136,7 @@ def _run_faults(
     limit = grid["step"][-1]
     if not known.is_control and run["steps"] > limit:
         yield Fault(json_path((*place, "steps")), f"is {run['steps']}, the task allows {limit}.")
-    yield from _retention_faults(run["retention"], known, place)
+    yield from _retention_faults(run, known, place)
 
 
 def _value_faults(
@@ -136,19 +150,21 @@ def _value_faults(
     gaps = [index for index, value in enumerate(values) if value is None]
     if not gaps:
         return
-    if status == "finished" or not control:
+    if status == "finished" or not control or gaps[0] == 0:
         yield Fault(where, f"has no number at point {gaps[0]}.")
     elif gaps != list(range(gaps[0], len(values))):
         yield Fault(where, "has numbers after the run diverged.")
 
 
-def _retention_faults(
-    retention: Sequence[float] | None, known: KnownTask, place: Place
-) -> Iterator[Fault]:
-    if retention is None:
-        return
+def _retention_faults(run: Mapping[str, Any], known: KnownTask, place: Place) -> Iterator[Fault]:
     where, phases = json_path((*place, "retention")), len(known.task.phases)
-    if len(retention) != phases:
+    retention: Sequence[float] | None = run["retention"]
+    if (retention is not None) != known.retains(run["status"]):
+        wanted = "asks for it" if retention is None else "does not ask for it; write null"
+        yield Fault(where, f"is {'null' if retention is None else 'given'}, the task {wanted}.")
+    elif retention is None:
+        return
+    elif len(retention) != phases:
         yield Fault(where, f"has {len(retention)} values for {phases} phases.")
     elif not known.is_control and any(not 0 <= value <= 1 for value in retention):
         yield Fault(where, "has an accuracy outside 0 to 1.")

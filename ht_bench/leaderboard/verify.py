@@ -5,21 +5,21 @@ Nothing here trains: the command line hands in what does (`ht_bench.reruns`).
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ht_bench.errors import UsageError
 from ht_bench.leaderboard.consistent import FirstPoints, consistency_faults
 from ht_bench.leaderboard.known import KnownTask, find_known
-from ht_bench.leaderboard.schema import Fault, json_path
+from ht_bench.leaderboard.reproduced import disagreements, equal
+from ht_bench.leaderboard.schema import MOST_FAULTS, Fault, json_path
 from ht_bench.leaderboard.submission import Submission
+from ht_bench.leaderboard.untrusted import plain
 from ht_bench.leaderboard.valid import read_submission
-from ht_bench.results.metrics import final_metric, metric_key
 from ht_bench.results.record import Record
 from ht_bench.streams.seeds import format_seeds
 
@@ -37,8 +37,9 @@ Machine = Callable[[KnownTask, int], tuple[Mapping[str, Any], Mapping[str, Any]]
 class Report:
     """What `verify` found: the level reached, the faults that kept it from the next, notes.
 
-    could_not: sentences on what could not be judged here (missing data, missing code).
-    reruns: task → the seeds that were trained again and how they agreed.
+    could_not: sentences on what could not be judged here (missing data, missing code). Sentences
+    are lines of printable ASCII, whatever they quote. reruns: task → the seeds that were trained
+    again and how they agreed.
     """
 
     file: str
@@ -54,6 +55,14 @@ class Report:
     def exit_code(self) -> int:
         """0: all that was asked holds; 1: something does not; 2: something could not be run."""
         return 1 if self.faults else 2 if self.could_not else 0
+
+    def fail(self, sentence: str) -> None:
+        """Add something that could not be judged here."""
+        self.could_not.append(plain(sentence))
+
+    def note(self, sentence: str) -> None:
+        """Add a remark that changes no verdict."""
+        self.notes.append(plain(sentence))
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as JSON types."""
@@ -75,7 +84,10 @@ class Judge:
 
 
 def verify(path: Path, judge: Judge) -> Report:
-    """Judge one file; raises UsageError only where it cannot be read."""
+    """Judge one file.
+
+    Raises UsageError where it cannot be read, or the seeds asked for are not the task's.
+    """
     report = Report(str(path))
     submission, report.faults = read_submission(path)
     if submission is None:
@@ -86,6 +98,7 @@ def verify(path: Path, judge: Judge) -> Report:
         return report
     for known in tasks:
         report.faults += _consistent(submission, known, judge, report)
+    report.faults = report.faults[:MOST_FAULTS]
     if report.faults or report.could_not:
         return report
     report.level = "consistent"
@@ -104,17 +117,18 @@ def _consistent(
     assert judge.first_points is not None
     name = known.task.name
     if known.data is None and not known.is_control:
-        report.could_not.append(
+        report.fail(
             f"{name} needs data that are not on this machine; fetch or import them "
             "(`ht-bench list data`)."
         )
         return []
-    alike = _same_software(submission, known, judge) and _same_hardware(submission, known, judge)
+    alike = not _differences(submission, known, *_here(submission, known, judge))
     try:
         first = judge.first_points(known, submission)
     except UsageError as error:
         return [Fault(json_path(("method", "network")), str(error))]
-    return [*consistency_faults(submission, known, first, same_arithmetic=alike)]
+    found = consistency_faults(submission, known, first, same_arithmetic=alike)
+    return [*itertools.islice(found, MOST_FAULTS)]
 
 
 def _reproduced(
@@ -126,36 +140,36 @@ def _reproduced(
     try:
         again = judge.rerun(known, submission, seeds)
     except CouldNotRun as error:
-        report.could_not.append(str(error))
+        report.fail(str(error))
         return []
     except UsageError as error:
-        return [Fault(json_path(("tasks", name, "hyperparameters")), str(error))]
-    same_software = _same_software(submission, known, judge)
-    exact = same_software and _same_hardware(submission, known, judge)
-    faults = [*_disagreements(submission, known, again, exact)]
-    bits = all(_equal(submission, name, seed, again[seed]) for seed in seeds)
+        return [Fault(json_path(("tasks", name)), f"cannot be trained again: {error}")]
+    record = next(iter(again.values()))
+    other = _differences(submission, known, record["software"], record["hardware"])
+    faults = [*disagreements(submission, known, again, exact=not other)]
+    bits = all(equal(submission, name, seed, again[seed]) for seed in seeds)
     how = "bit for bit" if bits else f"within {known.task.tolerance:g}"
     report.reruns[name] = {
         "seeds": list(seeds),
         "agree": not faults,
         "how": how if not faults else "not at all",
     }
-    if not same_software:
-        report.notes.append(
-            f"{name}: this machine has other software ({_differences(submission, known, judge)}), "
-            f"so that agreement within the task's tolerance, {known.task.tolerance:g}, was asked."
+    if other:
+        report.note(
+            f"{name}: agreement within the task's tolerance, {known.task.tolerance:g}, was asked, "
+            f"since {other}."
         )
-    source = next(iter(again.values()))["source_sha256"]
-    if source != submission.method["source_sha256"]:
-        report.notes.append(
-            f"{name}: the code that was run again has another source hash ({source[:12]}…) than "
-            f"the submission's ({submission.method['source_sha256'][:12]}…)."
+    claimed = submission.method["source_sha256"]
+    if record["source_sha256"] != claimed:
+        report.note(
+            f"{name}: the code that was run again has another source hash "
+            f"({record['source_sha256'][:12]}…) than the submission's ({claimed[:12]}…)."
         )
     return faults
 
 
 class CouldNotRun(UsageError):
-    """A rerun lacks something on this side: code that was not named, a device."""
+    """A rerun failed on this side: code that was not named or broke, a device that is absent."""
 
 
 def _draw(wanted: int | tuple[int, ...], seeds: Sequence[int]) -> tuple[int, ...]:
@@ -164,86 +178,33 @@ def _draw(wanted: int | tuple[int, ...], seeds: Sequence[int]) -> tuple[int, ...
         if foreign:
             raise UsageError(f"--seeds: the task has no evaluation seed {format_seeds(foreign)}.")
         return wanted
-    drawn = random.SystemRandom().sample(list(seeds), min(wanted, len(seeds)))
+    drawn = random.SystemRandom().sample(list(seeds), min(max(1, wanted), len(seeds)))
     return tuple(sorted(drawn))
 
 
-def _disagreements(
-    submission: Submission, known: KnownTask, again: Mapping[int, Record], exact: bool
-) -> Iterator[Fault]:
-    name, tolerance = known.task.name, known.task.tolerance
-    key = metric_key(known.task.family)
-    hyperparameters = submission.tasks[name]["hyperparameters"]
-    for seed, record in again.items():
-        if record["hyperparameters"] != hyperparameters:
-            yield Fault(
-                json_path(("tasks", name, "hyperparameters")),
-                f"are not all: the method trained with {str(record['hyperparameters'])[:200]}.",
-            )
-            return
-        where = json_path(("tasks", name, "seeds", str(seed), "curve", key))
-        if _equal(submission, name, seed, record):
-            continue
-        claimed = submission.record(name, seed, known.random)
-        if exact:
-            yield Fault(where, f"trained again, seed {seed} differs: {_first(claimed, record)}.")
-            continue
-        family, classes = known.task.family, known.classes
-        mine, theirs = (final_metric(r, family, classes) for r in (record, claimed))
-        apart = _mean_distance(claimed, record, key)
-        if abs(mine - theirs) > tolerance or apart > tolerance:
-            yield Fault(
-                where,
-                f"trained again, seed {seed} ends at {mine:.4g}, not {theirs:.4g}, and its curve "
-                f"is {apart:.3g} away on average; the task tolerates {tolerance:g}.",
-            )
-
-
-def _compared(record: Record, keys: Sequence[str]) -> dict[str, Any]:
-    found = {key: record["curve"].get(key) for key in ("phase", "step", *keys)}
-    return {**found, **{key: record[key] for key in ("status", "steps", "retention")}}
-
-
-def _equal(submission: Submission, task: str, seed: int, record: Record) -> bool:
-    claimed = submission.record(task, seed)
-    keys = list(submission.tasks[task]["seeds"][str(seed)]["curve"])
-    return _compared(claimed, keys) == _compared(record, keys)
-
-
-def _first(claimed: Record, record: Record) -> str:
-    """Say where two runs part."""
-    for key, values in claimed["curve"].items():
-        for point, (old, new) in enumerate(zip(values, record["curve"][key], strict=True)):
-            if old != new:
-                return f"{key} at point {point} is {new}, not {old}"
-    for key in ("status", "steps", "retention"):
-        if claimed[key] != record[key]:
-            return f"{key} is {str(record[key])[:60]}, not {str(claimed[key])[:60]}"
-    return "its curve has other points"
-
-
-def _mean_distance(claimed: Record, record: Record, key: str) -> float:
-    values = [np.array(r["curve"][key], dtype=np.float64) for r in (claimed, record)]
-    both = np.isfinite(values[0]) & np.isfinite(values[1])
-    return float(np.abs(values[0] - values[1])[both].mean()) if both.any() else float("inf")
-
-
-def _here(submission: Submission, known: KnownTask, judge: Judge) -> tuple[dict[str, Any], Any]:
+def _here(
+    submission: Submission, known: KnownTask, judge: Judge
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     threads = submission.software(known.task.name).get("threads", 1)
-    software, hardware = judge.machine(known, threads if isinstance(threads, int) else 1)
-    return dict(software), dict(hardware)
+    return judge.machine(known, threads if isinstance(threads, int) else 1)
 
 
-def _same_software(submission: Submission, known: KnownTask, judge: Judge) -> bool:
-    return not _differences(submission, known, judge)
-
-
-def _same_hardware(submission: Submission, known: KnownTask, judge: Judge) -> bool:
-    claimed = submission.tasks[known.task.name]["hardware"]
-    return dict(claimed) == _here(submission, known, judge)[1]
-
-
-def _differences(submission: Submission, known: KnownTask, judge: Judge) -> str:
-    theirs, mine = submission.software(known.task.name), _here(submission, known, judge)[0]
-    names = [n for n in sorted({*theirs, *mine} - {*IRRELEVANT}) if theirs.get(n) != mine.get(n)]
-    return ", ".join(f"{n} {mine.get(n, 'absent')}, not {theirs.get(n, 'absent')}" for n in names)
+def _differences(
+    submission: Submission,
+    known: KnownTask,
+    software: Mapping[str, Any],
+    hardware: Mapping[str, Any],
+) -> str:
+    """Say in what another machine differs so that bits may; "" if in nothing."""
+    table = submission.tasks[known.task.name]
+    pairs = (("software", table["software"], software), ("hardware", table["hardware"], hardware))
+    found = []
+    for kind, theirs, mine in pairs:
+        names = sorted({*theirs, *mine} - {*IRRELEVANT})
+        found += [
+            f"this machine has other {kind} ({n} {mine.get(n, 'absent')}, not "
+            f"{theirs.get(n, 'absent')})"
+            for n in names
+            if theirs.get(n) != mine.get(n)
+        ]
+    return " and ".join(found)

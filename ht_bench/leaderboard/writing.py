@@ -1,4 +1,4 @@
-"""Finished runs → the content of a submission file; incomplete or mixed ones are refused."""
+"""Finished runs → a submission file, checked before it is written."""
 
 from __future__ import annotations
 
@@ -12,22 +12,14 @@ import numpy as np
 
 from ht_bench.errors import UsageError
 from ht_bench.files import write_atomically
-from ht_bench.leaderboard.schema import schema_faults
+from ht_bench.leaderboard.choosing import SAME, Choice, check_complete, choose_runs
 from ht_bench.leaderboard.submission import CURVES, SCHEMA
+from ht_bench.leaderboard.valid import judge_bytes
 from ht_bench.methods.recipe import get_recipe
-from ht_bench.results.entries import Entry, Setting, TaskInfo
+from ht_bench.results.entries import Entry, TaskInfo
 from ht_bench.results.folder import read_groups
 from ht_bench.results.metrics import Record, metric_key
 from ht_bench.results.pairing import WARM
-from ht_bench.streams.catalog import task_names
-from ht_bench.streams.seeds import format_seeds
-from ht_bench.suggestions import did_you_mean
-
-SAME = (
-    *("source_sha256", "hyperparameters", "classes", "stack"),
-    *("extra_parameters", "software", "hardware"),
-)
-"""What all runs of one task in a submission share."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +41,6 @@ class About:
     traits: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Which runs: a method's name, tasks (empty: all it was run on), run folders' digits."""
-
-    method: str
-    tasks: tuple[str, ...] = ()
-    variants: tuple[str, ...] = ()
-
-
 def make_submission(runs: Path, choice: Choice, about: About) -> dict[str, Any]:
     """Return the content of a submission file from the runs below `runs`.
 
@@ -65,10 +48,10 @@ def make_submission(runs: Path, choice: Choice, about: About) -> dict[str, Any]:
     evaluation seeds, when runs of two settings, sources or versions mix, or when nothing is there.
     """
     groups, infos, _ = read_groups(runs)
-    setting, chosen = _choose(groups, choice, runs)
+    setting, chosen = choose_runs(groups, choice, runs)
     tables, sources, traits = {}, set(), []
     for task, entry in chosen.items():
-        first = _complete(entry, infos[task], runs)
+        first = check_complete(entry, infos[task], setting, choice, runs)
         sources.add(first["source_sha256"])
         traits.append(first.get("traits"))
         none = groups[setting][task].get(WARM)
@@ -91,97 +74,19 @@ def make_submission(runs: Path, choice: Choice, about: About) -> dict[str, Any]:
         "device": setting.device,
         "tasks": tables,
     }
-    for fault in schema_faults(content):
-        raise UsageError(f"This cannot be submitted: {fault}")
     return content
 
 
 def write_submission(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a submission file: a line per curve, so that a reader and a diff can follow it."""
-    write_atomically(path, _lines(content, 0) + "\n")
+    """Write a submission file: a line per curve, so that a reader and a diff can follow it.
 
-
-def _choose(
-    groups: Mapping[Setting, Mapping[str, Mapping[str, Entry]]], choice: Choice, runs: Path
-) -> tuple[Setting, dict[str, Entry]]:
-    found: dict[Setting, dict[str, Entry]] = {}
-    known = set()
-    for setting, by_task in groups.items():
-        for task, entries in by_task.items():
-            known |= {entry.method for entry in entries.values()}
-            entry = _variant(entries, task, choice)
-            if entry is not None and setting.split == "test":
-                found.setdefault(setting, {})[task] = entry
-    _check_found(found, choice, runs, known)
-    [(setting, chosen)] = found.items()
-    wanted = choice.tasks or tuple(chosen)
-    lacking = [task for task in wanted if task not in chosen]
-    if lacking:
-        raise UsageError(
-            f"'{choice.method}' has no test-split runs on {', '.join(lacking)} below {runs}; make "
-            f"them: ht-bench run --task {','.join(lacking)} --method {choice.method} --out {runs}."
-        )
-    return setting, {task: chosen[task] for task in wanted}
-
-
-def _check_found(found: Mapping[Setting, Any], choice: Choice, runs: Path, known: set[str]) -> None:
-    if not found:
-        raise UsageError(
-            f"{runs} holds no test-split runs of '{choice.method}'."
-            f"{did_you_mean(choice.method, known)} It has: {', '.join(sorted(known))}."
-        )
-    if len(found) > 1:
-        raise UsageError(
-            f"'{choice.method}' was run in {len(found)} settings ({'; '.join(map(str, found))}); "
-            "a submission holds one: keep the others in a folder of their own."
-        )
-
-
-def _variant(entries: Mapping[str, Entry], task: str, choice: Choice) -> Entry | None:
-    """Return the task's runs of the method; with several variants, the one that was named."""
-    if choice.tasks and task not in choice.tasks:
-        return None
-    own = [entry for entry in entries.values() if entry.method == choice.method]
-    named = [entry for entry in own if entry.variant in choice.variants] if len(own) > 1 else own
-    if len(own) > 1 and len(named) != 1:
-        raise UsageError(
-            f"'{choice.method}' has {len(own)} sets of hyperparameters on {task} "
-            f"({', '.join(sorted(entry.variant for entry in own))}, the ends of its run folders' "
-            "names); choose one with --variant."
-        )
-    return named[0] if named else None
-
-
-def _complete(entry: Entry, info: TaskInfo, runs: Path) -> Record:
-    """Return the entry's first record; raises UsageError unless all of it is there and alike."""
-    if info.name not in task_names():
-        raise UsageError(
-            f"{info.name} is no task of this benchmark, so a leaderboard has no place for it; "
-            "leave it out with --task."
-        )
-    missing = [seed for seed in info.seeds if seed not in entry.records]
-    if missing:
-        raise UsageError(
-            f"'{entry.method}' lacks seeds {format_seeds(missing)} of {info.name}; make them with "
-            f"the settings you used: ht-bench run --task {info.name} --method {entry.method} "
-            f"--out {runs}."
-        )
-    records = [entry.records[seed] for seed in info.seeds]
-    for key in SAME:
-        _check_same(records, key, entry.method, info.name, runs)
-    if len({json.dumps([r["curve"]["phase"], r["curve"]["step"]]) for r in records}) > 1:
-        raise UsageError(f"The curves of {info.name} have points at different steps; run it again.")
-    return records[0]
-
-
-def _check_same(records: Sequence[Record], key: str, method: str, task: str, runs: Path) -> None:
-    values = {json.dumps(record[key], sort_keys=True) for record in records}
-    if len(values) > 1:
-        raise UsageError(
-            f"The seeds of '{method}' on {task} differ in {key}: "
-            f"{' and '.join(sorted(values)[:2])}; delete {runs}/{task}/{method}-… and run all of "
-            "its seeds on one machine with one version."
-        )
+    Raises UsageError, and writes nothing, for what `ht-bench verify` would not call valid.
+    """
+    text = _lines(content, 0) + "\n"
+    _, faults = judge_bytes(text.encode(errors="surrogatepass"), path)
+    for fault in faults:
+        raise UsageError(f"This cannot be submitted: {fault}")
+    write_atomically(path, text)
 
 
 def _task_table(entry: Entry, info: TaskInfo, none: Entry | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ht_bench.errors import UsageError
-from ht_bench.networks.parts import CReLU
+from ht_bench.networks.parts import CReLU, read_widths
 from ht_bench.networks.stacking import is_stacked
 
 
@@ -147,10 +147,8 @@ def build_mlp(
 
     Raises UsageError for widths that are not positive, or odd ones with CReLU.
     """
-    hidden = tuple(options.get("hidden", (128, 128)))
+    hidden = read_widths(options, "hidden", (128, 128))
     activation = options.get("activation", "relu")
-    if not all(isinstance(width, int) and width > 0 for width in hidden):
-        raise UsageError(f"[net] hidden = {list(hidden)}: every width must be a positive integer.")
     if activation == "crelu" and any(width % 2 for width in hidden):
         raise UsageError(f"[net] hidden = {list(hidden)}: CReLU needs even widths.")
     sizes = (math.prod(shape), *hidden, classes)

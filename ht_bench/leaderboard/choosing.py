@@ -1,0 +1,173 @@
+"""Which finished runs a submission takes; incomplete or mixed ones are refused."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ht_bench.errors import UsageError
+from ht_bench.methods.recipe import get_recipe
+from ht_bench.results.entries import Entry, Setting, TaskInfo
+from ht_bench.results.metrics import CONTROL, Record
+from ht_bench.streams.catalog import task_names
+from ht_bench.streams.seeds import format_seeds
+from ht_bench.suggestions import did_you_mean
+
+SAME = (
+    *("source_sha256", "hyperparameters", "classes", "stack"),
+    *("extra_parameters", "software", "hardware"),
+)
+"""What all runs of one task in a submission share."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which runs: a method's name, tasks (empty: all it was run on), run folders' digits.
+
+    named: the method as `ht-bench run` was given it, "file.py:Class" ("": its name). defaults:
+    the hyperparameters that its class has where nobody names others.
+    """
+
+    method: str
+    tasks: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    named: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+def choose_runs(
+    groups: Mapping[Setting, Mapping[str, Mapping[str, Entry]]], choice: Choice, runs: Path
+) -> tuple[Setting, dict[str, Entry]]:
+    """Return the one setting of the method's test-split runs and, per task, its entry.
+
+    Raises UsageError where there is none, or several, or a task that was asked for is lacking.
+    """
+    for task in choice.tasks:
+        _check_task(task)
+    found: dict[Setting, dict[str, Entry]] = {}
+    for setting, by_task in groups.items():
+        for task, entries in by_task.items() if setting.split == "test" else ():
+            entry = _variant(entries, task, choice)
+            if entry is not None:
+                found.setdefault(setting, {})[task] = entry
+    known = {e.method for tasks in groups.values() for es in tasks.values() for e in es.values()}
+    _check_found(found, choice, runs, known)
+    [(setting, chosen)] = found.items()
+    wanted = choice.tasks or tuple(chosen)
+    lacking = [task for task in wanted if task not in chosen]
+    if lacking:
+        command = _command(choice, ",".join(lacking), runs, setting)
+        raise UsageError(
+            f"'{choice.method}' has no test-split runs on {', '.join(lacking)} below {runs}; make "
+            f"them: `{command}`."
+        )
+    return setting, {task: chosen[task] for task in wanted}
+
+
+def _check_task(name: str) -> None:
+    if name not in task_names():
+        raise UsageError(
+            f"{name} is no task of this benchmark, so a leaderboard has no place for it; leave it "
+            f"out with --task.{did_you_mean(name, task_names())}"
+        )
+
+
+def _check_found(found: Mapping[Setting, Any], choice: Choice, runs: Path, known: set[str]) -> None:
+    if not found:
+        raise UsageError(
+            f"{runs} holds no test-split runs of '{choice.method}'."
+            f"{did_you_mean(choice.method, known)} It has: {', '.join(sorted(known))}."
+        )
+    if len(found) > 1:
+        raise UsageError(
+            f"'{choice.method}' was run in {len(found)} settings ({'; '.join(map(str, found))}); "
+            "a submission holds one: keep the others in a folder of their own."
+        )
+
+
+def _variant(entries: Mapping[str, Entry], task: str, choice: Choice) -> Entry | None:
+    """Return the task's runs of the method; with several variants, the one that was named."""
+    if choice.tasks and task not in choice.tasks:
+        return None
+    own = [entry for entry in entries.values() if entry.method == choice.method]
+    named = [entry for entry in own if entry.variant in choice.variants] if len(own) > 1 else own
+    if len(own) > 1 and len(named) != 1:
+        raise UsageError(
+            f"'{choice.method}' has {len(own)} sets of hyperparameters on {task} "
+            f"({', '.join(sorted(entry.variant for entry in own))}, the ends of its run folders' "
+            "names); choose one with --variant."
+        )
+    return named[0] if named else None
+
+
+def check_complete(
+    entry: Entry, info: TaskInfo, setting: Setting, choice: Choice, runs: Path
+) -> Record:
+    """Return the entry's first record; raises UsageError unless all of it is there and alike."""
+    _check_task(info.name)
+    missing = [seed for seed in info.seeds if seed not in entry.records]
+    if missing:
+        command = _command(choice, info.name, runs, setting, _changes(entry, info, choice))
+        raise UsageError(
+            f"'{entry.method}' lacks seeds {format_seeds(missing)} of {info.name}; make them: "
+            f"`{command}`."
+        )
+    records = [entry.records[seed] for seed in info.seeds]
+    for key in SAME:
+        _check_same(records, key, entry.method, info.name, runs)
+    if len({json.dumps([r["curve"]["phase"], r["curve"]["step"]]) for r in records}) > 1:
+        raise UsageError(f"The curves of {info.name} have points at different steps; run it again.")
+    return records[0]
+
+
+def _changes(entry: Entry, info: TaskInfo, choice: Choice) -> dict[str, Any]:
+    """Return what the entry's runs were given by --set and --threads."""
+    recipe = get_recipe(entry.method)
+    usual = recipe.hyperparameters(info.name, info.family in CONTROL) if recipe else {}
+    known = {**choice.defaults, **usual}
+    given = entry.hyperparameters.items()
+    changes = {key: value for key, value in given if key not in known or known[key] != value}
+    threads = {record["software"].get("threads", 1) for record in entry.records.values()}
+    return {"set": changes, "threads": max(threads, default=1)}
+
+
+def _command(
+    choice: Choice,
+    tasks: str,
+    runs: Path,
+    setting: Setting,
+    changes: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the command that makes runs that a submission lacks, as a shell reads it."""
+    words = ["ht-bench", "run", "--task", tasks, "--method", choice.named or choice.method]
+    changes = changes or {"set": {}, "threads": 1}
+    if changes["set"]:
+        words += ["--set", *(f"{key}={_value(value)}" for key, value in changes["set"].items())]
+    if changes["threads"] != 1:
+        words += ["--threads", str(changes["threads"])]
+    if setting.precision != "fp32":
+        words += ["--precision", setting.precision]
+    return shlex.join([*words, "--device", setting.device, "--out", str(runs)])
+
+
+def _value(value: Any) -> str:
+    """Write a hyperparameter as --set reads it: JSON, or text that is no JSON."""
+    try:
+        json.loads(str(value))
+    except ValueError:
+        return value if isinstance(value, str) else json.dumps(value)
+    return json.dumps(value)
+
+
+def _check_same(records: Sequence[Record], key: str, method: str, task: str, runs: Path) -> None:
+    values = {json.dumps(record[key], sort_keys=True) for record in records}
+    if len(values) > 1:
+        raise UsageError(
+            f"The seeds of '{method}' on {task} differ in {key}: "
+            f"{' and '.join(sorted(values)[:2])}; delete {runs}/{task}/{method}-… and run all of "
+            "its seeds on one machine with one version."
+        )

@@ -1,0 +1,124 @@
+"""One honest submission of real training, and judges that train nothing."""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TASK, METHOD = "warm-start-digits-v1", "early-stop"
+Content = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of 20 runs of early-stop, trained once for all worker processes; read only."""
+    from ht_bench import evaluate
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    runs = shared / "trained-for-submissions"
+    with open(shared / "trained.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        evaluate(METHOD, TASK, device="cpu", out=runs, progress=False)
+    return runs
+
+
+@pytest.fixture(scope="session")
+def honest_bytes(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What `ht-bench submit` writes of these runs."""
+    from ht_bench.leaderboard.choosing import Choice
+    from ht_bench.leaderboard.writing import About, make_submission, write_submission
+
+    about = About(METHOD, ("A. Author", "Ø. Författare"), "https://example.org/paper")
+    path = tmp_path_factory.mktemp("honest") / f"{METHOD}.json"
+    write_submission(path, make_submission(trained, Choice(METHOD), about))
+    return path.read_bytes()
+
+
+@pytest.fixture
+def content(honest_bytes: bytes) -> Content:
+    """The honest submission, to be changed at will."""
+    return dict(json.loads(honest_bytes))
+
+
+@pytest.fixture
+def table(content: Content) -> Content:
+    """Its one task's table, part of `content`."""
+    found: Content = content["tasks"][TASK]
+    return found
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a content, text or bytes to tmp_path/early-stop.json."""
+
+    def put(what: Content | str | bytes, name: str = f"{METHOD}.json") -> Path:
+        path = tmp_path / name
+        text = json.dumps(what) if isinstance(what, dict) else what
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def records(trained: Path) -> Mapping[int, Content]:
+    """The honest runs' records by seed."""
+    from ht_bench.results.record import read_runs
+
+    return {record["seed"]: record for record in read_runs(trained)}
+
+
+@pytest.fixture(scope="session")
+def replay(records: Mapping[int, Content]) -> Callable[..., Mapping[int, Content]]:
+    """A rerun that answers with the honest records instead of training."""
+
+    def rerun(known: Any, submission: Any, seeds: Sequence[int]) -> Mapping[int, Content]:
+        return {seed: records[seed] for seed in seeds}
+
+    return rerun
+
+
+@pytest.fixture(scope="session")
+def first_points(honest_bytes: bytes) -> Callable[..., Mapping[int, Mapping[str, float]]]:
+    """What untrained networks give: recomputed once for the task's own network."""
+    from ht_bench import reruns
+    from ht_bench.leaderboard.known import find_known
+    from ht_bench.leaderboard.submission import Submission
+
+    own = reruns.first_points(find_known(TASK), Submission(json.loads(honest_bytes)))
+
+    def recompute(known: Any, submission: Any) -> Mapping[int, Mapping[str, float]]:
+        if submission.method["network"]:
+            return reruns.first_points(known, submission)
+        return own
+
+    return recompute
+
+
+Judged = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def judge_file(first_points: Any, replay: Any) -> Judged:
+    """Judge a file; reruns are replayed from the honest records."""
+    from ht_bench import reruns
+    from ht_bench.leaderboard.verify import Judge, verify
+
+    def judge(path: Path, level: str = "consistent", **changes: Any) -> Any:
+        judge = {
+            "machine": reruns.machine,
+            "first_points": None if level == "valid" else first_points,
+            "rerun": replay if level == "reproduced" else None,
+            "seeds": tuple(range(100, 120)),
+        }
+        return verify(path, Judge(**{**judge, **changes}))
+
+    return judge

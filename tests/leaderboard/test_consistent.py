@@ -1,0 +1,236 @@
+"""Level *consistent*: untrained networks recomputed, whole numbers of examples, retention."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ht_bench import reruns
+from ht_bench.errors import UsageError
+from ht_bench.leaderboard.known import KnownTask, find_known
+from ht_bench.leaderboard.submission import Submission
+from ht_bench.leaderboard.verify import Judge, verify
+from ht_bench.streams.catalog import get_task
+
+Content = dict[str, Any]
+Write = Callable[..., Path]
+Judged = Callable[..., Any]
+CURVE = "$.tasks['warm-start-digits-v1'].seeds['100'].curve['test/accuracy']"
+SUBMISSIONS = Path(__file__).parents[2] / "leaderboard" / "submissions"
+
+
+def accuracy(table: Content, seed: int = 100) -> list[float]:
+    found: list[float] = table["seeds"][str(seed)]["curve"]["test/accuracy"]
+    return found
+
+
+def test_the_honest_one(honest_bytes: bytes, write: Write, judge_file: Judged) -> None:
+    report = judge_file(write(honest_bytes))
+    assert (report.level, report.faults, report.exit_code) == ("consistent", [], 0)
+
+
+def test_untrained_networks_are_recomputed(
+    honest_bytes: bytes, first_points: Any, table: Content
+) -> None:
+    """They are the curves' first points, bit for bit, on the software that made them."""
+    submission = Submission(json.loads(honest_bytes))
+    found = first_points(find_known("warm-start-digits-v1"), submission)
+    assert {seed: values["test/accuracy"] for seed, values in found.items()} == {
+        seed: accuracy(table, seed)[0] for seed in range(100, 120)
+    }
+
+
+def test_a_first_point_one_example_off(
+    content: Content, table: Content, write: Write, judge_file: Judged
+) -> None:
+    accuracy(table)[0] += 1 / 500
+    report = judge_file(write(content))
+    assert report.level == "valid" and report.exit_code == 1
+    [fault] = report.faults
+    assert fault.path == CURVE and "untrained network gives" in fault.sentence
+
+
+@pytest.mark.parametrize(("examples", "caught"), [(2, False), (3, True)])
+def test_other_arithmetic_may_turn_two_examples(
+    examples: int,
+    caught: bool,
+    content: Content,
+    table: Content,
+    write: Write,
+    judge_file: Judged,
+) -> None:
+    accuracy(table)[0] = round(accuracy(table)[0] + examples / 500, 3)
+    table["software"]["torch"] = "1.0"
+    assert bool(judge_file(write(content)).faults) is caught
+
+
+@pytest.mark.parametrize(("part", "key"), [("software", "threads"), ("hardware", "processor")])
+def test_what_counts_as_other_arithmetic(
+    part: str, key: str, content: Content, table: Content, write: Write, judge_file: Judged
+) -> None:
+    accuracy(table)[0] = round(accuracy(table)[0] + 1 / 500, 3)
+    for name, consistent in (("python", False), (key, True)):
+        changed = copy.deepcopy(content)
+        changed["tasks"]["warm-start-digits-v1"][part][name] = "other"
+        if part == "hardware" and name == "python":
+            continue
+        assert (judge_file(write(changed)).level == "consistent") is consistent
+
+
+def test_a_curve_shifted_in_time(
+    content: Content, table: Content, write: Write, judge_file: Judged
+) -> None:
+    for seed in range(100, 120):
+        values = accuracy(table, seed)
+        values[:] = values[1:] + values[-1:]
+    report = judge_file(write(content))
+    assert report.level == "valid" and len(report.faults) == 20
+
+
+def test_curves_swapped_between_seeds(
+    content: Content, table: Content, write: Write, judge_file: Judged
+) -> None:
+    seeds = table["seeds"]
+    other = next(s for s in seeds if accuracy(table, int(s))[0] != accuracy(table)[0])
+    seeds["100"], seeds[other] = seeds[other], seeds["100"]
+    assert len(judge_file(write(content)).faults) == 2
+
+
+@pytest.mark.parametrize("change", [0.0005, 1e-6, -0.001])
+def test_accuracies_are_whole_numbers_of_examples(
+    change: float, content: Content, table: Content, write: Write, judge_file: Judged
+) -> None:
+    accuracy(table)[9] += change
+    [fault] = judge_file(write(content)).faults
+    assert fault.path == CURVE and "at point 9 is no whole number of 500" in fault.sentence
+
+
+def test_a_diverged_run_stands_at_chance(
+    content: Content, table: Content, write: Write, judge_file: Judged
+) -> None:
+    accuracy(table)[5:] = [0.1] * 16
+    table["seeds"]["100"]["status"] = "diverged"
+    assert judge_file(write(content)).level == "consistent"
+
+
+def test_faults_are_bounded(
+    content: Content, table: Content, write: Write, judge_file: Judged
+) -> None:
+    for seed in range(100, 120):
+        accuracy(table, seed)[0] = 0.9001
+    assert len(judge_file(write(content)).faults) == 20
+
+
+def test_train_accuracy_is_counted_on_the_phases_examples() -> None:
+    known = find_known("shuffled-digits-v1")
+    assert not isinstance(known, str)
+    assert known.sizes(100, "train/accuracy") == [500] * 20
+    assert known.sizes(100, "test/accuracy") == [500] * 20
+
+
+def retention_report(write: Write, change: Callable[[list[float]], None]) -> Any:
+    content = json.loads((SUBMISSIONS / "none.json").read_text(encoding="utf-8"))
+    content["tasks"] = {"permuted-digits-v1": content["tasks"]["permuted-digits-v1"]}
+    change(content["tasks"]["permuted-digits-v1"]["seeds"]["103"]["retention"])
+    judge = Judge(reruns.machine, first_points=lambda known, submission: {})
+    return verify(write(content, "none.json"), judge)
+
+
+def test_retention_ends_where_the_curve_does(write: Write) -> None:
+    assert retention_report(write, lambda kept: None).level == "consistent"
+    [fault] = retention_report(write, lambda kept: kept.__setitem__(-1, 0.5)).faults
+    assert fault.path.endswith("seeds['103'].retention") and "its curve at" in fault.sentence
+    [fault] = retention_report(write, lambda kept: kept.__setitem__(0, 0.12345)).faults
+    assert "at point 0 is no whole number of 500 examples" in fault.sentence
+
+
+NETWORKS: list[tuple[dict[str, Any], str]] = [
+    ({"hidden": [64, 64]}, "untrained network gives"),
+    ({"activation": "crelu"}, "untrained network gives"),
+    ({"hidden": 5}, "untrained network gives"),
+    ({"hidden": []}, "untrained network gives"),
+    ({"hidden": None}, "every width must be a positive integer"),
+    ({"hidden": "wide"}, "every width must be a positive integer"),
+    ({"hidden": [True]}, "every width must be a positive integer"),
+    ({"hidden": [128.0]}, "every width must be a positive integer"),
+    ({"hidden": [0]}, "every width must be a positive integer"),
+    ({"hidden": [-1]}, "every width must be a positive integer"),
+    ({"hidden": [["x"]]}, "not valid"),
+    ({"hidden": [3], "activation": "crelu"}, "even width"),
+    ({"hidden": [8193]}, "beyond 8192"),
+    ({"hidden": [1e308]}, "beyond 8192"),
+    ({"hidden": [8192] * 100}, "are the most here"),
+    ({"hidden": [2000, 2000]}, "are the most here"),
+    ({"hidden": [2500, 1, 1]}, "units, more than 4 times"),
+    ({"activation": "tanh"}, "must be one of"),
+    ({"activation": ["relu"]}, "must be one of"),
+    ({"linear_norm": True}, "must be one of"),
+    ({"name": "cnn", "hidden": 16, "channels": [4]}, "does not stack seeds"),
+    ({"name": "cnn", "hidden": 16, "channels": [1024]}, "units, more than 4 times"),
+    ({"name": "vgg16"}, "unknown key 'hidden'"),
+    ({"name": "../../etc/passwd"}, "unknown network"),
+    ({"name": None}, "unknown network"),
+    ({"name": ["mlp"]}, "unknown network"),
+    ({"score": 1}, "unknown key"),
+    ({"a\nb": 1}, "unknown key 'a\\nb'"),
+    ({"": 1}, "not valid"),
+]
+
+
+@pytest.mark.parametrize(("network", "said"), NETWORKS)
+def test_a_strangers_network(
+    network: dict[str, Any], said: str, content: Content, write: Write, judge_file: Judged
+) -> None:
+    content["method"]["network"] = network
+    began = time.monotonic()
+    report = judge_file(write(json.dumps(content)))
+    assert time.monotonic() - began < 10
+    assert report.exit_code == 1
+    assert said in str(report.faults[0]) or report.level == said == "not valid"
+    assert all(str(fault).isascii() and str(fault).isprintable() for fault in report.faults)
+
+
+def test_channels_that_would_fill_the_memory() -> None:
+    """Few parameters, yet a thousand images of 8192 maps of 32 x 32 take 33 GB."""
+    task = get_task("warm-start-cifar10-small-v1")
+    photographs: Any = SimpleNamespace(train_images=np.empty((0, 3, 32, 32)))
+    known = KnownTask(task, 10, photographs, None)
+    with pytest.raises(UsageError, match="units, more than 4 times"):
+        reruns._check_network(known, {"channels": [8192, 1, 1]})
+    reruns._check_network(known, {"channels": [64, 64, 64]})
+
+
+def test_the_submissions_precision_is_what_is_recomputed(
+    honest_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    make = reruns.make_run
+    monkeypatch.setattr(reruns, "make_run", lambda *given: seen.append(given[-1]) or make(*given))
+    content = json.loads(honest_bytes)
+    content["precision"] = "bf16"
+    content["tasks"]["warm-start-digits-v1"]["software"]["threads"] = 10**18
+    found = reruns.first_points(find_known("warm-start-digits-v1"), Submission(content))
+    assert {compute.precision for compute in seen} == {"bf16"}
+    assert {compute.threads for compute in seen} == {1}
+    assert len(found) == 20
+
+
+def test_data_that_are_not_here(
+    content: Content, write: Write, judge_file: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = find_known("warm-start-digits-v1")
+    assert not isinstance(known, str)
+    absent = dataclasses.replace(known, data=None)
+    monkeypatch.setattr("ht_bench.leaderboard.verify.find_known", lambda name: absent)
+    report = judge_file(write(content))
+    assert (report.level, report.exit_code) == ("valid", 2)
+    assert "needs data that are not on this machine" in report.could_not[0]

@@ -1,0 +1,258 @@
+"""Level *valid*: each rule by its fault, at its place, and nothing else is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ht_bench.leaderboard.known import find_known, known_task
+from ht_bench.leaderboard.valid import read_submission
+from ht_bench.streams.catalog import get_task
+
+Content = dict[str, Any]
+Write = Callable[..., Path]
+TASK = "$.tasks['warm-start-digits-v1']"
+SUBMISSIONS = Path(__file__).parents[2] / "leaderboard" / "submissions"
+SEED = f"{TASK}.seeds['100']"
+
+
+@pytest.fixture
+def only(content: Content, write: Write) -> Callable[..., None]:
+    """Judge the changed content: it must have exactly one fault, at `place`, that says `said`."""
+
+    def check(place: str, said: str) -> None:
+        submission, faults = read_submission(write(content))
+        assert submission is None
+        assert [fault.path for fault in faults] == [place]
+        assert said in faults[0].sentence
+
+    return check
+
+
+def test_the_honest_one_is_valid(honest_bytes: bytes, write: Write) -> None:
+    path = write(honest_bytes)
+    submission, faults = read_submission(path)
+    assert faults == [] and submission is not None
+    assert submission.sha256 == hashlib.sha256(honest_bytes).hexdigest()
+    assert submission.seeds("warm-start-digits-v1") == tuple(range(100, 120))
+
+
+def test_the_committed_ones_are_valid() -> None:
+    files = sorted(SUBMISSIONS.glob("*.json"))
+    assert files
+    for path in files:
+        assert read_submission(path)[1] == [], path
+
+
+def test_the_file_carries_the_name(honest_bytes: bytes, write: Write) -> None:
+    submission, faults = read_submission(write(honest_bytes, "other.json"))
+    assert submission is None
+    assert str(faults[0]) == "$.name: is early-stop, but the file is 'other.json'."
+    submission, [fault] = read_submission(write(honest_bytes, "o\x1b[31m.json"))
+    assert "\\x1b" in fault.sentence
+
+
+def test_benchmark(content: Content, only: Callable[..., None]) -> None:
+    content["benchmark"] = "0.0"
+    only("$.benchmark", "is 0.0, this is 0.1")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("warm-start-digits-v2", "Did you mean 'warm-start-digits-v1'?"),
+        ("warm-start-digits-v1.toml", "is no task"),
+        ("suite-core-v1", "is no task"),
+        ("atari-100k-pong-v1", "is a draft"),
+    ],
+)
+def test_tasks(name: str, said: str, content: Content, only: Callable[..., None]) -> None:
+    content["tasks"][name] = content["tasks"]["warm-start-digits-v1"]
+    only(f"$.tasks['{name}']", said)
+
+
+def test_a_path_is_never_opened_as_a_task(
+    content: Content, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`get_task` reads TOML files; a stranger's name must not reach it, whatever lies there."""
+    monkeypatch.chdir(tmp_path)
+    table = content["tasks"].pop("warm-start-digits-v1")
+    text = Path(find_known.__code__.co_filename).parents[2] / "tasks" / "warm-start-digits-v1.toml"
+    (tmp_path / "mine.toml").write_text(text.read_text(encoding="utf-8"), encoding="utf-8")
+    content["tasks"]["mine.toml"] = table
+    assert get_task("mine.toml").name == "warm-start-digits-v1"
+    submission, [fault] = read_submission(write(content))
+    assert submission is None and "is no task" in fault.sentence
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("task_sha256", "a" * 64, "the task has"),
+        ("data_sha256", "b" * 64, "the task has"),
+        ("data_sha256", "", "the task has"),
+        ("stack", 9, "is 9, the task has 10"),
+        ("classes", 11, "is 11, the task has 10"),
+    ],
+)
+def test_hashes_and_facts(
+    key: str, value: Any, said: str, table: Content, only: Callable[..., None]
+) -> None:
+    table[key] = value
+    only(f"{TASK}.{key}", said)
+
+
+def test_a_missing_seed(table: Content, only: Callable[..., None]) -> None:
+    del table["seeds"]["117"]
+    only(f"{TASK}.seeds", "lacks seeds 117")
+
+
+def test_a_foreign_seed(table: Content, only: Callable[..., None]) -> None:
+    table["seeds"]["120"] = table["seeds"]["119"]
+    only(f"{TASK}.seeds", "holds seeds 120, which are not evaluation seeds")
+
+
+def test_a_tuning_seed_in_place_of_another(table: Content, write: Write, content: Content) -> None:
+    table["seeds"]["0"] = table["seeds"].pop("100")
+    assert len(read_submission(write(content))[1]) == 2
+
+
+def test_the_grid(table: Content, only: Callable[..., None]) -> None:
+    table["grid"]["step"][3] += 1
+    only(f"{TASK}.grid", "is not the task's: 21 points over 2 phases and 2100 steps")
+    table["grid"]["step"][3] -= 1
+    table["grid"]["phase"][10] = 1
+    only(f"{TASK}.grid", "is not the task's")
+    table["grid"]["phase"].pop()
+    only(f"{TASK}.grid", "has 20 phases for 21 steps")
+
+
+@pytest.mark.parametrize(
+    ("phase", "step", "said"),
+    [
+        ([0] * 15 + [1] * 6, None, ""),
+        ([0] * 21, None, "does not go through the task's 2 phases"),
+        ([1] * 21, None, "does not go through"),
+        ([0, 1] * 10 + [1], None, "does not go through"),
+        ([0] * 15 + [2] * 6, None, "does not go through"),
+        (None, [*range(1, 21), 2100], "do not rise from 0"),
+        (None, [*range(19), 2100, 2100], "do not rise"),
+    ],
+)
+def test_a_grid_whose_steps_only_the_data_know(
+    phase: list[int] | None,
+    step: list[int] | None,
+    said: str,
+    table: Content,
+    content: Content,
+    write: Write,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where data are absent and budgets in epochs, a grid still has the form of one."""
+    known = known_task(get_task("warm-start-digits-v1"))
+    assert known.grid is not None
+    other = dataclasses.replace(known, data=None)
+    other.__dict__["grid"] = None
+    monkeypatch.setattr("ht_bench.leaderboard.valid.find_known", lambda name: other)
+    table["grid"] = {"phase": phase or known.grid[0], "step": step or known.grid[1]}
+    faults = read_submission(write(content))[1]
+    assert [said in fault.sentence for fault in faults] == ([True] if said else [])
+
+
+def test_a_curve_that_the_task_asks_for(
+    table: Content, content: Content, write: Write, only: Callable[..., None]
+) -> None:
+    curve = table["seeds"]["100"]["curve"]
+    curve["train/accuracy"] = curve["test/accuracy"]
+    only(f"{SEED}.curve['train/accuracy']", "is not asked for")
+    curve["train/accuracy"] = curve.pop("test/accuracy")
+    table["seeds"]["100"]["curve"] = {"eval/return": curve["train/accuracy"]}
+    _, faults = read_submission(write(content))
+    assert [fault.path for fault in faults] == [f"{SEED}.curve", f"{SEED}.curve['eval/return']"]
+    assert "lacks test/accuracy" in faults[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (1.0000001, "has an accuracy outside 0 to 1"),
+        (-0.1, "has an accuracy outside 0 to 1"),
+        (None, "has no number at point 7"),
+    ],
+)
+@pytest.mark.parametrize("status", ["finished", "diverged"])
+def test_values(
+    value: Any, said: str, status: str, table: Content, only: Callable[..., None]
+) -> None:
+    table["seeds"]["100"]["status"] = status
+    table["seeds"]["100"]["curve"]["test/accuracy"][7] = value
+    only(f"{SEED}.curve['test/accuracy']", said)
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_curve_has_the_grids_points(
+    change: int, table: Content, only: Callable[..., None]
+) -> None:
+    curve = table["seeds"]["100"]["curve"]["test/accuracy"]
+    table["seeds"]["100"]["curve"]["test/accuracy"] = [*curve, 0.5][: 21 + change]
+    only(f"{SEED}.curve['test/accuracy']", f"has {21 + change} points, the grid 21")
+
+
+def test_steps(table: Content, only: Callable[..., None]) -> None:
+    table["seeds"]["100"]["steps"] = 2101
+    only(f"{SEED}.steps", "is 2101, the task allows 2100")
+
+
+def test_retention_where_the_task_has_none(table: Content, only: Callable[..., None]) -> None:
+    table["seeds"]["100"]["retention"] = [0.5, 0.9]
+    only(f"{SEED}.retention", "is given, the task does not ask for it")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "is null, the task asks for it"),
+        ([0.5], "has 1 values for 30 phases"),
+        ([0.5] * 29 + [1.5], "has an accuracy outside 0 to 1"),
+    ],
+)
+def test_retention_where_the_task_has_some(
+    value: Any, said: str, write: Write, tmp_path: Path
+) -> None:
+    content = json.loads((SUBMISSIONS / "none.json").read_text(encoding="utf-8"))
+    content["tasks"]["permuted-digits-v1"]["seeds"]["104"]["retention"] = value
+    _, [fault] = read_submission(write(content, "none.json"))
+    assert fault.path == "$.tasks['permuted-digits-v1'].seeds['104'].retention"
+    assert said in fault.sentence
+
+
+@pytest.mark.parametrize(
+    ("status", "points", "value", "said"),
+    [
+        ("diverged", (-2, -1), None, ""),
+        ("finished", (-2, -1), None, "has no number at point"),
+        ("diverged", (5,), None, "has numbers after the run diverged"),
+        ("diverged", range(-10_000, 0), None, "has no number at point 0"),
+        ("finished", (3,), -1e13, "beyond a million millions"),
+        ("finished", (3,), -500.0, ""),
+    ],
+)
+def test_returns(status: str, points: Any, value: Any, said: str, write: Write) -> None:
+    """Tasks of environments have returns: any finite number, and none once a run has diverged."""
+    content = json.loads((SUBMISSIONS / "none.json").read_text(encoding="utf-8"))
+    seeds = content["tasks"]["swap-cartpole-ppo-v1"]["seeds"]
+    seed, run = next(iter(seeds.items()))
+    run["status"] = status
+    run["retention"] = None if status == "diverged" else run["retention"]
+    values = run["curve"]["eval/return"]
+    for point in points:
+        values[max(point, -len(values))] = value
+    faults = read_submission(write(content, "none.json"))[1]
+    assert [said in fault.sentence for fault in faults] == ([True] if said else [])
+    assert all(f"seeds['{seed}']" in fault.path for fault in faults)

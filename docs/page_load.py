@@ -70,7 +70,7 @@ def task_table(task: AnyTask, level: float, generator: np.random.Generator) -> d
             "steps": 0,
             "seconds": float(generator.uniform(1, 2)),
             "peak_memory_bytes": 500_000_000,
-            "retention": None,
+            "retention": [0.5] * len(task.phases) if known.retains("finished") else None,
             "curve": {key: curve(task, level, generator)},
         }
         for seed in task.seeds

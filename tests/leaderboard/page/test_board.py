@@ -1,5 +1,6 @@
 """The board: ranks, gaps, costs and anchors that can be worked out by hand."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,8 +152,10 @@ def test_an_empty_folder_is_a_sentence(tmp_path: Path) -> None:
 def test_an_invalid_file_is_named(write: Write) -> None:
     wrong = committed("ema")
     wrong["tasks"][WARM_START]["task_sha256"] = "0" * 64
+    folder = write(committed("none")) / "submissions"
+    (folder / "ema.json").write_text(json.dumps(wrong), encoding="utf-8")
     with pytest.raises(UsageError, match=r"ema\.json is not valid.*task_sha256"):
-        read_entries(write(wrong) / "submissions", {})
+        read_entries(folder, {})
 
 
 def test_names_that_differ_in_case_alone_are_refused(write: Write) -> None:

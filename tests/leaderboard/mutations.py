@@ -7,6 +7,7 @@ only when seeds are trained again, FINE breaks nothing, ANY may be either. Loade
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -20,15 +21,7 @@ FREE = {"hyperparameters", "network", "software", "hardware"}
 PROSE = {"authors", "summary", "citation", "how"}
 JUNK = [None, True, 0, 1.5, "", "x", [], {}, [[]], {"score": 1}, ["a"], "NaN", {"__class__": "os"}]
 KEYS = [
-    "score",
-    "mean",
-    "",
-    "__proto__",
-    "$ref",
-    "100.5",
-    "../../etc/passwd",
-    "a\nb",
-    "é",
+    *("score", "mean", "", "__proto__", "$ref", "100.5", "../../etc/passwd", "a\nb", "é"),
     "k" * 61,
 ]
 TOKENS = [
@@ -53,7 +46,7 @@ class Mutant:
         self.encode: Callable[[str], bytes] = str.encode
 
     def pick(self, options: Any) -> Any:
-        return self.draw(st.sampled_from(list(options)))
+        return copy.deepcopy(self.draw(st.sampled_from(list(options))))
 
     def place(self, wanted: Callable[[Place, Any], bool] = lambda path, value: True) -> Place:
         """Choose a place by its kind first: most places are points of curves."""
@@ -104,9 +97,6 @@ def is_number(path: Place, value: Any) -> bool:
 
 def kind_of_value(value: Any) -> str:
     return "number" if is_number((), value) else type(value).__name__
-
-
-# ---- mutations of structure ----
 
 
 def wrong_type(m: Mutant) -> str:
@@ -164,9 +154,6 @@ def resize(m: Mutant) -> str:
     return BROKEN
 
 
-# ---- mutations of values ----
-
-
 def out_of_range(m: Mutant) -> str:
     m.put(m.place(is_number), m.pick([-1, -0.001, 1e308, -(2**62)]))
     return BROKEN
@@ -216,9 +203,6 @@ def other_entry(m: Mutant) -> str:
     return BROKEN
 
 
-# ---- forgeries ----
-
-
 def seed_of(m: Mutant) -> Any:
     return m.get((*TASK, "seeds", str(m.pick(range(100, 120)))))
 
@@ -266,9 +250,6 @@ def claim(m: Mutant) -> str:
     holder, key, value, verdict = changes[m.pick(changes)]
     holder[key] = value
     return verdict
-
-
-# ---- mutations of bytes ----
 
 
 def other_bytes(m: Mutant) -> str:

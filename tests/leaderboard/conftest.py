@@ -1,10 +1,12 @@
 """One honest submission of real training, and judges that train nothing."""
 
 import fcntl
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -101,6 +103,17 @@ def first_points(honest_bytes: bytes) -> Callable[..., Mapping[int, Mapping[str,
         return own
 
     return recompute
+
+
+@pytest.fixture(scope="session")
+def mutations() -> ModuleType:
+    """The file mutations.py beside this one."""
+    path = Path(__file__).with_name("mutations.py")
+    spec = importlib.util.spec_from_file_location("submission_mutations", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 Judged = Callable[..., Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -126,6 +127,7 @@ def test_what_is_no_file_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "folder.json").mkdir()
     (tmp_path / "loop.json").symlink_to("loop.json")
     os.mkfifo(tmp_path / "pipe.json")
+    signal.alarm(30)  # ends the process, should a pipe be waited for
     names = ("folder", "loop", "pipe", "absent", "x" * 300, "nul\0", "\x1b[31mred", "\udcff")
     for name in names:
         with pytest.raises(UsageError, match="Could not read") as caught:
@@ -133,6 +135,7 @@ def test_what_is_no_file_is_said_at_once(tmp_path: Path) -> None:
         assert str(caught.value).isascii() and str(caught.value).isprintable()
     with pytest.raises(UsageError, match="not a file"):
         read_bounded(Path("/dev/zero"))
+    signal.alarm(0)
 
 
 @pytest.mark.parametrize(

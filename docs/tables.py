@@ -107,7 +107,7 @@ BLOCKS: dict[str, tuple[str, str, Callable[[str, str], str]]] = {
         shown,
     ),
     "drift table": (
-        "ht-bench run --task drift-cartpole-ppo-v1,drift-acrobot-qrdqn-v1 "
+        "ht-bench run --task drift-cartpole-ppo-v1,drift-acrobot-qrdqn-v1,drift-pendulum-sac-v1 "
         "--method none,full-reset,hare-tortoise --out runs/drift",
         "ht-bench compare runs/drift",
         drifts,

@@ -2,6 +2,7 @@
 # make test   set up, run the tests
 # make lint   set up, run the linters and the type checker
 # make overhead   what Hare & Tortoise costs DQN, in turns with the stock policy (minutes)
+# make hostile   10,000 mutated submissions, none of which may be called valid (minutes)
 # make evidence   the long checks (kills at many instants, everything twice); see docs/evidence.md
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 export HT_BENCH_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: demo test lint overhead evidence setup clean
+.PHONY: demo test lint overhead evidence hostile setup clean
 
 setup: $(VENV)/.installed
 
@@ -39,6 +40,9 @@ overhead: setup
 
 evidence: setup
 	$(BIN)/python -m pytest -n $(JOBS) --evidence tests
+
+hostile: setup
+	$(BIN)/python -m pytest --evidence tests/leaderboard/test_hostile.py
 
 clean:
 	rm -rf $(VENV)

@@ -107,11 +107,11 @@ def test_the_number_of_values_is_bounded() -> None:
 
 
 def test_many_keys_with_a_late_repetition_take_no_time() -> None:
-    keys = ",".join(f'"{index:x}":0' for index in range(300_000))
+    keys = ",".join(f'"{index:x}":0' for index in range(30_000))
     began = time.monotonic()
     with pytest.raises(Refused, match="stands twice"):
-        parse("{" + keys + ',"493df":0}')
-    assert time.monotonic() - began < 10
+        parse("{" + keys + ',"752f":0}')
+    assert time.monotonic() - began < 3
 
 
 def test_size_is_bounded_exactly(tmp_path: Path) -> None:

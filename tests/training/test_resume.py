@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,23 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "own generators": (OwnNoise, {}),
     "torch's generator": (GlobalNoise, {}),
 }
+STEP_BY_STEP = ("hare-tortoise, epochs", "full-reset", "own generators")
+"""Methods that every run of the tests stops after each step; the others with --evidence."""
+AT_POSITIONS = (
+    *("hare-tortoise, steps", "hare-tortoise, epochs", "self-distillation", "early-stop"),
+    *("shrink-perturb, fresh", "full-reset", "own generators", "torch's generator"),
+)
+"""Methods that every run stops once at each kind of position; the others with --evidence."""
+
+
+def shortened(always: Sequence[str]) -> list[Any]:
+    """Return all methods as parameters, those not named marked as evidence."""
+    return [
+        name if name in always else pytest.param(name, marks=pytest.mark.evidence)
+        for name in METHODS
+    ]
+
+
 POSITIONS = {
     "first step": 1,
     "on a grid point": 4,
@@ -108,7 +125,7 @@ def assert_continues(job: StackJob, whole: list[Record]) -> None:
     assert not job.checkpoint_file.exists()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", shortened(AT_POSITIONS))
 def test_stopped_once_at_every_kind_of_position(
     name: str, make_job: MakeJob, tmp_path: Path
 ) -> None:
@@ -119,17 +136,7 @@ def test_stopped_once_at_every_kind_of_position(
         assert_continues(job, whole)
 
 
-STEP_BY_STEP = ("hare-tortoise, epochs", "full-reset", "own generators")
-"""Methods that every run of the tests stops after each step; the others with --evidence."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in STEP_BY_STEP else pytest.param(name, marks=pytest.mark.evidence)
-        for name in METHODS
-    ],
-)
+@pytest.mark.parametrize("name", shortened(STEP_BY_STEP))
 def test_stopped_after_every_single_step(name: str, make_job: MakeJob, tmp_path: Path) -> None:
     job = make_job(*METHODS[name], tmp_path)
     for _ in range(LAST):

@@ -41,7 +41,8 @@ class Standing:
     """One entry on one suite or task; None: not measured or not comparable.
 
     rank: None for an entry that lacks a task (`missing`). time, memory: relative to `none`, on
-    the entry's own machine unless `other_machine`. by_task: gap closed per task.
+    the entry's own machine unless `other_machine`. by_task: gap closed per task. above: shares of
+    runs whose own gap closed lies above 0 and above 1, two points of the performance profile.
     """
 
     entry: Entry
@@ -51,6 +52,7 @@ class Standing:
     by_mean: Estimate | None
     by_median: Estimate | None
     by_task: Mapping[str, Estimate]
+    above: tuple[float, float] | None
     metric: float
     error: float
     area: float
@@ -242,6 +244,7 @@ class _Ranker:
             by_mean=found.by_mean if found else None,
             by_median=found.by_median if found else None,
             by_task=self._by_task(entry, [n for n in names if n in entry.tasks]),
+            above=self._above(entry, names) if found else None,
             metric=float(np.mean([summary.final.mean() for summary in here])),
             error=math.sqrt(sum(squares)) / len(here),
             area=float(np.mean([summary.area for summary in here])),
@@ -258,6 +261,16 @@ class _Ranker:
     def _by_task(self, entry: Entry, names: Sequence[str]) -> dict[str, Estimate]:
         found = {name: self._single(entry, name) for name in names}
         return {name: one.gap_closed for name, one in found.items() if one is not None}
+
+    def _above(self, entry: Entry, names: Sequence[str]) -> tuple[float, float]:
+        values = {
+            name: score.seed_scores(
+                entry.tasks[name].final, self.anchors[name].warm, self.anchors[name].fresh
+            )
+            for name in names
+        }
+        over_none, over_fresh = score.performance_profile(values, (0.0, 1.0))
+        return float(over_none), float(over_fresh)
 
     def _improvement(self, entry: Entry, names: Sequence[str], reference: str) -> Estimate | None:
         if entry.name == reference or any(name not in entry.tasks for name in names):

@@ -73,6 +73,14 @@ def test_rank_counts_the_entries_that_are_surely_above(write: Write) -> None:
         assert ranks == {"better": 1, "none": 2, "worse": 3}
 
 
+def test_shares_of_runs_above_the_anchors(write: Write) -> None:
+    table = row(board_of(write(committed("ema"))), WARM_START, "ema")
+    anchors = get_suite(CORE).anchors[WARM_START]
+    middle = [np.sort(x)[5:15].mean() for x in (anchors.none, anchors.full_reset)]
+    final = table.entry.tasks[WARM_START].final
+    assert table.above == tuple(pytest.approx(np.mean(final > level)) for level in middle)
+
+
 def test_an_entry_that_lacks_a_task_is_shown_last_and_not_ranked(write: Write) -> None:
     partial = renamed("partial", committed("full-reset"), WARM_START)
     board = board_of(write(committed("none"), committed("full-reset"), partial))

@@ -13,7 +13,8 @@ import jinja2
 
 from ht_bench.files import make_folder, write_atomically
 from ht_bench.leaderboard import views
-from ht_bench.leaderboard.board import Board, Table
+from ht_bench.leaderboard.board import Board
+from ht_bench.leaderboard.ranker import Table
 from ht_bench.results.rows import REFERENCES
 from ht_bench.results.score import DRAWS, Estimate
 from ht_bench.version import EPOCH

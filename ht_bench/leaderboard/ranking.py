@@ -10,7 +10,8 @@ from typing import Any
 
 from ht_bench.errors import UsageError
 from ht_bench.files import write_atomically
-from ht_bench.leaderboard.board import Board, Standing, make_board
+from ht_bench.leaderboard.board import Board, make_board
+from ht_bench.leaderboard.ranker import Standing
 from ht_bench.leaderboard.summary import Entry
 from ht_bench.results.score import Estimate
 from ht_bench.version import EPOCH

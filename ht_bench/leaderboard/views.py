@@ -13,9 +13,10 @@ import numpy as np
 from markupsafe import Markup
 
 from ht_bench.leaderboard import charts
-from ht_bench.leaderboard.board import Board, Standing, Table
+from ht_bench.leaderboard.board import Board
 from ht_bench.leaderboard.charts import Bar, Dot, Line
 from ht_bench.leaderboard.known import KnownTask
+from ht_bench.leaderboard.ranker import Standing, Table
 from ht_bench.leaderboard.summary import Curve, Entry, TaskSummary
 from ht_bench.results.metrics import describe_metric, metric_key
 from ht_bench.results.pairing import FRESH, OWN, WARM

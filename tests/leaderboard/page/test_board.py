@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ht_bench.errors import UsageError
-from ht_bench.leaderboard.board import Board, Standing, make_board, read_entries
+from ht_bench.leaderboard.board import Board, make_board, read_entries
+from ht_bench.leaderboard.ranker import Standing
 from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.suite import get_suite, suite_files
 

@@ -185,8 +185,8 @@ def test_numbers_that_are_not_finite_are_shown_as_such() -> None:
 
 
 def board_tables() -> list[Any]:
-    from ht_bench.leaderboard.board import Table
     from ht_bench.leaderboard.known import known_task
+    from ht_bench.leaderboard.ranker import Table
     from ht_bench.streams.catalog import get_task
 
     return [Table("one", "", (known_task(get_task("warm-start-digits-v1")),), ())]

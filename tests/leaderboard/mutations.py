@@ -108,8 +108,9 @@ def wrong_type(m: Mutant) -> str:
 
 def drop(m: Mutant) -> str:
     path = m.place(lambda path, value: bool(path))
-    del m.get(path[:-1])[path[-1]]
-    return ANY if is_free(path) else BROKEN
+    holder = m.get(path[:-1])
+    del holder[path[-1]]
+    return ANY if is_free(path) else FINE if path[:1] == ("authors",) != path and holder else BROKEN
 
 
 def add_key(m: Mutant) -> str:
@@ -149,7 +150,7 @@ def nest(m: Mutant) -> str:
 def resize(m: Mutant) -> str:
     path = m.place(lambda path, value: isinstance(value, list) and not is_free(path))
     values = m.get(path)
-    new = [[], values[:-1], [*values, values[-1]], values * 60, values * 5_000]
+    new = [[], values[:-1], [*values, values[-1]], values[:21] * 60, values[:21] * 5_000]
     m.put(path, m.pick([one for one in new if path[-1] != "authors" or not 0 < len(one) < 51]))
     return BROKEN
 

@@ -110,7 +110,7 @@ def drop(m: Mutant) -> str:
     path = m.place(lambda path, value: bool(path))
     holder = m.get(path[:-1])
     del holder[path[-1]]
-    return ANY if is_free(path) else FINE if path[0] == "authors" and holder else BROKEN
+    return ANY if is_free(path) else FINE if path[:1] == ("authors",) != path and holder else BROKEN
 
 
 def add_key(m: Mutant) -> str:
@@ -277,6 +277,10 @@ MUTATIONS = (
 )  # fmt: skip
 
 
+ADDING = (add_key, repeat_key, odd_token, nest, long_text, out_of_range)
+"""Mutations that cannot take back an earlier one."""
+
+
 def mutate(honest: bytes, draw: Draw) -> tuple[bytes, str, str]:
     """Return a file's bytes, the mutation's name and what it does; some have been through more."""
     mutant = Mutant(honest, draw)
@@ -291,4 +295,6 @@ def mutate(honest: bytes, draw: Draw) -> tuple[bytes, str, str]:
         verdict = mutation(mutant)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         verdict = ANY  # the first one has taken away what the second would change
-    return mutant.bytes(), "several", verdict if verdict == BROKEN else ANY
+    # A place changed again may be honest again: only what adds to the file is sure to break it.
+    sure = verdict == BROKEN and mutation in ADDING
+    return mutant.bytes(), "several", BROKEN if sure else ANY

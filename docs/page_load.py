@@ -20,13 +20,13 @@ import numpy as np
 from ht_bench import registry
 from ht_bench.leaderboard.board import make_board, read_entries
 from ht_bench.leaderboard.known import known_task
-from ht_bench.leaderboard.page import write_site
-from ht_bench.leaderboard.writing import write_submission
+from ht_bench.leaderboard.submit import write_submission
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.streams.suite import Anchors, Suite
 from ht_bench.streams.task import AnyTask
 from ht_bench.version import EPOCH
+from ht_bench.views.page import write_site
 
 SOURCES = (
     "warm-start-digits-v1",

@@ -20,7 +20,6 @@ from ht_bench.registration import register_method, register_task
 from ht_bench.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from ht_bench.evaluation import evaluate
     from ht_bench.methods.architecture import ConcatenatedReLU, LayerNorm
     from ht_bench.methods.base import Method
     from ht_bench.methods.early_stop import EarlyStop
@@ -29,11 +28,12 @@ if TYPE_CHECKING:
     from ht_bench.methods.penalties import L2, L2Init
     from ht_bench.methods.resets import FullReset, HeadReset, ShrinkPerturb
     from ht_bench.methods.self_distillation import SelfDistillation
-    from ht_bench.results.result import Result
+    from ht_bench.running.evaluate import evaluate
+    from ht_bench.running.result import Result
     from ht_bench.streams.catalog import get_task
 
 _PLACES = {
-    "evaluate": "ht_bench.evaluation",
+    "evaluate": "ht_bench.running.evaluate",
     "Method": "ht_bench.methods.base",
     "HareTortoise": "ht_bench.methods.hare_tortoise",
     "ExponentialMovingAverage": "ht_bench.methods.ema",
@@ -46,7 +46,7 @@ _PLACES = {
     "EarlyStop": "ht_bench.methods.early_stop",
     "LayerNorm": "ht_bench.methods.architecture",
     "ConcatenatedReLU": "ht_bench.methods.architecture",
-    "Result": "ht_bench.results.result",
+    "Result": "ht_bench.running.result",
     "get_task": "ht_bench.streams.catalog",
 }
 

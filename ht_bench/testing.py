@@ -77,7 +77,7 @@ def _check_environments(task: ReinforcementTask) -> None:
 
     from ht_bench.envs.rl_stream import EnvironmentStream
     from ht_bench.methods.resolve import resolve
-    from ht_bench.training.kinds import check
+    from ht_bench.running.kinds import check
 
     check(task, resolve("none", task.name, agent=True))
     stream = EnvironmentStream(task)

@@ -401,9 +401,10 @@ def test_tune_and_write(
 def test_ctrl_c_says_how_to_go_on(
     call: Call, write_task: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ht_bench.executors import Outcome
+    from ht_bench.running.pool import Outcome
 
-    monkeypatch.setattr("ht_bench.evaluation.execute", lambda *_: Outcome([], [], interrupted=True))
+    outcome = Outcome([], [], interrupted=True)
+    monkeypatch.setattr("ht_bench.running.evaluate.execute", lambda *_: outcome)
     answer = call("run", "--task", write_task(), "--method", "none", *ONE_JOB)
     assert answer.code == 130
     assert "Stopped with 0 of 4 runs finished; the same command goes on" in answer.error

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import ht_bench
-from ht_bench.anchors import freeze
 from ht_bench.errors import UsageError
-from ht_bench.results.score import admission, least_gap
+from ht_bench.ranking.score import admission, least_gap
+from ht_bench.running.freeze import freeze
 from ht_bench.testing import check_task
 
 Call = Callable[..., Any]
@@ -141,7 +141,7 @@ def test_a_search_tries_an_agents_grid(
         encoding="utf-8",
     )
     monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: recipes)
-    monkeypatch.setattr("ht_bench.tune.folder", lambda name: recipes)
+    monkeypatch.setattr("ht_bench.running.tune.folder", lambda name: recipes)
     words = ("tune", "--task", spec, "--method", "ema", "--seeds", "0", "--jobs", 1, "--write")
     answer = call(*words, "--out", tmp_path / "tuning")
     assert answer.code == 0, answer.error

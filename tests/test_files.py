@@ -13,7 +13,7 @@ import pytest
 
 import ht_bench
 from ht_bench.files import make_folder, remove_leftovers, write_atomically
-from ht_bench.results.record import without_cost
+from ht_bench.records.record import without_cost
 from ht_bench.streams.task import Task, load_task
 
 Write = Callable[..., Path]

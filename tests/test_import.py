@@ -43,8 +43,8 @@ def loaded(statement: str) -> list[str]:
         "from ht_bench.cli import main; main(['list'])",
         "from ht_bench.cli import main; main(['run', '--task', 'no-such', '--method', 'none'])",
         "import ht_bench; ht_bench.get_task('warm-start-digits-v1')",
-        "import ht_bench.leaderboard.verify, ht_bench.leaderboard.writing",
-        "import ht_bench.leaderboard.page, ht_bench.leaderboard.ranking",
+        "import ht_bench.leaderboard.verify, ht_bench.leaderboard.submit",
+        "import ht_bench.views.page, ht_bench.leaderboard.ranking_file",
     ],
 )
 def test_light(statement: str) -> None:

@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ht_bench.results.folder import compare_folder
+from ht_bench.ranking.comparison import compare_folder
 
 Call = Callable[..., Any]
 SERVED = 60.0

@@ -13,8 +13,8 @@ import tyro
 from ht_bench.files import make_folder
 
 if TYPE_CHECKING:
-    from ht_bench.results.entries import Groups, TaskInfo
-    from ht_bench.results.table import Comparison
+    from ht_bench.ranking.comparison import Comparison
+    from ht_bench.ranking.entries import Groups, TaskInfo
 
 
 def compare(
@@ -34,15 +34,15 @@ def compare(
         figures: also draw learning curves and the ranking, PNG and SVG, in this folder.
 
     """
-    from ht_bench.results import render
-    from ht_bench.results.folder import compare_folder
+    from ht_bench.ranking.comparison import compare_folder
+    from ht_bench.views import text
 
     comparison, groups, infos = compare_folder(runs, suite)
     renderers = {
-        "table": render.to_text,
-        "markdown": render.to_markdown,
-        "json": render.to_json,
-        "csv": render.to_csv,
+        "table": text.to_text,
+        "markdown": text.to_markdown,
+        "json": text.to_json,
+        "csv": text.to_csv,
     }
     print(renderers[format](comparison), end="")
     if figures is not None:
@@ -55,8 +55,8 @@ def draw(
     comparison: Comparison, groups: Groups, infos: Mapping[str, TaskInfo], folder: Path
 ) -> list[Path]:
     """Draw the ranking of every table and the learning curves of every task; returns the PNGs."""
-    from ht_bench.results.figures import curves_figure, ranking_figure
-    from ht_bench.results.metrics import metric_key
+    from ht_bench.records.metrics import metric_key
+    from ht_bench.views.figures import curves_figure, ranking_figure
 
     written = []
     for table in comparison.tables:

@@ -23,7 +23,7 @@ def freeze(
         out: the folder for the file.
 
     """
-    from ht_bench.anchors import freeze as write
+    from ht_bench.running.freeze import freeze as write
 
     names = [name.strip() for name in task.split(",") if name.strip()]
     if not suite.startswith("suite-"):

@@ -32,7 +32,7 @@ def page(
 
     """
     from ht_bench.leaderboard.board import make_board, read_entries
-    from ht_bench.leaderboard.ranking import write_ranking
+    from ht_bench.leaderboard.ranking_file import write_ranking
     from ht_bench.leaderboard.verified import read_verified
 
     if not (folder / "submissions").is_dir():
@@ -44,7 +44,7 @@ def page(
         return _check(folder, entries)
     if importlib.util.find_spec("jinja2") is None:
         raise UsageError("The page needs jinja2: pip install 'ht-bench[page]'.")
-    from ht_bench.leaderboard.page import write_site
+    from ht_bench.views.page import write_site
 
     board = make_board(entries)
     written = write_site(board, out or folder / "site")
@@ -54,7 +54,7 @@ def page(
 
 
 def _check(folder: Path, entries: list) -> int:  # type: ignore[type-arg]
-    from ht_bench.leaderboard.ranking import ranking_faults, read_ranking
+    from ht_bench.leaderboard.ranking_file import ranking_faults, read_ranking
 
     committed = read_ranking(folder / "ranking.json")
     faults = ranking_faults(committed, entries)

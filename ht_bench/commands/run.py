@@ -13,7 +13,7 @@ import tyro
 from ht_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from ht_bench.planning import Plan
+    from ht_bench.running.plan import Plan
     from ht_bench.streams.task import AnyTask
 
 
@@ -61,8 +61,8 @@ def run(
     methods = find_methods(method)
     overrides = dict(_read_setting(text) for text in settings)
 
-    from ht_bench.evaluation import run_plan
-    from ht_bench.planning import Request, make_plan
+    from ht_bench.running.evaluate import run_plan
+    from ht_bench.running.plan import Request, make_plan
     from ht_bench.streams.seeds import parse_seeds
     from ht_bench.training.device import choose
 

@@ -52,7 +52,7 @@ def submit(
 
     """
     from ht_bench.leaderboard.choosing import Choice
-    from ht_bench.leaderboard.writing import About, make_submission, write_submission
+    from ht_bench.leaderboard.submit import About, make_submission, write_submission
 
     if not method:
         raise UsageError("Name the method: --method my_method.py:MyMethod, or a name.")

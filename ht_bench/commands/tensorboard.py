@@ -14,7 +14,7 @@ import tyro
 from ht_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from ht_bench.results.table import Comparison, Table
+    from ht_bench.ranking.comparison import Comparison, Table
 
 
 def tensorboard(
@@ -41,8 +41,8 @@ def tensorboard(
     """
     if serve:
         _check_free(port)
-    from ht_bench.results.aggregate import write_aggregate
-    from ht_bench.results.folder import compare_folder
+    from ht_bench.ranking.comparison import compare_folder
+    from ht_bench.views.tensorboard import write_aggregate
 
     comparison, groups, infos = compare_folder(runs)
     folder = runs / "aggregate"

@@ -10,7 +10,7 @@ from ht_bench.commands.run import announce, find_methods, find_tasks
 from ht_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from ht_bench.tune import Search
+    from ht_bench.running.tune import Search
 
 
 def tune(
@@ -40,10 +40,10 @@ def tune(
         raise UsageError("Tune one task at a time: --task NAME.")
     methods = find_methods(method)
 
-    from ht_bench.planning import Request
+    from ht_bench.running.plan import Request
+    from ht_bench.running.tune import search, write_recipe
     from ht_bench.streams.seeds import parse_seeds
     from ht_bench.training.device import choose, software
-    from ht_bench.tune import search, write_recipe
 
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: give 1 or more, or 0 for one per core.")

@@ -71,8 +71,8 @@ def verify(
 
 
 def _judge(level: str, rerun: int, seeds: str, code: str, device: str) -> Judge:
-    from ht_bench import reruns
     from ht_bench.leaderboard.verify import Judge
+    from ht_bench.running import reruns
     from ht_bench.streams.seeds import parse_seeds
 
     again = rerun > 0 or bool(seeds)
@@ -91,7 +91,7 @@ def _announce(sentence: str) -> None:
 
 
 def _print(report: Report) -> None:
-    from ht_bench.leaderboard.untrusted import shown
+    from ht_bench.leaderboard.reading import shown
 
     name = report.name or shown(Path(report.file).name)
     print(f"{name}: {report.level}")

@@ -10,7 +10,7 @@ import numpy as np
 from ht_bench.leaderboard.known import KnownTask
 from ht_bench.leaderboard.schema import Fault, json_path
 from ht_bench.leaderboard.submission import Submission
-from ht_bench.results.metrics import metric_key
+from ht_bench.records.metrics import metric_key
 
 FirstPoints = Callable[[KnownTask, Submission], Mapping[int, Mapping[str, float]]]
 """(task, submission) → seed → curve → what the untrained network gives there, recomputed."""

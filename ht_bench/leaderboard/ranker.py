@@ -11,10 +11,10 @@ import numpy as np
 
 from ht_bench.leaderboard.known import KnownTask
 from ht_bench.leaderboard.summary import Array, Entry, TaskSummary
-from ht_bench.results import score
-from ht_bench.results.pairing import OWN, WARM
-from ht_bench.results.rows import REFERENCES
-from ht_bench.results.score import Admission, Estimate
+from ht_bench.ranking import score
+from ht_bench.ranking.pairing import OWN, WARM
+from ht_bench.ranking.rows import REFERENCES
+from ht_bench.ranking.score import Admission, Estimate
 
 
 @dataclass(frozen=True, eq=False)

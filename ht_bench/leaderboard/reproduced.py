@@ -11,8 +11,8 @@ import numpy as np
 from ht_bench.leaderboard.known import KnownTask
 from ht_bench.leaderboard.schema import Fault, json_path
 from ht_bench.leaderboard.submission import Submission
-from ht_bench.results.metrics import final_metric
-from ht_bench.results.record import Record
+from ht_bench.records.metrics import final_metric
+from ht_bench.records.record import Record
 
 
 def disagreements(

@@ -12,7 +12,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from ht_bench.leaderboard.untrusted import plain, shown
+from ht_bench.leaderboard.reading import plain, shown
 
 SCHEMA_FILE = Path(__file__).with_name("submission.schema.json")
 MOST_FAULTS = 20

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ht_bench.results.record import Record
+from ht_bench.records.record import Record
 
 SCHEMA = 1
 CURVES = ("test/accuracy", "train/accuracy", "eval/return")

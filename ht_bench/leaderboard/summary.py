@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ht_bench.leaderboard.known import KnownTask, find_known
 from ht_bench.leaderboard.submission import Submission
-from ht_bench.results import metrics
-from ht_bench.results.metrics import Record
+from ht_bench.records import metrics
+from ht_bench.records.metrics import Record
 
 Array = NDArray[np.float64]
 

@@ -18,9 +18,9 @@ from ht_bench.streams.randomness import torch_seed
 from ht_bench.streams.stream import Split, Stream, phase_steps, planned_steps
 from ht_bench.streams.task import Task
 from ht_bench.training import build, checkpoint
+from ht_bench.training.accuracy import logits, losses, measure
 from ht_bench.training.batches import Images, PhaseBatches, TestBatches
 from ht_bench.training.device import Compute, random_state, set_random_state
-from ht_bench.training.evaluation import logits, losses, measure
 from ht_bench.training.history import History, point, repeated
 from ht_bench.training.observer import CheckpointPlan, Interrupted, Observer
 

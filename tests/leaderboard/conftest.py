@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def honest_bytes(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """What `ht-bench submit` writes of these runs."""
     from ht_bench.leaderboard.choosing import Choice
-    from ht_bench.leaderboard.writing import About, make_submission, write_submission
+    from ht_bench.leaderboard.submit import About, make_submission, write_submission
 
     about = About(METHOD, ("A. Author", "Ø. Författare"), "https://example.org/paper")
     path = tmp_path_factory.mktemp("honest") / f"{METHOD}.json"
@@ -73,7 +73,7 @@ def write(tmp_path: Path) -> Write:
 @pytest.fixture(scope="session")
 def records(trained: Path) -> Mapping[int, Content]:
     """The honest runs' records by seed."""
-    from ht_bench.results.record import read_runs
+    from ht_bench.records.runs import read_runs
 
     return {record["seed"]: record for record in read_runs(trained)}
 
@@ -91,9 +91,9 @@ def replay(records: Mapping[int, Content]) -> Callable[..., Mapping[int, Content
 @pytest.fixture(scope="session")
 def first_points(honest_bytes: bytes) -> Callable[..., Mapping[int, Mapping[str, float]]]:
     """What untrained networks give: recomputed once for the task's own network."""
-    from ht_bench import reruns
     from ht_bench.leaderboard.known import find_known
     from ht_bench.leaderboard.submission import Submission
+    from ht_bench.running import reruns
 
     own = reruns.first_points(find_known(TASK), Submission(json.loads(honest_bytes)))
 
@@ -122,8 +122,8 @@ Judged = Callable[..., Any]
 @pytest.fixture(scope="session")
 def judge_file(first_points: Any, replay: Any) -> Judged:
     """Judge a file; reruns are replayed from the honest records."""
-    from ht_bench import reruns
     from ht_bench.leaderboard.verify import Judge, verify
+    from ht_bench.running import reruns
 
     def judge(path: Path, level: str = "consistent", **changes: Any) -> Any:
         judge = {

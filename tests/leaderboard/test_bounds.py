@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ht_bench.leaderboard.untrusted import LARGEST_FILE
+from ht_bench.leaderboard.reading import LARGEST_FILE
 
 MOST_MIB = 768
 """Of resident memory for a whole verifying process, torch and its libraries included."""

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ht_bench import reruns
 from ht_bench.errors import UsageError
 from ht_bench.leaderboard.known import KnownTask, find_known
 from ht_bench.leaderboard.submission import Submission
 from ht_bench.leaderboard.verify import Judge, verify
+from ht_bench.running import reruns
 from ht_bench.streams.catalog import get_task
 
 Content = dict[str, Any]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from ht_bench import reruns
 from ht_bench.leaderboard.choosing import Choice
+from ht_bench.leaderboard.submit import About, make_submission, write_submission
 from ht_bench.leaderboard.verify import Judge, verify
-from ht_bench.leaderboard.writing import About, make_submission, write_submission
+from ht_bench.running import reruns
 from ht_bench.streams.suite import get_suite
 
 TASKS = get_suite("suite-core-v1").tasks

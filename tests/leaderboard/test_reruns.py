@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from ht_bench import reruns
 from ht_bench.leaderboard.known import find_known
 from ht_bench.leaderboard.reproduced import disagreements
 from ht_bench.leaderboard.submission import Submission
+from ht_bench.running import reruns
 
 Content = dict[str, Any]
 Call = Callable[..., Any]

@@ -15,7 +15,7 @@ import pytest
 from ht_bench.leaderboard.choosing import Choice, choose_runs
 from ht_bench.leaderboard.submission import CURVES
 from ht_bench.leaderboard.valid import read_submission
-from ht_bench.results.folder import read_groups
+from ht_bench.ranking.entries import read_groups
 
 Content = dict[str, Any]
 Call = Callable[..., Any]
@@ -267,7 +267,7 @@ def test_runs_of_an_altered_task_are_refused(submit: Call, copied: Path) -> None
     table = json.loads(spec.read_text(encoding="utf-8"))
     table["optimizer"]["lr"] = 2e-3
     spec.write_text(json.dumps(table), encoding="utf-8")
-    from ht_bench.results.folder import read_spec
+    from ht_bench.records.runs import read_spec
 
     for path in results(copied):
         change(path, task_sha256=read_spec(copied, TASK).sha256)

@@ -24,11 +24,11 @@ from ht_bench.networks.mlp import (
 )
 from ht_bench.networks.parts import CReLU
 from ht_bench.networks.stacking import clip_gradients, finite, squared_norms
+from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.data import load
 from ht_bench.streams.randomness import torch_seed
 from ht_bench.streams.task import Task, parse_task
 from ht_bench.training import build
-from ht_bench.training.stack import StackJob, run_stack
 
 SHAPE, CLASSES = (1, 4, 4), 5
 SEEDS = (11, 12, 13)

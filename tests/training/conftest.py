@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from ht_bench.methods.resolve import Named, resolve
+from ht_bench.running.job import StackJob
 from ht_bench.streams.data import load
 from ht_bench.streams.dataset import Dataset, make_dataset
 from ht_bench.streams.task import Task, parse_task
-from ht_bench.training.stack import StackJob
 
 PHASES = [
     {"new": 0.5, "wrong": 0.5, "updates": 12},
@@ -94,7 +94,7 @@ def pictures() -> Dataset:
 @pytest.fixture
 def cnn_changes(pictures: Dataset, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return changes to the tiny task: a lone cnn on augmented `pictures`."""
-    monkeypatch.setattr("ht_bench.training.kinds.dataset", lambda name: pictures)
+    monkeypatch.setattr("ht_bench.running.kinds.dataset", lambda name: pictures)
     return {
         "data": {"name": "pictures", "train": 60},
         "net": CNN,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ht_bench.results.record import Record
-from ht_bench.training.stack import StackJob, run_stack
+from ht_bench.records.record import Record
+from ht_bench.running.job import StackJob, run_stack
 
 MakeJob = Callable[..., StackJob]
 BOUNDARY = ("full-reset", "head-reset", "shrink-perturb")

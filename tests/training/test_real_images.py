@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from ht_bench.methods.resolve import resolve
+from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.data import load
 from ht_bench.streams.stream import Stream, planned_steps
 from ht_bench.streams.task import Task
-from ht_bench.training.stack import StackJob, run_stack
 
 pytestmark = pytest.mark.usefixtures("real_data_cache")
 
@@ -49,7 +49,7 @@ def test_a_few_steps_of_the_published_resnet_on_cifar10(
     small = {"test_images": load("cifar10").test_images[:50]}
     small["test_labels"] = load("cifar10").test_labels[:50]
     data = dataclasses.replace(load("cifar10"), **small)
-    monkeypatch.setattr("ht_bench.training.kinds.dataset", lambda name: data)
+    monkeypatch.setattr("ht_bench.running.kinds.dataset", lambda name: data)
     [record] = run_stack(StackJob(task, resolve(method, task.name), (100,)))
     assert record["status"] == "finished"
     assert record["steps"] == 4

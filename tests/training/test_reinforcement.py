@@ -13,13 +13,14 @@ import torch
 
 from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.methods.resolve import MethodSpec, find_class, resolve
-from ht_bench.results.metrics import final_metric, retention
-from ht_bench.results.record import check_record, read_record, result_file, without_cost
+from ht_bench.records.metrics import final_metric, retention
+from ht_bench.records.record import check_record, read_record, without_cost
+from ht_bench.records.runs import result_file
+from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.reinforcement import ReinforcementTask, parse_reinforcement
 from ht_bench.training.device import Compute, settings
 from ht_bench.training.observer import Interrupted, Observer
 from ht_bench.training.reinforcement import ReinforcementRun
-from ht_bench.training.stack import StackJob, run_stack
 
 AGENTS: dict[str, dict[str, Any]] = {
     "dqn": {"learning_starts": 20, "buffer_size": 500, "batch_size": 16, "learning_rate": 0.02},

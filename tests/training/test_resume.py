@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from ht_bench.methods.base import Method
-from ht_bench.results.record import Record, read_record, result_file, without_cost
+from ht_bench.records.record import Record, read_record, without_cost
+from ht_bench.records.runs import result_file
+from ht_bench.running.job import StackJob, run_stack
 from ht_bench.training import checkpoint
 from ht_bench.training.observer import Interrupted, Observer
-from ht_bench.training.stack import StackJob, run_stack
 
 MakeJob = Callable[..., StackJob]
 LAST = 27
@@ -264,7 +265,7 @@ def test_a_checkpoint_of_other_software_is_not_used(
 ) -> None:
     job = make_job("none", None, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("ht_bench.training.stack.software", lambda compute: {"torch": "0.4.1"})
+        patch.setattr("ht_bench.running.job.software", lambda compute: {"torch": "0.4.1"})
         interrupt(job, 14)
     with pytest.warns(UserWarning, match="other software or settings"):
         records = run_stack(job)

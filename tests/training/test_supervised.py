@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ht_bench.methods.base import Method
 from ht_bench.methods.resolve import resolve
-from ht_bench.results.record import Record, without_cost
+from ht_bench.records.record import Record, without_cost
+from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.dataset import Dataset
 from ht_bench.streams.randomness import torch_seed
 from ht_bench.streams.stream import Stream
@@ -22,7 +23,6 @@ from ht_bench.streams.task import Task
 from ht_bench.training.batches import PADDING, crop_and_flip
 from ht_bench.training.device import Compute
 from ht_bench.training.observer import Observer
-from ht_bench.training.stack import StackJob, run_stack
 from ht_bench.training.supervised import SupervisedRun
 
 MakeJob = Callable[..., StackJob]

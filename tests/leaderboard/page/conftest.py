@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ht_bench.leaderboard.board import Board, make_board, read_entries
-from ht_bench.leaderboard.page import write_site
-from ht_bench.leaderboard.writing import write_submission
+from ht_bench.leaderboard.submit import write_submission
+from ht_bench.views.page import write_site
 
 ROOT = Path(__file__).parents[3]
 COMMITTED = ROOT / "leaderboard" / "submissions"

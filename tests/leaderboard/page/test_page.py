@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ht_bench.cli import main
-from ht_bench.leaderboard.page import TEMPLATES, interval, metric, value, write_site
-from ht_bench.results.score import Estimate
+from ht_bench.ranking.score import Estimate
+from ht_bench.views.page import TEMPLATES, interval, metric, value, write_site
 
 from .conftest import HOSTILE, board_of, committed
 
@@ -199,7 +199,7 @@ def test_a_large_board_stays_light(
 
     monkeypatch.setattr(registry.tasks, "_entries", dict(registry.tasks._entries))
     tasks = page_load.make_tasks(20)
-    from ht_bench.leaderboard.writing import write_submission
+    from ht_bench.leaderboard.submit import write_submission
 
     for name, level in (("none", 0.6), ("full-reset", 0.9), ("x" * 80, 0.7)):
         write_submission(tmp_path / f"{name}.json", page_load.submission(name, tasks, level))

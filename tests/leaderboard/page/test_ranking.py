@@ -10,7 +10,7 @@ import pytest
 
 from ht_bench.cli import main
 from ht_bench.leaderboard.board import make_board, read_entries
-from ht_bench.leaderboard.ranking import ranking, ranking_faults, read_ranking, write_ranking
+from ht_bench.leaderboard.ranking_file import ranking, ranking_faults, read_ranking, write_ranking
 
 from .conftest import ROOT, committed, renamed
 

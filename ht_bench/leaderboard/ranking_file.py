@@ -1,0 +1,107 @@
+"""ranking.json: the committed ranking, and the proof that the committed curves give it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ht_bench.errors import UsageError
+from ht_bench.files import write_atomically
+from ht_bench.leaderboard.board import Board, make_board
+from ht_bench.leaderboard.ranker import Standing
+from ht_bench.leaderboard.summary import Entry
+from ht_bench.ranking.score import Estimate
+from ht_bench.version import EPOCH
+
+TOLERANCE = 1e-4
+
+
+def ranking(board: Board) -> dict[str, Any]:
+    """Return the ranks and scores of every suite as JSON types."""
+    return {
+        "benchmark": EPOCH,
+        "entries": [entry.name for entry in board.entries],
+        "suites": {
+            table.name: {row.entry.name: _standing(row) for row in table.rows}
+            for table in board.suites
+        },
+    }
+
+
+def _standing(row: Standing) -> dict[str, Any]:
+    return {
+        "rank": row.rank,
+        "gap_closed": _numbers(row.gap),
+        "metric": row.metric,
+        "by_task": {task: _numbers(gap) for task, gap in row.by_task.items()},
+    }
+
+
+def _numbers(gap: Estimate | None) -> list[float | None] | None:
+    """Return value and interval; null for an end that the data do not bound."""
+    if gap is None:
+        return None
+    return [x if math.isfinite(x) else None for x in (gap.value, gap.low, gap.high)]
+
+
+def write_ranking(path: Path, board: Board) -> None:
+    """Write ranking.json, a line per entry."""
+    found = ranking(board)
+    suites = [
+        f"  {json.dumps(name)}: {{\n"
+        + ",\n".join(f"   {json.dumps(k)}: {json.dumps(v)}" for k, v in rows.items())
+        + "\n  }"
+        for name, rows in found["suites"].items()
+    ]
+    head = f' "benchmark": "{EPOCH}",\n "entries": {json.dumps(found["entries"])},\n'
+    write_atomically(path, "{\n" + head + ' "suites": {\n' + ",\n".join(suites) + "\n }\n}\n")
+
+
+def read_ranking(path: Path) -> dict[str, Any]:
+    """Return the committed ranking; raises UsageError when it is absent or malformed."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"Could not read {path}: {error}; `ht-bench page` writes it.") from error
+    except ValueError as error:
+        raise UsageError(
+            f"{path} is not valid JSON ({error}); `ht-bench page` writes it."
+        ) from error
+    if not isinstance(found, dict) or not {"benchmark", "entries", "suites"} <= found.keys():
+        raise UsageError(f"{path} is no ranking; `ht-bench page` writes it.")
+    return found
+
+
+def ranking_faults(committed: Mapping[str, Any], entries: Sequence[Entry]) -> list[str]:
+    """Say where a committed ranking is not what the curves of its entries give, to TOLERANCE.
+
+    Entries that the ranking does not name yet are left aside: a new submission changes the ranks
+    of others only when the ranking is written again.
+    """
+    by_name = {entry.name: entry for entry in entries}
+    absent = [name for name in committed["entries"] if name not in by_name]
+    if absent:
+        return [f"{name} is ranked, but its submission is not there" for name in absent]
+    board = make_board([by_name[name] for name in committed["entries"]])
+    # Through JSON, so that both sides hold the same types.
+    again = json.loads(json.dumps(ranking(board)))
+    return [*_differences(committed, again, "ranking")]
+
+
+def _differences(old: Any, new: Any, where: str) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{where}, {key}")
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for one, other in zip(old, new, strict=True):
+            yield from _differences(one, other, where)
+    elif not _same(old, new):
+        yield f"{where}: {new} from the curves, {old} in the file"
+
+
+def _same(old: Any, new: Any) -> bool:
+    numbers = [isinstance(x, int | float) and not isinstance(x, bool) for x in (old, new)]
+    return abs(old - new) <= TOLERANCE if all(numbers) else bool(old == new)

@@ -1,0 +1,171 @@
+"""Finished runs → a submission file, checked before it is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ht_bench.errors import UsageError
+from ht_bench.files import write_atomically
+from ht_bench.leaderboard.choosing import SAME, Choice, check_complete, choose_runs
+from ht_bench.leaderboard.submission import CURVES, SCHEMA
+from ht_bench.leaderboard.valid import judge_bytes
+from ht_bench.methods.recipe import get_recipe
+from ht_bench.ranking.entries import Entry, TaskInfo, read_groups
+from ht_bench.ranking.pairing import WARM
+from ht_bench.records.metrics import Record, metric_key
+
+
+@dataclass(frozen=True)
+class About:
+    """What the runs do not say: who submits, and how the hyperparameters were chosen.
+
+    how, runs: how they were chosen and the training runs that took; "" and None take the search
+    of the method's recipe. summary, citation: "" takes the recipe's. traits: "needs_boundaries"
+    and "network" of the method's class, where the records do not tell.
+    """
+
+    name: str
+    authors: tuple[str, ...]
+    link: str
+    summary: str = ""
+    citation: str = ""
+    how: str = ""
+    runs: int | None = None
+    traits: Mapping[str, Any] | None = None
+
+
+def make_submission(runs: Path, choice: Choice, about: About) -> dict[str, Any]:
+    """Return the content of a submission file from the runs below `runs`.
+
+    Raises UsageError, saying what is missing and the command that makes it, when a task lacks
+    evaluation seeds, when runs of two settings, sources or versions mix, or when nothing is there.
+    """
+    groups, infos, _ = read_groups(runs)
+    setting, chosen = choose_runs(groups, choice, runs)
+    tables, sources, traits = {}, set(), []
+    for task, entry in chosen.items():
+        first = check_complete(entry, infos[task], setting, choice, runs)
+        sources.add(first["source_sha256"])
+        traits.append(first.get("traits"))
+        none = groups[setting][task].get(WARM)
+        tables[task] = _task_table(entry, infos[task], none)
+    if len(sources) > 1:
+        raise UsageError(
+            f"'{choice.method}' was run from {len(sources)} versions of its source; run "
+            f"{', '.join(chosen)} again with one version, or name fewer tasks with --task."
+        )
+    content = {
+        "schema": SCHEMA,
+        "benchmark": first["benchmark"],
+        "name": about.name,
+        "authors": list(about.authors),
+        "link": about.link,
+        "method": _method(choice.method, about, sources.pop(), traits),
+        "tuning": _tuning(choice.method, about, tuple(tables)),
+        "split": setting.split,
+        "precision": setting.precision,
+        "device": setting.device,
+        "tasks": tables,
+    }
+    return content
+
+
+def write_submission(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a submission file: a line per curve, so that a reader and a diff can follow it.
+
+    Raises UsageError, and writes nothing, for what `ht-bench verify` would not call valid.
+    """
+    text = _lines(content, 0) + "\n"
+    _, faults = judge_bytes(text.encode(errors="surrogatepass"), path)
+    for fault in faults:
+        raise UsageError(f"This cannot be submitted: {fault}")
+    write_atomically(path, text)
+
+
+def _task_table(entry: Entry, info: TaskInfo, none: Entry | None) -> dict[str, Any]:
+    records = [entry.records[seed] for seed in info.seeds]
+    first = records[0]
+    return {
+        "task_sha256": first["task_sha256"],
+        "data_sha256": first["data_sha256"],
+        **{key: first[key] for key in SAME if key != "source_sha256"},
+        "none_cost": _mean_cost(none, info, first),
+        "grid": {key: first["curve"][key] for key in ("phase", "step")},
+        "seeds": {str(record["seed"]): _seed_table(record, info.family) for record in records},
+    }
+
+
+def _seed_table(record: Record, family: str) -> dict[str, Any]:
+    kept = [key for key in CURVES if key in record["curve"]]
+    if metric_key(family) != "train/accuracy":
+        kept = [key for key in kept if key != "train/accuracy"]
+    return {
+        "status": record["status"],
+        "steps": record["steps"],
+        "seconds": round(record["cost"]["seconds"], 3),
+        "peak_memory_bytes": record["cost"]["peak_memory_bytes"],
+        "retention": record["retention"],
+        "curve": {key: record["curve"][key] for key in kept},
+    }
+
+
+def _mean_cost(none: Entry | None, info: TaskInfo, own: Record) -> dict[str, Any] | None:
+    """Return what a run of `none` costs on the machine of these runs; None if it is not there."""
+    records = [none.records[s] for s in info.seeds if s in none.records] if none else []
+    alike = [record for record in records if record["hardware"] == own["hardware"]]
+    if not alike:
+        return None
+    seconds = [record["cost"]["seconds"] for record in alike]
+    memory = [record["cost"]["peak_memory_bytes"] for record in alike]
+    return {"seconds": round(float(np.mean(seconds)), 3), "peak_memory_bytes": int(np.mean(memory))}
+
+
+def _method(name: str, about: About, source: str, traits: Sequence[Any]) -> dict[str, Any]:
+    known = about.traits or next((found for found in traits if found), None)
+    if known is None:
+        raise UsageError(
+            f"The runs of '{name}' do not say what the method is (an older version made them); "
+            f"name its class, --method file.py:ClassName, or run it again."
+        )
+    recipe = get_recipe(name)
+    summary = about.summary or (recipe.summary if recipe else "")
+    if not summary:
+        raise UsageError(f"Say in a sentence what '{name}' does: --summary \"…\".")
+    return {
+        "name": name,
+        "summary": summary,
+        "citation": about.citation or (recipe.source if recipe else ""),
+        "source_sha256": source,
+        "needs_boundaries": known["needs_boundaries"],
+        "network": dict(known["network"]),
+    }
+
+
+def _tuning(name: str, about: About, tasks: tuple[str, ...]) -> dict[str, Any]:
+    recipe = get_recipe(name)
+    how, runs = recipe.searched(tasks) if recipe else ("", None)
+    how, runs = about.how or how, runs if about.runs is None else about.runs
+    if not how or runs is None:
+        raise UsageError(
+            f"Say how the hyperparameters of '{name}' were chosen: --tuning \"…\" "
+            "--tuning-runs N (0 for none)."
+        )
+    return {"how": how, "runs": runs}
+
+
+def _lines(value: Any, depth: int) -> str:
+    if not isinstance(value, dict) or not value or _is_leaf(value):
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    pad = " " * (depth + 1)
+    items = (f"{pad}{json.dumps(key)}: {_lines(item, depth + 1)}" for key, item in value.items())
+    return "{\n" + ",\n".join(items) + "\n" + " " * depth + "}"
+
+
+def _is_leaf(value: Mapping[str, Any]) -> bool:
+    return not any(isinstance(item, dict | list) for item in value.values())

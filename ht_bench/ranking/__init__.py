@@ -1,0 +1,1 @@
+"""Who is ahead: scores, entries, rows, tables."""

@@ -1,0 +1,213 @@
+"""Records → a comparison: a table for each suite and each task, one row for each entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ht_bench.ranking.entries import (
+    Groups,
+    Setting,
+    TaskInfo,
+    epoch,
+    group_records,
+    mixture_notes,
+    read_groups,
+    variant_notes,
+)
+from ht_bench.ranking.pairing import FRESH, WARM, PairedTask
+from ht_bench.ranking.rows import PROFILE_THRESHOLDS, REFERENCES, Row, make_rows
+from ht_bench.ranking.score import Admission
+from ht_bench.records.metrics import CONTROL, Record, describe_metric
+from ht_bench.streams.seeds import format_seeds
+from ht_bench.streams.suite import get_suite, suite_files
+
+__all__ = [
+    "PROFILE_THRESHOLDS",
+    "REFERENCES",
+    "Comparison",
+    "Row",
+    "Setting",
+    "Table",
+    "TaskInfo",
+    "compare",
+]
+
+
+@dataclass(frozen=True)
+class Table:
+    """All entries on a task or on a suite of tasks, in one setting.
+
+    seeds: by task, what a complete entry has. admission: the task's own (None for a suite, and
+    without anchors). metric: what its `metric` column holds, in words.
+    """
+
+    name: str
+    is_suite: bool
+    tasks: tuple[str, ...]
+    setting: Setting
+    benchmark: str
+    metric: str
+    seeds: Mapping[str, tuple[int, ...]]
+    admission: Admission | None
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Suite tables first, then one table per task; notes say what was left out, and why."""
+
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...] = ()
+
+
+def compare(
+    records: Iterable[Record],
+    tasks: Mapping[str, TaskInfo],
+    *,
+    suites: Mapping[str, Sequence[str]] | None = None,
+    require_evaluation_seeds: bool = False,
+) -> Comparison:
+    """Compare the records' entries on every task, and on suites of tasks.
+
+    tasks: by name, every task that a record names. suites: name → its tasks; without it, the
+    tasks that pass admission make one suite each for generalization, trainability and control.
+    A complete entry has the seeds that both anchors have; with `require_evaluation_seeds`, on
+    the test split, all of the task's evaluation seeds. An incomplete one is shown, not ranked.
+    Raises UsageError as `group_records` does.
+    """
+    known = list(records)
+    suite_tables, task_tables, notes = [], [], []
+    for setting, by_task in group_records(known, tasks).items():
+        required = require_evaluation_seeds and setting.split == "test"
+        paired = {name: PairedTask(tasks[name], e, required) for name, e in by_task.items()}
+        chosen, left_out = _choose(paired, suites)
+        notes += [f"{text} ({setting})" for text in left_out]
+        for name, members in chosen.items():
+            suite_tables.append(_table(name, True, [paired[m] for m in members], setting))
+        task_tables += [_table(name, False, [task], setting) for name, task in paired.items()]
+    return Comparison((*suite_tables, *task_tables), tuple(notes))
+
+
+def _choose(
+    tasks: Mapping[str, PairedTask], suites: Mapping[str, Sequence[str]] | None
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the suites that can be scored, and a sentence for each thing left out."""
+    return _admitted(tasks) if suites is None else _named(tasks, suites)
+
+
+def _named(
+    tasks: Mapping[str, PairedTask], suites: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, list[str]], list[str]]:
+    chosen, notes = {}, []
+    for name, members in suites.items():
+        lacking = [m for m in members if m not in tasks or not tasks[m].anchored]
+        if not lacking:
+            chosen[name] = list(members)
+        elif any(member in tasks for member in members):
+            notes.append(
+                f"{name} is not scored: it needs {WARM} and {FRESH} on {', '.join(lacking)}."
+            )
+    return chosen, notes
+
+
+def _admitted(tasks: Mapping[str, PairedTask]) -> tuple[dict[str, list[str]], list[str]]:
+    chosen: dict[str, list[str]] = {}
+    notes = []
+    for name, task in tasks.items():
+        kind = _kind(task.info.family)
+        admission = task.admission()
+        if admission is not None and admission.passes:
+            chosen.setdefault(f"all tasks, {kind}", []).append(name)
+        elif admission is not None and len(tasks) > 1:
+            notes.append(
+                f"{name} is left out of the mean over tasks: starting over is not surely better "
+                "than going on there."
+            )
+    return {name: members for name, members in chosen.items() if len(members) > 1}, notes
+
+
+def _kind(family: str) -> str:
+    if family in CONTROL:
+        return "control"
+    return "trainability" if family == "shuffled" else "generalization"
+
+
+def _table(name: str, is_suite: bool, tasks: Sequence[PairedTask], setting: Setting) -> Table:
+    rows = make_rows(tasks)
+    families = list(dict.fromkeys(task.info.family for task in tasks))
+    first = next(iter(next(iter(tasks[0].entries.values())).records.values()))
+    return Table(
+        name=name,
+        is_suite=is_suite,
+        tasks=tuple(task.info.name for task in tasks),
+        setting=setting,
+        benchmark=epoch(first),
+        metric=describe_metric(families[0]) if len(families) == 1 else "each task's metric",
+        seeds={task.info.name: task.wanted for task in tasks},
+        admission=None if is_suite else tasks[0].admission(),
+        rows=rows,
+        notes=tuple(_notes(tasks, rows, is_suite)),
+    )
+
+
+def _notes(tasks: Sequence[PairedTask], rows: Sequence[Row], is_suite: bool) -> list[str]:
+    """Say what a reader must know before believing the rows."""
+    notes = _doubtful_gaps(rows)
+    if is_suite:
+        return notes
+    task = tasks[0]
+    notes += _anchor_notes(task) + _seed_notes(task)
+    entries = list(task.entries.values())
+    return notes + variant_notes(entries) + mixture_notes(entries)
+
+
+def _doubtful_gaps(rows: Sequence[Row]) -> list[str]:
+    share = max((row.denominator_crosses_zero or 0 for row in rows), default=0)
+    if not share:
+        return []
+    percent = f"{100 * share:.0f}" if share >= 0.01 else "1"
+    return [
+        f"In up to {percent} % of the bootstrap draws {FRESH} is not above {WARM}: there "
+        "gap closed means nothing, and its intervals may explode."
+    ]
+
+
+def _anchor_notes(task: PairedTask) -> list[str]:
+    absent = [m for m, entry in ((WARM, task.warm), (FRESH, task.fresh)) if entry is None]
+    if not absent:
+        return []
+    return [
+        f"Gap closed needs {' and '.join(absent)}: "
+        f"`ht-bench run --task {task.info.name} --method {','.join(absent)}`."
+    ]
+
+
+def _seed_notes(task: PairedTask) -> list[str]:
+    notes = []
+    first = next(iter(task.entries.values()))
+    split = next(iter(first.records.values()))["split"]
+    lacking = sorted(set(task.info.seeds) - set(task.wanted))
+    if split == "test" and lacking:
+        notes.append(
+            f"A leaderboard entry needs {format_seeds(task.info.seeds)}; "
+            f"not compared here: {format_seeds(lacking)}."
+        )
+    if len(task.wanted) < 2:
+        notes.append("One seed gives no interval and no rank; run more with --seeds.")
+    return notes
+
+
+def compare_folder(out: Path, suite: str = "") -> tuple[Comparison, Groups, dict[str, TaskInfo]]:
+    """Compare everything below `out`; returns the comparison and what it was made from.
+
+    suite: score that suite alone. Otherwise every shipped suite that has runs, or, without any,
+    the mean over the tasks that pass admission.
+    """
+    groups, infos, records = read_groups(out)
+    suites = {name: get_suite(name).tasks for name in ([suite] if suite else suite_files())}
+    several = {name: tasks for name, tasks in suites.items() if suite or set(tasks) <= set(infos)}
+    chosen = {name: tasks for name, tasks in several.items() if len(tasks) > 1 or suite}
+    return compare(records, infos, suites=chosen or None), groups, infos

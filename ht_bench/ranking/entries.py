@@ -1,0 +1,205 @@
+"""Records sorted into entries: checked for being comparable, grouped by setting, task, method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ht_bench.errors import UsageError
+from ht_bench.records.metrics import Record, describe
+from ht_bench.records.record import group_digest
+from ht_bench.records.runs import read_runs, read_spec
+from ht_bench.suggestions import did_you_mean
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What a comparison needs to know of a task.
+
+    classes: of its data. seeds: its evaluation seeds. sha256: its spec's hash, which the records
+    must carry ("": not checked). random: a uniform policy's return, for tasks of environments.
+    """
+
+    name: str
+    family: str
+    classes: int
+    seeds: tuple[int, ...]
+    sha256: str = ""
+    random: float | None = None
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """What every run of one table shares beside the task; runs of two settings never mix."""
+
+    split: str
+    precision: str
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.split} split, {self.precision} on {self.device}"
+
+
+@dataclass(eq=False)
+class Entry:
+    """One method with one set of hyperparameters on one task: its records by seed."""
+
+    method: str
+    variant: str
+    label: str
+    hyperparameters: Mapping[str, Any]
+    records: dict[int, Record] = field(default_factory=dict)
+
+
+Groups = dict[Setting, dict[str, dict[str, Entry]]]
+"""Setting → task → label → entry."""
+
+
+def group_records(records: Iterable[Record], tasks: Mapping[str, TaskInfo]) -> Groups:
+    """Sort records into entries.
+
+    A label is the method's name; where two variants of a method (other hyperparameters) meet in
+    one task, all of the method's labels in that setting carry the digits of their run folder.
+    Raises UsageError for an unknown task, for two records of one seed, and, naming both sides,
+    for records of one task whose task hash, data hash or benchmark epoch differ.
+    """
+    known = list(records)
+    _check_comparable(known, tasks)
+    groups: Groups = {}
+    for record in known:
+        entries = groups.setdefault(_setting(record), {}).setdefault(record["task"], {})
+        _add(entries, record)
+    return {
+        setting: _labelled(by_task)
+        for setting, by_task in sorted(groups.items(), key=lambda item: item[0])
+    }
+
+
+def variant_notes(entries: Iterable[Entry]) -> list[str]:
+    """Say, for each method with several variants, which hyperparameters tell them apart."""
+    by_method: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_method.setdefault(entry.method, []).append(entry)
+    notes = []
+    for variants in by_method.values():
+        differing = _differing([entry.hyperparameters for entry in variants])
+        for entry in variants if len(variants) > 1 else ():
+            shown = (f"{key} = {entry.hyperparameters.get(key, 'default')}" for key in differing)
+            notes.append(f"{entry.label}: {', '.join(shown)}.")
+    return notes
+
+
+def mixture_notes(entries: Iterable[Entry]) -> list[str]:
+    """Say which methods were run from two versions of their source, and if machines differ."""
+    notes, machines = [], set()
+    for entry in entries:
+        sources = sorted({record["source_sha256"][:8] for record in entry.records.values()})
+        if len(sources) > 1:
+            notes.append(
+                f"{entry.label} was run from {len(sources)} versions of its source "
+                f"({', '.join(sources)}); run it again for one."
+            )
+        machines |= {str(sorted(record["hardware"].items())) for record in entry.records.values()}
+    if len(machines) > 1:
+        notes.append(f"Runs come from {len(machines)} kinds of machine: costs compare loosely.")
+    return notes
+
+
+def _setting(record: Record) -> Setting:
+    # "cuda:1" is the same kind of device as "cuda:0".
+    return Setting(record["split"], record["precision"], record["device"].partition(":")[0])
+
+
+def _add(entries: dict[str, Entry], record: Record) -> None:
+    setting = _setting(record)
+    hyperparameters = record["hyperparameters"]
+    variant = group_digest(hyperparameters, setting.split, setting.precision, setting.device)
+    method = record["method"]
+    entry = entries.setdefault(
+        f"{method}-{variant}", Entry(method, variant, method, hyperparameters)
+    )
+    if record["seed"] in entry.records:
+        raise UsageError(
+            f"'{method}' on '{record['task']}' has two results for seed {record['seed']} with the "
+            "same hyperparameters; leave one of them out."
+        )
+    entry.records[record["seed"]] = record
+
+
+def _labelled(by_task: dict[str, dict[str, Entry]]) -> dict[str, dict[str, Entry]]:
+    several = set()
+    for entries in by_task.values():
+        methods = [entry.method for entry in entries.values()]
+        several |= {method for method in methods if methods.count(method) > 1}
+    for entries in by_task.values():
+        for long_label, entry in entries.items():
+            entry.label = long_label if entry.method in several else entry.method
+    return {
+        task: {entry.label: entry for entry in by_task[task].values()} for task in sorted(by_task)
+    }
+
+
+def _differing(tables: list[Mapping[str, Any]]) -> list[str]:
+    keys = sorted({key for table in tables for key in table})
+    return [key for key in keys if any(t.get(key) != tables[0].get(key) for t in tables)]
+
+
+def epoch(record: Record) -> str:
+    """Return the comparability epoch, major.minor of the benchmark."""
+    return ".".join(record["benchmark"].split(".")[:2])
+
+
+def _check_comparable(records: list[Record], tasks: Mapping[str, TaskInfo]) -> None:
+    if not records:
+        raise UsageError("There are no results to compare; `ht-bench run --help` says how to run.")
+    for record in records:
+        if record["task"] not in tasks:
+            hint = did_you_mean(record["task"], tasks)
+            raise UsageError(
+                f"A result belongs to the unknown task '{record['task']}'.{hint} "
+                "Register the task or leave the result out."
+            )
+    _check_same(records, "benchmark epochs", epoch)
+    for name in sorted({record["task"] for record in records}):
+        members = [record for record in records if record["task"] == name]
+        _check_same(members, "task hashes", lambda record: record["task_sha256"][:12])
+        _check_same(members, "data hashes", lambda record: record["data_sha256"][:12])
+        wanted = tasks[name].sha256
+        if wanted and members[0]["task_sha256"] != wanted:
+            raise UsageError(
+                f"The results of '{name}' have task hash {members[0]['task_sha256'][:12]}, the "
+                f"task's file has {wanted[:12]}; run them again, or restore the file."
+            )
+
+
+def _check_same(records: list[Record], what: str, key: Callable[[Record], str]) -> None:
+    first = records[0]
+    for record in records:
+        if key(record) != key(first):
+            raise UsageError(
+                f"Results of two {what} do not compare: {describe(first)} has {key(first)}, "
+                f"{describe(record)} has {key(record)}; run the older one again or leave it out."
+            )
+
+
+def task_infos(out: Path, records: Sequence[Record]) -> dict[str, TaskInfo]:
+    """Return what a comparison needs to know of every task among the records."""
+    infos: dict[str, TaskInfo] = {}
+    for record in records:
+        name = record["task"]
+        if name not in infos:
+            task = read_spec(out, name)
+            random = record["reference"]["random"] if "reference" in record else None
+            infos[name] = TaskInfo(
+                name, task.family, record["classes"], task.seeds, task.sha256, random
+            )
+    return infos
+
+
+def read_groups(out: Path) -> tuple[Groups, dict[str, TaskInfo], Sequence[Record]]:
+    """Read everything below `out`: entries by setting, task and label; tasks; records."""
+    records = read_runs(out)
+    infos = task_infos(out, records)
+    return group_records(records, infos), infos, records

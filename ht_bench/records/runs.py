@@ -1,0 +1,125 @@
+"""A folder of runs: where each lies, its tasks' specs, which are finished, who trains in it.
+
+A lock keeps two processes from training one run; the system drops it when its holder dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ht_bench.errors import UsageError
+from ht_bench.files import write_atomically
+from ht_bench.records.record import Record, read_record
+from ht_bench.streams.catalog import get_task
+from ht_bench.streams.spec import Spec
+from ht_bench.streams.task import parse_task
+from ht_bench.version import EPOCH
+
+try:
+    import fcntl
+except ImportError:  # Windows: no advisory locks; runs there are not protected from each other
+    fcntl = None  # type: ignore[assignment]
+
+
+def group_folder(out: Path, task: str, method: str, digest: str) -> Path:
+    """Return runs/<task>/<method>-<8 hex>."""
+    return out / task / f"{method}-{digest}"
+
+
+def result_file(group: Path, seed: int) -> Path:
+    """Return <group>/seed<k>/result.json."""
+    return group / f"seed{seed}" / "result.json"
+
+
+def write_spec(out: Path, task: Spec) -> None:
+    """Keep the task's spec beside its runs, so that they can be read without the task's file."""
+    path = out / task.name / "task.json"
+    text = json.dumps(task.canonical(), indent=1, sort_keys=True) + "\n"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_atomically(path, text)
+
+
+def read_spec(out: Path, name: str) -> Spec:
+    """Return the task whose runs lie below `out`; its shipped file serves where no spec is kept."""
+    path = out / name / "task.json"
+    if not path.is_file():
+        return get_task(name)
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid JSON ({error}); delete it and run again.") from error
+    return parse_task(table, str(path))
+
+
+def is_finished(
+    path: Path, task_sha256: str, data_sha256: str, source_sha256: str | None = None
+) -> bool:
+    """Whether `path` holds a result of this very task, data and comparability epoch.
+
+    source_sha256: the method's source must be the same too; None does not ask.
+    """
+    if not path.is_file():
+        return False
+    try:
+        record = read_record(path)
+    except UsageError:
+        return False
+    if source_sha256 not in (None, record["source_sha256"]):
+        return False
+    wanted = (task_sha256, data_sha256, EPOCH)
+    return (record["task_sha256"], record["data_sha256"], record["benchmark"]) == wanted
+
+
+def read_runs(folder: Path) -> list[Record]:
+    """Read every result.json below `folder`, in path order; raises UsageError if there is none."""
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}; `ht-bench run … --out {folder}` makes it.")
+    files = sorted(folder.rglob("seed*/result.json"), key=lambda file: _by_number(file))
+    if not files:
+        raise UsageError(
+            f"{folder} holds no finished run; `ht-bench run … --out {folder}` adds some."
+        )
+    return [read_record(file) for file in files]
+
+
+def _by_number(file: Path) -> tuple[str, int]:
+    digits = file.parent.name.removeprefix("seed")
+    return str(file.parent.parent), int(digits) if digits.lstrip("-").isdigit() else 0
+
+
+@contextlib.contextmanager
+def locked(folders: Iterable[Path]) -> Iterator[None]:
+    """Hold the lock file of every folder; raises UsageError if another process holds one."""
+    descriptors: list[int] = []
+    try:
+        for folder in folders:
+            descriptors.append(_lock(folder))
+        yield
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _lock(folder: Path) -> int:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UsageError(
+            f"The folder {folder} cannot be written ({error.strerror or error}); "
+            "name another with --out."
+        ) from error
+    if fcntl is None:
+        return descriptor
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise UsageError(
+            f"Another process is training {folder}; wait for it to end, or name another --out."
+        ) from error
+    return descriptor

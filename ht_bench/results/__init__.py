@@ -1,1 +1,0 @@
-"""Results: their schema, scores, tables, pictures and TensorBoard views."""

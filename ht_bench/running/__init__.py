@@ -1,0 +1,1 @@
+"""Getting things trained: plans, worker processes, results, searches."""

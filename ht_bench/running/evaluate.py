@@ -1,0 +1,115 @@
+"""The main job: task × method × seeds → results."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ht_bench.errors import UsageError
+from ht_bench.methods.resolve import Named
+from ht_bench.records.record import Record, read_record
+from ht_bench.running.plan import Plan, Request, make_plan
+from ht_bench.running.pool import execute
+from ht_bench.running.result import Result
+from ht_bench.streams.catalog import get_task
+from ht_bench.streams.seeds import parse_seeds
+from ht_bench.streams.stream import Split
+from ht_bench.streams.task import AnyTask
+from ht_bench.training.device import choose
+
+
+class Stopped(UsageError):
+    """Ctrl-C: the checkpoints are saved, and the sentence says how to go on."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All records of a plan, old and new, and a sentence for each stack that failed."""
+
+    records: list[Record]
+    failures: list[str]
+
+
+def evaluate(
+    method: Named,
+    task: str | Path | AnyTask,
+    seeds: Iterable[int] | str | int | None = None,
+    *,
+    split: Split = "test",
+    device: str = "auto",
+    precision: str = "fp32",
+    jobs: int = 1,
+    out: str | Path | None = None,
+    progress: bool = True,
+    **hyperparameters: Any,
+) -> Result:
+    """Train `method` on `task` once per seed and return the Result.
+
+    method: a name ("hare-tortoise"), a "file.py:Class", a Method class or an instance. A name
+    takes its recipe for the task; `hyperparameters` override it. task: a name, a TOML file, or a
+    Task. seeds: any integers; None means the task's evaluation seeds. split: "test", or
+    "validation" to choose hyperparameters by. jobs: worker processes; more than 1 needs
+    an importable method. out: a folder for results, checkpoints and TensorBoard runs, from which
+    the same call goes on after an interruption; None keeps results in memory.
+
+    Raises UsageError, one sentence, for whatever cannot be run; Stopped after Ctrl-C.
+    """
+    chosen = get_task(task)
+    request = Request(
+        tasks=(chosen,),
+        methods=(method,),
+        seeds=None if seeds is None else parse_seeds(seeds, "seeds"),
+        split=split,
+        compute=choose(device, precision),
+        out=None if out is None else Path(out),
+        overrides=hyperparameters,
+    )
+    done = run_plan(make_plan(request), jobs, progress)
+    if done.failures:
+        raise UsageError(done.failures[0])
+    wanted = request.seeds or chosen.seeds
+    by_seed = {record["seed"]: record for record in done.records}
+    return Result(chosen, [by_seed[seed] for seed in wanted])
+
+
+def run_plan(plan: Plan, workers: int, progress: bool = True) -> Finished:
+    """Train what the plan lacks and return all its records.
+
+    Raises Stopped after Ctrl-C. A stack that fails leaves the others running; its sentence is in
+    `failures`.
+    """
+    with tqdm(
+        total=plan.steps,
+        unit="step",
+        unit_scale=True,
+        mininterval=0.5 if sys.stderr.isatty() else 30,
+        desc=f"{len(plan.jobs)} stacks",
+        disable=not progress or not plan.jobs,
+    ) as bar:
+        outcome = execute(plan.jobs, workers, lambda steps: bar.update(steps) and None)
+    if outcome.interrupted:
+        kept = len(plan.finished) + len(outcome.records)
+        kept_on_disk = bool(plan.jobs) and plan.jobs[0].out is not None
+        goes_on = "the same command goes on from the last checkpoints."
+        lost = "nothing was kept, since no folder was named; name one with out=."
+        raise Stopped(
+            f"Stopped with {kept} of {plan.requested} runs finished; "
+            f"{goes_on if kept_on_disk else lost}"
+        )
+    records = [read_record(path) for path in plan.finished]
+    return Finished(records + outcome.records, outcome.failures)
+
+
+def describe(plan: Plan, workers: int) -> Mapping[str, object]:
+    """Return what a plan will do: runs, stacks, finished runs, estimated minutes (or None)."""
+    return {
+        "runs": plan.requested,
+        "finished": len(plan.finished),
+        "stacks": len(plan.jobs),
+        "minutes": plan.minutes(workers),
+    }

@@ -1,0 +1,89 @@
+"""Freezing a suite: its tasks with the anchors' final metrics per seed, once, at release."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ht_bench.errors import UsageError
+from ht_bench.files import write_atomically
+from ht_bench.ranking.entries import Entry, read_groups
+from ht_bench.ranking.score import admission, least_gap
+from ht_bench.records.metrics import final_metric
+from ht_bench.streams.catalog import get_task
+from ht_bench.streams.seeds import format_seeds
+from ht_bench.streams.spec import Spec
+from ht_bench.streams.suite import Anchors
+from ht_bench.version import EPOCH
+
+ANCHORS = ("none", "full-reset")
+_LIBRARIES = ("ht_bench", "torch", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib")
+"""Software that anchors name, those of agents where they were used."""
+
+
+def freeze(runs: Path, name: str, title: str, tasks: Sequence[str], folder: Path) -> Path:
+    """Write `folder`/<name>.toml from the anchors' runs below `runs`; returns its path.
+
+    Every task must pass admission (PROTOCOL: anchors and score) on all of its evaluation seeds.
+    Raises UsageError for a missing run, a task that does not pass, or a suite that exists: a
+    released suite never changes.
+    """
+    path = folder / f"{name}.toml"
+    if path.exists():
+        raise UsageError(f"{path} exists and a released suite never changes; give a new name.")
+    groups, infos, _ = read_groups(runs)
+    test = [by_task for setting, by_task in groups.items() if setting.split == "test"]
+    blocks = []
+    for task in map(get_task, tasks):
+        entries = next((by_task[task.name] for by_task in test if task.name in by_task), {})
+        anchors = _anchors(task, entries, infos[task.name].classes if entries else 0)
+        _admit(task, anchors, infos[task.name].random)
+        blocks.append(_block(task.name, anchors))
+    head = {"name": name, "title": title, "benchmark": EPOCH, "tasks": list(tasks)}
+    text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in head.items())
+    write_atomically(path, text + "\n" + "\n".join(blocks))
+    return path
+
+
+def _anchors(task: Spec, entries: dict[str, Entry], classes: int) -> Anchors:
+    found: dict[str, list[float]] = {}
+    for method in ANCHORS:
+        records = entries[method].records if method in entries else {}
+        missing = [seed for seed in task.seeds if seed not in records]
+        if missing:
+            raise UsageError(
+                f"'{method}' lacks seeds {format_seeds(missing)} on {task.name}; run it first: "
+                f"ht-bench run --task {task.name} --method {method}."
+            )
+        found[method] = [final_metric(records[s], task.family, classes) for s in task.seeds]
+    first = entries["none"].records[task.seeds[0]]
+    return Anchors(
+        task_sha256=task.sha256,
+        data_sha256=first["data_sha256"],
+        seeds=format_seeds(task.seeds),
+        none=tuple(found["none"]),
+        full_reset=tuple(found["full-reset"]),
+        software={key: first["software"][key] for key in _LIBRARIES if key in first["software"]},
+    )
+
+
+def _admit(task: Spec, anchors: Anchors, random: float | None) -> None:
+    minimum = least_gap(anchors.full_reset, random)
+    found = admission(anchors.none, anchors.full_reset, minimum, task=task.name)
+    if not found.passes:
+        raise UsageError(
+            f"{task.name} does not pass admission: full-reset over none is {found.mean:.4f} "
+            f"[{found.low:.4f}, {found.high:.4f}]; leave it out of the suite."
+        )
+
+
+def _block(task: str, anchors: Anchors) -> str:
+    lines = [f"[anchors.{task}]"]
+    for key in ("task_sha256", "data_sha256", "seeds", "none", "full_reset"):
+        value: Any = getattr(anchors, key)
+        rounded = [round(v, 10) for v in value] if isinstance(value, tuple) else value
+        lines.append(f"{key} = {json.dumps(rounded)}")
+    software = ", ".join(f"{k} = {json.dumps(v)}" for k, v in anchors.software.items())
+    return "\n".join([*lines, f"software = {{ {software} }}"]) + "\n"

@@ -1,0 +1,194 @@
+"""One job: a stack of seeds of one task and method, trained, recorded, and saved as it goes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ht_bench.files import remove_leftovers
+from ht_bench.methods.base import Method
+from ht_bench.methods.resolve import MethodSpec
+from ht_bench.records.record import SCHEMA, Record, group_digest, write_record
+from ht_bench.records.runs import group_folder, locked, result_file
+from ht_bench.running.kinds import data_sha256, libraries, make_run
+from ht_bench.streams.reinforcement import ReinforcementTask
+from ht_bench.streams.seeds import format_seeds
+from ht_bench.streams.stream import Split
+from ht_bench.streams.task import AnyTask
+from ht_bench.training.device import (
+    Compute,
+    forget_peak_memory,
+    hardware,
+    peak_memory_bytes,
+    settings,
+    software,
+)
+from ht_bench.training.observer import CheckpointPlan, Observer
+from ht_bench.version import EPOCH, VERSION
+from ht_bench.views.live import SeedWriters
+
+if TYPE_CHECKING:
+    from ht_bench.training.reinforcement import ReinforcementRun
+    from ht_bench.training.supervised import SupervisedRun
+
+
+@dataclass(frozen=True)
+class StackJob:
+    """What one worker trains. `out` None keeps everything in memory."""
+
+    task: AnyTask
+    method: MethodSpec
+    seeds: tuple[int, ...]
+    split: Split = "test"
+    compute: Compute = field(default_factory=Compute)
+    out: Path | None = None
+    tensorboard: bool = True
+    checkpoint_seconds: float = 120.0
+
+    @property
+    def folder(self) -> Path | None:
+        """The group folder runs/<task>/<method>-<8 hex>, or None."""
+        if self.out is None:
+            return None
+        digest = group_digest(
+            self.method.hyperparameters, self.split, self.compute.precision, self.compute.device
+        )
+        return group_folder(self.out, self.task.name, self.method.name, digest)
+
+    @property
+    def checkpoint_file(self) -> Path | None:
+        """Where the stack's checkpoint lies while it trains, or None."""
+        return self.folder / f"stack-{format_seeds(self.seeds)}.pt" if self.folder else None
+
+    def fingerprint(self) -> str:
+        """Everything that decides the job's bits, as text."""
+        identity = {
+            "task": self.task.sha256,
+            "data": data_sha256(self.task),
+            "method": [self.method.name, dict(self.method.hyperparameters)],
+            "source": self.method.source_sha256,
+            "seeds": self.seeds,
+            "split": self.split,
+            "compute": dataclasses.asdict(self.compute),
+            "software": {**software(self.compute), **libraries(self.task)},
+            "version": VERSION,
+        }
+        return json.dumps(identity, sort_keys=True, default=repr)
+
+
+def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
+    """Train the job to its end and return one record per seed, in the order of `job.seeds`.
+
+    With `job.out` each record is written to its result.json, and the checkpoint from which an
+    interrupted job goes on is removed at the end. Raises Interrupted when asked to stop, and
+    UsageError for a folder that is locked, full or unwritable.
+    """
+    observer = observer or Observer()
+    folders = [job.folder / f"seed{seed}" for seed in job.seeds] if job.folder else []
+    gc.collect()  # a run and its hooks hold each other; the last one's tensors go now
+    # oneDNN's matrix products slow the tiny networks of agents down.
+    matmul = "highest" if isinstance(job.task, ReinforcementTask) else None
+    with locked(folders), settings(job.compute, matmul):
+        forget_peak_memory(job.compute)
+        run = make_run(job.task, job.method, job.seeds, job.split, job.compute)
+        plan = CheckpointPlan(job.checkpoint_file, job.fingerprint(), job.checkpoint_seconds)
+        with _writers(job, folders, observer) as writers:
+            run.train(plan, observer if writers is None else _observed(observer, writers))
+            records = make_records(job, run)
+            _save(job, records)
+            if writers is not None:
+                writers.close(records)
+    return records
+
+
+@contextlib.contextmanager
+def _writers(
+    job: StackJob, folders: list[Path], observer: Observer
+) -> Iterator[SeedWriters | None]:
+    writers = SeedWriters(folders) if folders and job.tensorboard else None
+    try:
+        yield writers
+    finally:
+        if writers is not None:
+            writers.close()
+
+
+def _observed(observer: Observer, writers: SeedWriters) -> Observer:
+    def point(entry: dict[str, Any]) -> None:
+        observer.point(entry)
+        writers.point(entry)
+
+    return Observer(observer.progress, point, observer.stop)
+
+
+def _save(job: StackJob, records: list[Record]) -> None:
+    if job.folder is None or job.checkpoint_file is None:
+        return
+    for record in records:
+        path = result_file(job.folder, record["seed"])
+        write_record(path, record)
+        remove_leftovers(path)
+    job.checkpoint_file.unlink(missing_ok=True)
+    remove_leftovers(job.checkpoint_file)
+
+
+def make_records(job: StackJob, run: SupervisedRun | ReinforcementRun) -> list[Record]:
+    """Return one record per real seed of the stack; padding is thrown away."""
+    retention = run.retention()
+    shared = {
+        "schema": SCHEMA,
+        "benchmark": EPOCH,
+        "task": job.task.name,
+        "task_sha256": job.task.sha256,
+        "method": job.method.name,
+        "hyperparameters": dict(job.method.hyperparameters),
+        "source_sha256": job.method.source_sha256,
+        "traits": job.method.traits(),
+        "split": job.split,
+        "precision": job.compute.precision,
+        "device": job.compute.device,
+        "stack": job.task.stack,
+        **run.facts(),
+        "steps": run.steps_taken,
+        "extra_parameters": sum(map(extra_parameters, run.methods)) // len(run.seeds),
+        "software": {"ht_bench": VERSION, **software(job.compute), **libraries(job.task)},
+        "hardware": hardware(job.compute),
+    }
+    cost = {
+        "seconds": run.seconds / len(run.seeds),
+        "stack_seconds": run.seconds,
+        "peak_memory_bytes": peak_memory_bytes(job.compute),
+    }
+    return [
+        {
+            **shared,
+            "seed": seed,
+            "status": "finished" if bool(run.alive[slot]) else "diverged",
+            "curve": run.history.curve(slot),
+            "diagnostics": run.history.diagnosis(slot),
+            "retention": retention[slot] if retention else None,
+            "cost": cost,
+        }
+        for slot, seed in enumerate(job.seeds)
+    ]
+
+
+def extra_parameters(method: Method) -> int:
+    """Return how many numbers the method holds beside the network, over the whole stack."""
+
+    def count(value: Any) -> int:
+        if isinstance(value, torch.Tensor):
+            return value.numel()
+        if isinstance(value, dict):
+            return sum(count(item) for item in value.values())
+        return sum(count(item) for item in value) if isinstance(value, list | tuple) else 0
+
+    return count(method.state_dict())

@@ -1,0 +1,152 @@
+"""From tasks, methods and seeds to the stacks that still have to be trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ht_bench.errors import Unsuitable, UsageError
+from ht_bench.files import make_folder
+from ht_bench.methods.resolve import Named, resolve
+from ht_bench.records.runs import is_finished, result_file, write_spec
+from ht_bench.running.job import StackJob
+from ht_bench.running.kinds import check, data_sha256, steps_of
+from ht_bench.streams.reinforcement import ReinforcementTask
+from ht_bench.streams.seeds import parse_seeds
+from ht_bench.streams.stream import Split
+from ht_bench.streams.task import AnyTask
+from ht_bench.training.device import Compute
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked for; `seeds` None means each task's evaluation seeds.
+
+    skip_unsuitable: leave out methods that a task cannot train, with a note, instead of refusing.
+    """
+
+    tasks: tuple[AnyTask, ...]
+    methods: tuple[Named, ...]
+    seeds: tuple[int, ...] | None = None
+    split: Split = "test"
+    compute: Compute = field(default_factory=Compute)
+    out: Path | None = None
+    overrides: Mapping[str, Any] | None = None
+    tensorboard: bool = True
+    checkpoint_seconds: float = 120.0
+    skip_unsuitable: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stacks to train, the result files of runs that are finished already, what was left out."""
+
+    jobs: tuple[StackJob, ...]
+    finished: tuple[Path, ...]
+    requested: int
+    steps: int
+    notes: tuple[str, ...] = ()
+
+    def minutes(self, workers: int) -> float | None:
+        """Return the estimated minutes on `workers` processes, or None without an estimate."""
+        each = [job.task.minutes_per_stack for job in self.jobs]
+        if not each or any(minutes is None for minutes in each):
+            return None
+        return sum(minutes for minutes in each if minutes) / max(1, min(workers, len(each)))
+
+
+def make_plan(request: Request) -> Plan:
+    """Resolve every task × method × seed, leaving out what is finished.
+
+    Raises UsageError for anything that cannot run: unknown names, missing data, an unwritable
+    folder, settings that the network refuses.
+    """
+    if request.split not in ("test", "validation"):
+        raise UsageError(f"--split {request.split}: choose test or validation.")
+    if request.out is not None:
+        make_folder(request.out)
+    jobs: list[StackJob] = []
+    finished: list[Path] = []
+    notes: list[str] = []
+    requested = 0
+    for task in request.tasks:
+        if request.out is not None:
+            write_spec(request.out, task)
+        for named in request.methods:
+            try:
+                template = _template(request, task, named)
+            except Unsuitable as error:
+                if not request.skip_unsuitable:
+                    raise
+                notes.append(f"Left out on {task.name}: {error}")
+                continue
+            seeds = request.seeds or task.seeds
+            requested += len(seeds)
+            done = [seed for seed in seeds if _is_done(template, seed)]
+            stacks = _stacks(template, [seed for seed in seeds if seed not in done])
+            again = {seed for job in stacks for seed in job.seeds}  # mates in a begun stack
+            if template.folder is not None:
+                kept = [seed for seed in done if seed not in again]
+                finished += [result_file(template.folder, seed) for seed in kept]
+            jobs += stacks
+    steps = sum(_job_steps(job) for job in jobs)
+    return Plan(tuple(jobs), tuple(finished), requested, steps, tuple(notes))
+
+
+def _template(request: Request, task: AnyTask, named: Named) -> StackJob:
+    agent = isinstance(task, ReinforcementTask)
+    spec = resolve(named, task.name, request.overrides, agent=agent)
+    check(task, spec)
+    return StackJob(
+        task,
+        spec,
+        (),
+        request.split,
+        request.compute,
+        request.out,
+        request.tensorboard,
+        request.checkpoint_seconds,
+    )
+
+
+def _is_done(job: StackJob, seed: int) -> bool:
+    if job.folder is None:
+        return False
+    sha256 = data_sha256(job.task)
+    # The epoch speaks for the package's own methods; a user's method may have been edited since.
+    source = None if job.method.built_in else job.method.source_sha256
+    return is_finished(result_file(job.folder, seed), job.task.sha256, sha256, source)
+
+
+def _stacks(template: StackJob, pending: Sequence[int]) -> list[StackJob]:
+    """Cut the pending seeds into stacks; stacks with a checkpoint keep their seeds."""
+    left = list(pending)
+    groups: list[tuple[int, ...]] = []
+    for seeds in _interrupted(template):
+        taken = {seed for group in groups for seed in group}
+        if set(seeds) & set(left) and not set(seeds) & taken:
+            groups.append(seeds)
+            left = [seed for seed in left if seed not in seeds]
+    width = template.task.stack
+    groups += [tuple(left[i : i + width]) for i in range(0, len(left), width)]
+    return [_with_seeds(template, group) for group in groups]
+
+
+def _interrupted(template: StackJob) -> list[tuple[int, ...]]:
+    if template.folder is None or not template.folder.is_dir():
+        return []
+    names = sorted(path.stem for path in template.folder.glob("stack-*.pt"))
+    named = [name.removeprefix("stack-") for name in names]
+    found = [parse_seeds(text) for text in named if re.fullmatch(r"[-\d,]+", text)]
+    return [seeds for seeds in found if len(seeds) <= template.task.stack]
+
+
+def _with_seeds(template: StackJob, seeds: tuple[int, ...]) -> StackJob:
+    return replace(template, seeds=seeds)
+
+
+def _job_steps(job: StackJob) -> int:
+    return steps_of(job.task, job.seeds[0], job.split)

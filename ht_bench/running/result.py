@@ -1,0 +1,134 @@
+"""Result: what `evaluate` returns, one method on one task over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ht_bench.errors import UsageError
+from ht_bench.ranking.score import Estimate, suite_score
+from ht_bench.records.metrics import final_metric, metric_key
+from ht_bench.records.record import Record, group_digest, seeds_of, write_record
+from ht_bench.records.runs import group_folder, result_file, write_spec
+from ht_bench.streams.seeds import parse_seeds
+from ht_bench.streams.spec import Spec
+from ht_bench.streams.suite import Anchors, get_suite, suite_files
+
+
+class Result:
+    """One method on one task: `final`, `curves`, `score()`, `plot()`, `save()`.
+
+    task: the Task. records: one result.json's content per seed, in the order of `seeds`.
+    """
+
+    def __init__(self, task: Spec, records: Sequence[Record]) -> None:
+        self.task, self.records = task, list(records)
+        self.method = str(self.records[0]["method"])
+        self.seeds = tuple(seeds_of(self.records))
+
+    @property
+    def final(self) -> np.ndarray:
+        """The task's final metric (PROTOCOL: anchors and score), float64 [seeds]."""
+        family = self.task.family
+        return np.array([final_metric(r, family, r["classes"]) for r in self.records])
+
+    @property
+    def curves(self) -> dict[str, np.ndarray]:
+        """Metric key → float64 [seeds, points], nan where there is no value.
+
+        `phase` and `step` (optimizer steps planned so far) are [points].
+        """
+        tables = [record["curve"] for record in self.records]
+        found = {
+            key: np.array([table[key] for table in tables], dtype=np.float64) for key in tables[0]
+        }
+        return {k: v[0] if k in ("phase", "step") else v for k, v in found.items()}
+
+    @property
+    def diverged(self) -> np.ndarray:
+        """Whether each seed's losses or weights left the finite numbers, bool [seeds]."""
+        return np.array([record["status"] == "diverged" for record in self.records])
+
+    def score(self, warm: Result | None = None, fresh: Result | None = None) -> Estimate:
+        """Return gap closed with its 95 % interval, paired by seed.
+
+        warm, fresh: results of `none` and `full-reset` on the same task; left out, the anchors
+        frozen in a suite are taken. Only seeds that all three have are used. Raises UsageError
+        when there are no anchors for this task and these seeds.
+        """
+        if warm is not None and fresh is not None:
+            anchors = {"none": _by_seed(warm), "full-reset": _by_seed(fresh)}
+        else:
+            anchors = self._frozen_anchors()
+        own = _by_seed(self)
+        common = [s for s in self.seeds if all(s in values for values in anchors.values())]
+        if not common:
+            raise UsageError(
+                f"No seed of this result has anchors on {self.task.name}; evaluate 'none' and "
+                "'full-reset' on the same seeds and pass them as warm and fresh."
+            )
+        values = [[v[s] for s in common] for v in (own, anchors["none"], anchors["full-reset"])]
+        name = self.task.name
+        return suite_score(*({name: np.array(value)} for value in values)).gap_closed
+
+    def _frozen_anchors(self) -> dict[str, dict[int, float]]:
+        first = self.records[0]
+        identity = (self.task.sha256, first["data_sha256"])
+        for suite in map(get_suite, suite_files()):
+            anchors = suite.anchors.get(self.task.name)
+            if anchors is None or first["split"] != "test":
+                continue
+            if (anchors.task_sha256, anchors.data_sha256) == identity:
+                return anchors_by_seed(anchors)
+        raise UsageError(
+            f"No suite has anchors for {self.task.name} as it is here; evaluate 'none' and "
+            "'full-reset' on the same seeds and pass them as warm and fresh."
+        )
+
+    def plot(self, path: str | Path = "curves.png", key: str = "") -> Path:
+        """Draw the learning curve (mean and 95 % band over seeds) as PNG and SVG.
+
+        key: a metric key, by default the one the task is scored by. Returns the PNG's path.
+        """
+        from ht_bench.views.figures import curves_figure
+
+        key = key or metric_key(self.task.family)
+        return curves_figure({self.method: self.records}, self.task.name, key, Path(path))[0]
+
+    def save(self, out: str | Path = "runs") -> list[Path]:
+        """Write each seed's result.json below `out`, as `ht-bench run` lays them out."""
+        written = []
+        for record in self.records:
+            digest = group_digest(
+                record["hyperparameters"], record["split"], record["precision"], record["device"]
+            )
+            group = group_folder(Path(out), self.task.name, self.method, digest)
+            written.append(result_file(group, record["seed"]))
+            write_record(written[-1], record)
+        write_spec(Path(out), self.task)
+        return written
+
+    def __repr__(self) -> str:
+        final: Any = self.final
+        return (
+            f"Result({self.method} on {self.task.name}, {len(self.seeds)} seeds, "
+            f"final {final.mean():.4f} ± {final.std(ddof=1) / len(final) ** 0.5:.4f})"
+            if len(final) > 1
+            else f"Result({self.method} on {self.task.name}, seed {self.seeds[0]}, {final[0]:.4f})"
+        )
+
+
+def anchors_by_seed(anchors: Anchors) -> dict[str, dict[int, float]]:
+    """Return a suite's frozen anchors as method → seed → final metric."""
+    seeds = parse_seeds(anchors.seeds, "anchors")
+    return {
+        "none": dict(zip(seeds, anchors.none, strict=True)),
+        "full-reset": dict(zip(seeds, anchors.full_reset, strict=True)),
+    }
+
+
+def _by_seed(result: Result) -> dict[int, float]:
+    return dict(zip(result.seeds, result.final.tolist(), strict=True))

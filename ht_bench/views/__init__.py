@@ -1,0 +1,1 @@
+"""How results look: text, figures, TensorBoard, the leaderboard's pages."""

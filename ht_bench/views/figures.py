@@ -1,0 +1,292 @@
+"""Pictures of results: learning curves and the ranking, each as PNG and SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ht_bench.errors import UsageError
+from ht_bench.ranking.comparison import Comparison, Table
+from ht_bench.ranking.pairing import FRESH, OWN, WARM
+from ht_bench.ranking.rows import Row
+from ht_bench.ranking.score import Array, Estimate, seed_indices
+from ht_bench.records import metrics
+from ht_bench.records.metrics import Record
+from ht_bench.views import style
+from ht_bench.views.style import HIGHLIGHT, INK, PLAIN, QUIET
+from ht_bench.views.text import format_estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MANY_PHASES = 12
+"""Streams of more phases are drawn by the ends of their phases."""
+SPACED = {"wspace": 0.2}
+VIEW = (-1.5, 3.0)
+"""The most of the gap-closed axis that is shown; an interval that goes on ends in an arrow."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """A label's mean curve over its finished runs, [points], with a 95 % band."""
+
+    label: str
+    steps: Array
+    ends: NDArray[np.intp]
+    mean: Array
+    low: Array
+    high: Array
+    n: int
+    diverged: int
+
+    def cut(self, points: NDArray[np.intp] | slice, x: Array | None = None) -> tuple[Array, ...]:
+        """Return x, mean, low and high at some points."""
+        across = self.steps[points] if x is None else x
+        return across, self.mean[points], self.low[points], self.high[points]
+
+
+def curves_figure(
+    records_by_method: Mapping[str, Sequence[Record]], task_name: str, key: str, path: Path
+) -> tuple[Path, Path]:
+    """Draw the mean of curve `key` over seeds with its 95 % bootstrap band, one line per label.
+
+    The stream with its phase boundaries stands on the left, its last phase, enlarged, on the
+    right; a stream of more than MANY_PHASES is drawn by the ends of its phases. Diverged runs are
+    left out and counted in the label. `path` names the picture, with or without an ending.
+    Returns the paths of the PNG and the SVG; raises UsageError if no finished run has the curve.
+    """
+    lines = [_line(label, records, key) for label, records in records_by_method.items()]
+    shown = [line for line in lines if line is not None]
+    if not shown:
+        raise UsageError(f"No finished run on '{task_name}' has the curve '{key}' to draw.")
+    phases = len(shown[0].ends)
+    styles = style.line_styles([line.label for line in shown])
+    ends = [(_end_label(line, key), line.mean[-1], styles[line.label]["color"]) for line in shown]
+    margins = style.Margins(left=0.65, right=style.room([text for text, *_ in ends]) + 0.45)
+    with style.canvas(10.0, max(4.3, 1.5 + 0.19 * len(shown)), margins) as figure:
+        if 1 < phases <= MANY_PHASES:
+            whole, last = figure.subplots(1, 2, width_ratios=(1.0, 1.15), gridspec_kw=SPACED)
+            _draw(whole, shown, _stream)
+            _mark_phases(whole, shown[0])
+            _draw(last, shown, _last_phase)
+            _enlarge(last, shown, key)
+            whole.set_title("whole stream", loc="left", color=QUIET)
+            last.set_title("last phase, enlarged", loc="left", color=QUIET)
+        else:
+            whole = last = figure.subplots()
+            _draw(last, shown, _stream if phases == 1 else _phase_ends)
+        unit = "phase" if phases > MANY_PHASES else _unit(key)
+        center = (figure.subplotpars.left + figure.subplotpars.right) / 2
+        figure.supxlabel(unit, x=center, y=0.02, size=9.5, color=INK)
+        whole.set_ylabel(key.replace("/", " "))
+        style.heading(figure, task_name, _subtitle(shown, key))
+        style.label_ends(last, ends)
+        return style.save(figure, path)
+
+
+def ranking_figure(
+    comparison: Comparison, path: Path, table: Table | None = None
+) -> tuple[Path, Path]:
+    """Draw gap closed with its interval for each row of a table, best on top.
+
+    table: one of the comparison's; by default its first (a suite, where there is one). Entries
+    that are not ranked have open dots. Returns the paths of the PNG and the SVG; raises UsageError
+    if no row has a finite gap closed.
+    """
+    chosen = table or comparison.tables[0]
+    scores = [(row, row.gap_closed) for row in chosen.rows if row.gap_closed is not None]
+    scores = [(row, gap) for row, gap in scores if math.isfinite(gap.value)]
+    if not scores:
+        raise UsageError(
+            f"There is no gap closed to draw for '{chosen.name}': it needs {WARM} and {FRESH}, "
+            "with different results."
+        )
+    scores.sort(key=lambda pair: -pair[1].value)
+    names = [_name(row) for row, _ in scores]
+    margins = style.Margins(left=style.room(names) + 0.35, right=1.9, above=1.12)
+    width = margins.left + margins.right + 4.7
+    with style.canvas(width, 1.7 + 0.29 * len(scores), margins) as figure:
+        axes = figure.subplots()
+        low, high = _view([gap for _, gap in scores])
+        axes.set_xlim(low, high)
+        axes.set_ylim(len(scores) - 0.4, -0.6)
+        _references(axes)
+        for place, (row, gap) in enumerate(scores):
+            _dot(axes, place, row, gap)
+        _row_labels(axes, scores)
+        axes.set_xlabel("gap closed")
+        style.heading(figure, _ranking_title(chosen), _ranking_subtitle(chosen))
+        return style.save(figure, path)
+
+
+def _line(label: str, records: Sequence[Record], key: str) -> _Line | None:
+    finished = [r for r in records if not metrics.is_diverged(r) and key in r["curve"]]
+    if not finished:
+        return None
+    first = finished[0]
+    for record in finished:
+        if record["curve"]["step"] != first["curve"]["step"]:
+            raise UsageError(
+                f"The steps of {metrics.describe(record)} differ from those of "
+                f"{metrics.describe(first)}; draw them apart."
+            )
+    values = np.array([metrics.curve(record, key) for record in finished])
+    low, high = _band(values, first["task"])
+    steps = metrics.curve(first, "step")
+    ends = metrics.phase_end_points(first)
+    diverged = sum(metrics.is_diverged(record) for record in records)
+    return _Line(label, steps, ends, values.mean(axis=0), low, high, len(finished), diverged)
+
+
+def _band(values: Array, task: str) -> tuple[Array, Array]:
+    """Return the ends of the 95 % bootstrap interval of the mean of values [seeds, points]."""
+    n = len(values)
+    if n < 2:
+        return values[0], values[0]
+    indices = seed_indices(task, n)
+    counts = np.stack([(indices == seed).sum(axis=1) for seed in range(n)], axis=1)
+    low, high = np.quantile(counts @ values / n, (0.025, 0.975), axis=0)
+    return low, high
+
+
+def _stream(line: _Line) -> tuple[Array, ...]:
+    return line.cut(slice(None))
+
+
+def _phase_ends(line: _Line) -> tuple[Array, ...]:
+    return line.cut(line.ends, np.arange(1.0, len(line.ends) + 1))
+
+
+def _last_phase(line: _Line) -> tuple[Array, ...]:
+    # Where a phase has a point at its own start, the end before it is of another environment.
+    start = line.ends[-2]
+    return line.cut(slice(start + int(line.steps[start + 1] == line.steps[start]), None))
+
+
+def _draw(axes: Axes, lines: Sequence[_Line], points: Callable[[_Line], tuple[Array, ...]]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    styles = style.line_styles([line.label for line in lines])
+    for line in lines:
+        look = styles[line.label]
+        steps, mean, low, high = points(line)
+        order = 4 if line.label == OWN else 3
+        axes.fill_between(steps, low, high, color=look["color"], alpha=0.13, linewidth=0)
+        axes.plot(steps, mean, zorder=order, **look)
+    across = points(lines[0])[0]
+    axes.set_xlim(across[0], across[-1])
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
+def _mark_phases(axes: Axes, line: _Line) -> None:
+    for end in line.ends[:-1]:
+        axes.axvline(line.steps[end], color=INK, linewidth=0.9, linestyle=(0, (2, 2)), zorder=2)
+
+
+def _enlarge(axes: Axes, lines: Sequence[_Line], key: str) -> None:
+    """Show the ends of the curves and as much again on the side that they come from."""
+    ends = [value for line in lines for value in (line.low[-1], line.high[-1])]
+    low, high = min(ends), max(ends)
+    margin = max(high - low, 0.01 * abs(high), 1e-9)
+    before, after = 0.9 * margin, 0.08 * margin
+    if key.endswith("loss"):
+        before, after = after, before
+    axes.set_ylim(low - before, high + after)
+
+
+def _unit(key: str) -> str:
+    return "environment steps" if key.endswith("return") else "optimizer steps"
+
+
+def _end_label(line: _Line, key: str) -> str:
+    digits = 1 if key.endswith("return") else 3
+    text = f"{line.label}  {line.mean[-1]:.{digits}f}"
+    return f"{text} ({line.diverged} div.)" if line.diverged else text
+
+
+def _subtitle(lines: Sequence[_Line], key: str) -> str:
+    counts = sorted({line.n for line in lines})
+    seeds = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+    bands = " with 95 % bootstrap bands" if counts[-1] > 1 else ""
+    return f"{key.replace('/', ' ')}, mean over seeds ({seeds}){bands}"
+
+
+def _view(gaps: Sequence[Estimate]) -> tuple[float, float]:
+    ends = [x for gap in gaps for x in (gap.low, gap.value, gap.high) if math.isfinite(x)]
+    low = max(min([*ends, -0.05]), min(VIEW[0], *(gap.value for gap in gaps)))
+    high = min(max([*ends, 1.05]), max(VIEW[1], *(gap.value for gap in gaps)))
+    margin = 0.04 * (high - low)
+    return low - margin, high + margin
+
+
+def _references(axes: Axes) -> None:
+    axes.grid(visible=False, axis="y")
+    for place, color, text in (
+        (0, QUIET, f"going on\n({WARM})"),
+        (1, INK, f"starting over\n({FRESH})"),
+    ):
+        axes.axvline(place, color=color, linewidth=1.2, linestyle=(0, (4, 2)), zorder=1)
+        axes.annotate(
+            text, (place, 1), xycoords=("data", "axes fraction"), xytext=(0, 4),
+            textcoords="offset points", ha="center", va="bottom", size=8.5, color=color,
+        )  # fmt: skip
+
+
+def _dot(axes: Axes, place: int, row: Row, gap: Estimate) -> None:
+    color = _color(row)
+    low, high = axes.get_xlim()
+    ends = max(gap.low, low), min(gap.high, high)
+    axes.plot(ends, (place, place), color=color, linewidth=2.2, solid_capstyle="butt", zorder=3)
+    for end, edge, marker in ((gap.low, low, "<"), (gap.high, high, ">")):
+        if not low <= end <= high:
+            axes.plot(edge, place, marker, color=color, markersize=6, clip_on=False, zorder=4)
+    face = color if row.rank is not None else "white"
+    axes.plot(
+        gap.value, place, "o", markersize=7, color=color, markerfacecolor=face,
+        markeredgewidth=1.6, zorder=5,
+    )  # fmt: skip
+
+
+def _name(row: Row) -> str:
+    return f"{row.label} ({row.diverged} div.)" if row.diverged else row.label
+
+
+def _color(row: Row) -> str:
+    return {WARM: QUIET, FRESH: INK, OWN: HIGHLIGHT}.get(row.method, PLAIN)
+
+
+def _row_labels(axes: Axes, scores: Sequence[tuple[Row, Estimate]]) -> None:
+    axes.set_yticks(range(len(scores)), [_name(row) for row, _ in scores])
+    axes.tick_params(axis="y", length=0, pad=9)
+    axes.spines["left"].set_visible(False)
+    for place, (tick, (row, gap)) in enumerate(zip(axes.get_yticklabels(), scores, strict=True)):
+        tick.set_color(_color(row))
+        tick.set_fontweight("bold" if row.method == OWN else "normal")
+        axes.annotate(
+            format_estimate(gap).replace("-", "−"), (1, place), xycoords=("axes fraction", "data"),
+            xytext=(10, 0), textcoords="offset points", va="center_baseline", size=9,
+            color=_color(row),
+        )  # fmt: skip
+
+
+def _ranking_title(table: Table) -> str:
+    several = len(table.tasks) > 1
+    return f"{table.name}: mean over {len(table.tasks)} tasks" if several else table.name
+
+
+def _ranking_subtitle(table: Table) -> str:
+    counts = sorted({len(seeds) for seeds in table.seeds.values()})
+    seeds = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+    per_task = " per task" if table.is_suite else ""
+    text = f"gap closed, interquartile means over seeds ({seeds}{per_task}), 95 % intervals"
+    if any(row.rank is None for row in table.rows):
+        text += "; open: not ranked"
+    if table.admission is not None and not table.admission.passes:
+        text += f"\n{FRESH} is not surely above {WARM} here, so the ratio means little"
+    return text

@@ -1,0 +1,232 @@
+"""A comparison as text for a terminal, Markdown, JSON or CSV."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ht_bench.ranking.comparison import Comparison, Table
+from ht_bench.ranking.pairing import FRESH, OWN, WARM
+from ht_bench.ranking.rows import PROFILE_THRESHOLDS, REFERENCES, Row
+from ht_bench.ranking.score import DRAWS, Estimate
+from ht_bench.streams.seeds import format_seeds
+
+WIDTH = 100
+NOTHING = "–"
+SHORT = {WARM: WARM, FRESH: "reset", OWN: "H&T"}
+LEGEND = (
+    f"gap closed: 0 = no better than going on ({WARM}), 1 = as good as starting over ({FRESH}); "
+    f"interquartile means over seeds, [95 % interval of {DRAWS:,} paired bootstrap draws of the "
+    "seeds].",
+    f"±: standard error. P: share of seeds on which the entry is better than {WARM}, {FRESH} "
+    f"(reset), {OWN} (H&T), ties counting half.",
+    "rank: 1 + the entries whose paired difference is surely above, so entries that cannot be "
+    "told apart share a rank.",
+    f"area: mean accuracy (or return) over the last phase. kept: on earlier phases at the end. "
+    f"time, memory: relative to {WARM}. div.: diverged runs, which count as guessing.",
+)
+
+Column = tuple[str, Callable[[Row], str]]
+
+
+def to_text(comparison: Comparison, width: int = WIDTH) -> str:
+    """Return aligned tables for a terminal of `width` columns, every line fitting."""
+    from rich.console import Console
+
+    console = Console(
+        file=io.StringIO(), width=width, color_system=None, markup=False, highlight=False,
+        emoji=False, legacy_windows=False,
+    )  # fmt: skip
+    with console.capture() as capture:
+        for table in comparison.tables:
+            console.print(_title(table))
+            for columns in (_score_columns(), _detail_columns()):
+                console.print()
+                console.print(_grid(table.rows, columns))
+            console.print()
+            for line in (_caption(table), *_remarks(table)):
+                console.print(line)
+            console.print()
+        for line in (*comparison.notes, *LEGEND):
+            console.print(line)
+    lines = capture.get().splitlines()
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Return one Markdown table per task and suite, with the legend at the end."""
+    blocks = []
+    for table in comparison.tables:
+        columns = _filled((*_score_columns(), *_detail_columns()[1:]), table.rows)
+        lines = [[name.replace("\n", " ") for name, _ in columns], ["---"] * len(columns)]
+        lines += [[show(row) for _, show in columns] for row in table.rows]
+        grid = "\n".join(f"| {' | '.join(map(_escape, cells))} |" for cells in lines)
+        remarks = "\n".join(f"- {_escape(remark)}" for remark in _remarks(table))
+        blocks.append("\n\n".join(filter(None, (
+            f"### {_escape(_title(table))}", grid, _escape(_caption(table)), remarks
+        ))))  # fmt: skip
+    legend = "\n".join(f"- {_escape(line)}" for line in (*comparison.notes, *LEGEND))
+    return "\n\n".join((*blocks, legend)) + "\n"
+
+
+def to_json(comparison: Comparison) -> str:
+    """Return the whole comparison as JSON; null where a number is missing or not finite."""
+    content = dataclasses.asdict(comparison) | {"profile_thresholds": PROFILE_THRESHOLDS}
+    return json.dumps(_finite(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def to_csv(comparison: Comparison) -> str:
+    """Return one line per table and entry; an interval's ends stand in columns _low and _high."""
+    lines = [_flat(table, row) for table in comparison.tables for row in table.rows]
+    target = io.StringIO()
+    if lines:
+        writer = csv.DictWriter(target, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    return target.getvalue()
+
+
+def format_estimate(estimate: Estimate | None, digits: int = 2) -> str:
+    """Write "0.68 [0.52, 0.84]"; without the brackets where the data bound neither end."""
+    if estimate is None:
+        return NOTHING
+    low, high = estimate.low, estimate.high
+    text = _number(estimate.value, digits)
+    if math.isinf(low) and math.isinf(high):
+        return text
+    return f"{text} [{_number(low, digits)}, {_number(high, digits)}]"
+
+
+def _score_columns() -> tuple[Column, ...]:
+    return (
+        ("rank", lambda row: NOTHING if row.rank is None else str(row.rank)),
+        ("method", lambda row: row.label),
+        ("n", lambda row: str(row.n)),
+        ("gap closed", lambda row: format_estimate(row.gap_closed)),
+        ("metric", _metric),
+        *((f"P over\n{SHORT[name]}", _improvement(name)) for name in REFERENCES),
+    )
+
+
+def _detail_columns() -> tuple[Column, ...]:
+    return (
+        ("method", lambda row: row.label),
+        ("gap by\nmeans", lambda row: _value(row.gap_closed_by_mean, 2)),
+        ("gap by\nmedians", lambda row: _value(row.gap_closed_by_median, 2)),
+        ("last\nphase", lambda row: _number(row.last_phase_accuracy, row.decimals)),
+        ("area", lambda row: _number(row.area, row.decimals)),
+        ("kept", lambda row: _number(row.retention, row.decimals)),
+        ("time", lambda row: _times(row.wall_time)),
+        ("memory", lambda row: _times(row.peak_memory)),
+        ("extra\nparams", lambda row: f"{row.extra_parameters:,}"),
+        ("div.", lambda row: f"{row.diverged}" if row.diverged else NOTHING),
+    )
+
+
+def _improvement(name: str) -> Callable[[Row], str]:
+    return lambda row: _value(row.improvement[name], 2)
+
+
+def _value(estimate: Estimate | None, digits: int) -> str:
+    return _number(estimate.value if estimate else None, digits)
+
+
+def _metric(row: Row) -> str:
+    digits = row.decimals
+    error = "" if row.standard_error is None else f" ± {row.standard_error:.{digits}f}"
+    return _number(row.metric, digits) + error
+
+
+def _number(value: float | None, digits: int) -> str:
+    if value is None or math.isnan(value):
+        return NOTHING
+    return f"{value:.{digits}f}"
+
+
+def _times(ratio: float | None) -> str:
+    return NOTHING if ratio is None else f"{ratio:.2f}×"
+
+
+def _filled(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
+    """Leave out the columns that no row has anything in."""
+    return [column for column in columns if any(column[1](row) != NOTHING for row in rows)]
+
+
+def _grid(rows: Sequence[Row], columns: Sequence[Column]) -> Any:
+    from rich import box
+    from rich.table import Table as Grid
+
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    shown = _filled(columns, rows)
+    for name, _ in shown:
+        if name == "method":  # the only column that may fold where the width runs out
+            grid.add_column(name, overflow="fold")
+        else:
+            grid.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        grid.add_row(*(show(row) for _, show in shown))
+    return grid
+
+
+def _title(table: Table) -> str:
+    return f"{table.name} ({table.setting}, benchmark {table.benchmark})"
+
+
+def _caption(table: Table) -> str:
+    groups: dict[str, list[str]] = {}
+    for task, seeds in table.seeds.items():
+        groups.setdefault(f"n = {len(seeds)}, seeds {format_seeds(seeds)}", []).append(task)
+    shown = [
+        f"{text} ({', '.join(tasks)})" if table.is_suite else text for text, tasks in groups.items()
+    ]
+    parts = [f"{'; '.join(shown)}.", f"metric: {table.metric}."]
+    gap = table.admission
+    if gap is not None:
+        digits = max((row.decimals for row in table.rows), default=3)
+        estimate = format_estimate(Estimate(gap.mean, gap.low, gap.high), digits)
+        verdict = "a gap to close" if gap.passes else "no sure gap to close"
+        parts.append(f"{FRESH} over {WARM}: {estimate}, {verdict}.")
+    return " ".join(parts)
+
+
+def _remarks(table: Table) -> Iterator[str]:
+    for row in table.rows:
+        if row.missing:
+            yield f"{row.label} is incomplete and not ranked; missing: {', '.join(row.missing)}."
+    yield from table.notes
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _flat(table: Table, row: Row) -> dict[str, Any]:
+    line: dict[str, Any] = {"table": table.name, **dataclasses.asdict(table.setting)}
+    line |= {"benchmark": table.benchmark, "complete": row.complete}
+    for key, value in vars(row).items():
+        if key == "improvement":
+            for name in REFERENCES:
+                line |= _ends(f"improvement over {name}", value[name])
+        elif key.startswith("gap_closed"):
+            line |= _ends(key, value)
+        elif key != "profile":
+            line[key] = "; ".join(value) if isinstance(value, tuple) else value
+    return line
+
+
+def _ends(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    values = dataclasses.astuple(estimate) if estimate else (None, None, None)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))

@@ -1,0 +1,251 @@
+import math
+import statistics
+import time
+
+import numpy as np
+import pytest
+from scipy.stats import trim_mean
+
+from ht_bench.errors import UsageError
+from ht_bench.ranking import score
+from ht_bench.ranking.score import (
+    DRAWS,
+    admission,
+    bootstrap,
+    gap_closed,
+    interquartile_mean,
+    interval,
+    paired_interval,
+    performance_profile,
+    probability_of_improvement,
+    ranks,
+    seed_indices,
+    seed_scores,
+    suite_score,
+)
+
+
+def spread(n, center, key):
+    return center + 0.01 * np.random.default_rng(key).normal(size=n)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 19, 20, 21])
+def test_interquartile_mean_is_scipys_trimmed_mean(n):
+    x = np.random.default_rng(n).normal(size=(3, n))
+    np.testing.assert_allclose(interquartile_mean(x), trim_mean(x, 0.25, axis=1), rtol=1e-14)
+    np.testing.assert_allclose(interquartile_mean(x, axis=0), trim_mean(x, 0.25, axis=0))
+
+
+def test_interquartile_mean_by_hand():
+    assert interquartile_mean([9, 1, 2, 3, -50, 4, 6, 1000]) == (2 + 3 + 4 + 6) / 4
+
+
+def test_gap_closed_by_hand_and_never_clipped():
+    warm, fresh = [0.5, 0.5], [0.75, 0.75]
+    assert gap_closed([0.625, 0.625], warm, fresh) == 0.5
+    assert gap_closed([1.0, 1.0], warm, fresh) == 2.0
+    assert gap_closed([0.25, 0.25], warm, fresh) == -1.0
+    assert gap_closed([0, 0, 3.0], [0] * 3, [1] * 3, np.mean) == 1.0
+    assert gap_closed([1.0], [0.5], [0.5]) == math.inf
+    assert math.isnan(gap_closed([0.5], [0.5], [0.5]))
+
+
+def test_seed_indices_are_fixed_shared_and_of_their_task():
+    first = seed_indices("a", 5).copy()
+    seed_indices.cache_clear()
+    assert first.shape == (DRAWS, 5)
+    np.testing.assert_array_equal(first, seed_indices("a", 5))
+    assert (first != seed_indices("b", 5)).any()
+    assert set(np.unique(first)) == set(range(5))
+
+
+def plain_interquartile_mean(values):
+    kept = sorted(values)[len(values) // 4 : len(values) - len(values) // 4]
+    return sum(kept) / len(kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "statistic"),
+    [
+        ("gap_closed", plain_interquartile_mean),
+        ("by_mean", statistics.fmean),
+        ("by_median", statistics.median),
+    ],
+)
+def test_bootstrap_equals_a_plain_loop_on_the_same_indices(name, statistic):
+    tasks = {"a": 7, "b": 4}
+    anchors = [{t: spread(n, c, (n, int(100 * c))) for t, n in tasks.items()} for c in (0.9, 0.95)]
+    method = {t: spread(n, 0.92, (n, 5)) for t, n in tasks.items()}
+
+    def mean_gap(index):
+        gaps = []
+        for task in tasks:
+            picked = [[v[task][i] for i in index[task]] for v in (method, *anchors)]
+            own, warm, fresh = map(statistic, picked)
+            gaps.append((own - warm) / (fresh - warm))
+        return sum(gaps) / len(gaps)
+
+    tables = {task: seed_indices(task, n).tolist() for task, n in tasks.items()}
+    draws = [mean_gap({task: tables[task][draw] for task in tasks}) for draw in range(DRAWS)]
+    result = suite_score(method, *anchors)
+    estimate = getattr(result, name)
+    assert estimate.value == pytest.approx(mean_gap({t: range(n) for t, n in tasks.items()}))
+    assert estimate.low == pytest.approx(sorted(draws)[249])
+    assert estimate.high == pytest.approx(sorted(draws)[-250])
+    if name == "gap_closed":
+        np.testing.assert_allclose(result.draws, draws, rtol=1e-9)
+
+
+def test_the_draws_are_those_of_gap_closed_on_resampled_seeds():
+    arrays = [spread(9, center, key) for key, center in enumerate((0.92, 0.90, 0.95))]
+    index = seed_indices("a", 9)
+    result = suite_score(*({"a": x} for x in arrays))
+    np.testing.assert_allclose(result.draws, gap_closed(*(x[index] for x in arrays)), rtol=1e-9)
+
+
+def test_the_order_of_tasks_and_of_entries_changes_nothing():
+    warm = {task: spread(6, 0.90, i) for i, task in enumerate("abc")}
+    fresh = {task: spread(6, 0.95, 9 + i) for i, task in enumerate("abc")}
+    first = suite_score(fresh, warm, fresh)
+    assert first.gap_closed == score.Estimate(1.0, 1.0, 1.0)
+    method = {task: spread(6, 0.92, 19 + i) for i, task in enumerate("abc")}
+    turned = dict(reversed(method.items()))
+    assert (
+        suite_score(method, warm, fresh).gap_closed == suite_score(turned, warm, fresh).gap_closed
+    )
+    order = np.random.default_rng(1).permutation(6)
+    shuffled = ({t: x[order] for t, x in values.items()} for values in (method, warm, fresh))
+    again = suite_score(*shuffled)
+    assert again.gap_closed.value == pytest.approx(
+        suite_score(method, warm, fresh).gap_closed.value, rel=1e-12
+    )
+
+
+def test_a_task_has_the_same_draws_alone_and_in_a_suite():
+    x = spread(6, 0.92, 1)
+    np.testing.assert_array_equal(bootstrap(x, "a"), interquartile_mean(x[seed_indices("a", 6)]))
+
+
+def test_pairing_narrows_the_interval():
+    noise = 0.05 * np.random.default_rng(0).normal(size=20)
+    warm, fresh = 0.80 + noise, 0.90 + noise
+    paired = suite_score({"a": 0.85 + noise}, {"a": warm}, {"a": fresh}).gap_closed
+    assert paired.high - paired.low < 1e-9
+    apart = suite_score({"a": 0.85 + noise[::-1]}, {"a": warm}, {"a": fresh}).gap_closed
+    assert apart.high - apart.low > 0.1
+
+
+def test_a_denominator_that_crosses_zero_is_told_and_not_clipped():
+    warm = np.array([0.90, 0.92, 0.94, 0.96])
+    fresh = warm[::-1] + 0.002
+    doubtful = suite_score({"a": warm + 0.01}, {"a": warm}, {"a": fresh})
+    index = seed_indices("a", 4)
+    gaps = interquartile_mean(fresh[index]) - interquartile_mean(warm[index])
+    share = np.mean(gaps <= 0)
+    assert 0.1 < share < 0.9
+    assert doubtful.denominator_crosses_zero == share
+    assert doubtful.gap_closed.high - doubtful.gap_closed.low > 4
+    sure = suite_score({"a": warm}, {"a": warm}, {"a": warm + 0.02})
+    assert sure.denominator_crosses_zero == 0
+
+
+def test_undefined_draws_count_against_both_ends():
+    assert interval(np.arange(1000.0)) == (24.0, 975.0)
+    assert interval(np.append(np.arange(900.0), [math.nan] * 100)) == (-math.inf, math.inf)
+    assert interval([math.inf] * 999 + [1.0]) == (math.inf, math.inf)
+    assert interval(np.append(np.arange(999.0), math.nan)) == (23.0, 975.0)
+
+
+def test_one_seed_bounds_nothing():
+    result = suite_score({"a": [0.6]}, {"a": [0.5]}, {"a": [0.7]})
+    assert result.gap_closed.value == pytest.approx(0.5)
+    assert (result.gap_closed.low, result.gap_closed.high) == (-math.inf, math.inf)
+    assert not admission([0.5], [0.9]).passes
+    assert ranks({"x": bootstrap([0.9], "a"), "y": bootstrap([0.1], "a")}) == {"x": 1, "y": 1}
+
+
+def test_probability_of_improvement_counts_ties_half():
+    x, y = [0.9, 0.8, 0.7, 0.6], [0.8, 0.8, 0.8, 0.5]
+    forward, backward = probability_of_improvement(x, y), probability_of_improvement(y, x)
+    assert forward.value == (1 + 0.5 + 0 + 1) / 4
+    assert forward.value + backward.value == 1
+    assert probability_of_improvement(x, x) == score.Estimate(0.5, 0.5, 0.5)
+    wins = np.array([1, 0.5, 0, 1])[seed_indices("", 4)].mean(axis=1)
+    assert (forward.low, forward.high) == interval(wins)
+
+
+def test_probability_of_improvement_averages_over_tasks():
+    x = {"a": [1.0, 1.0], "b": [0.0, 0.0, 0.0, 1.0]}
+    y = {"a": [0.0, 0.0], "b": [0.5, 0.5, 0.5, 0.5]}
+    assert probability_of_improvement(x, y).value == (1 + 0.25) / 2
+
+
+def test_performance_profile_by_hand():
+    profile = performance_profile({"a": [0.0, 1.0], "b": [0.5, 0.5, 0.5, 2.0]}, [-1, 0.5, 1])
+    np.testing.assert_allclose(profile, [1, (0.5 + 0.25) / 2, (0 + 0.25) / 2])
+    np.testing.assert_allclose(seed_scores([0.5, 0.75], [0.5, 0.5], [1.0, 1.0]), [0, 0.5])
+
+
+def test_paired_interval_by_hand():
+    x, y = np.array([0.9, 0.8, 0.7]), np.array([0.8, 0.75, 0.7])
+    estimate = paired_interval(x, y, "a")
+    assert estimate.value == pytest.approx(0.05)
+    draws = (x - y)[seed_indices("a", 3)].mean(axis=1)
+    assert (estimate.low, estimate.high) == pytest.approx(interval(draws))
+
+
+@pytest.mark.parametrize(
+    ("gaps", "passes"),
+    [
+        ([0.02, 0.03, 0.02, 0.03], True),
+        ([0.005, 0.006, 0.007, 0.008], False),  # surely above zero, but too small
+        ([-0.2, 0.4, -0.2, 0.4], False),  # large on average, but not surely above zero
+        ([-0.02, -0.03, -0.02, -0.03], False),
+    ],
+)
+def test_admission(gaps, passes):
+    warm = np.full(4, 0.9)
+    verdict = admission(warm, warm + gaps)
+    assert verdict.passes is passes
+    assert verdict.mean == pytest.approx(np.mean(gaps))
+    assert verdict.low <= verdict.mean <= verdict.high
+    assert admission(warm, warm + gaps, minimum=0.004).passes is (passes or gaps[0] == 0.005)
+
+
+def test_ranks_tie_where_paired_differences_cannot_be_told_apart():
+    noise = 0.02 * np.random.default_rng(0).normal(size=12)
+    swing = 0.004 * np.array([1, -1] * 6)
+    entries = {
+        "good": 0.95 + noise,
+        "as good": 0.95 + noise + swing,
+        "worse": 0.94 + noise,  # by less than the seeds differ: only pairing shows it
+        "bad": 0.80 + noise,
+    }
+    draws = {label: bootstrap(values, "a") for label, values in entries.items()}
+    assert ranks(draws) == {"good": 1, "as good": 1, "worse": 3, "bad": 4}
+    turned = dict(reversed(draws.items()))
+    assert ranks(turned) == ranks(draws)
+
+
+def test_unequal_seeds_and_tasks_are_refused_by_name():
+    with pytest.raises(UsageError, match="'a' hold 2 and 3 seeds"):
+        suite_score({"a": [1, 2, 3]}, {"a": [1, 2]}, {"a": [1, 2, 3]})
+    with pytest.raises(UsageError, match="'b' is on one side only"):
+        suite_score({"a": [1], "b": [1]}, {"a": [1]}, {"a": [1]})
+    with pytest.raises(UsageError, match="no task to score"):
+        suite_score({}, {}, {})
+    with pytest.raises(UsageError, match="one number per seed"):
+        paired_interval([], [])
+
+
+def test_twenty_seeds_on_five_tasks_take_less_than_a_tenth_of_a_second():
+    values = [{str(t): spread(20, c, (t, i)) for t in range(5)} for i, c in enumerate((2, 1, 3))]
+    for task in range(5):
+        seed_indices(str(task), 20)
+    seconds = []
+    for _ in range(3):
+        score._drawn.cache_clear()
+        start = time.process_time()
+        suite_score(*values)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.1

@@ -1,0 +1,122 @@
+"""Freezing a suite: its anchors are the runs' own numbers, and it is written once."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import ht_bench
+from ht_bench.records.metrics import final_metric
+from ht_bench.records.record import write_record
+from ht_bench.records.runs import group_folder, result_file, write_spec
+from ht_bench.running.freeze import freeze
+from ht_bench.streams import catalog, suite
+from ht_bench.streams.reinforcement import ReinforcementTask
+from ht_bench.streams.task import Task, parse_task
+
+SPEC = {
+    "name": "made-up-v1",
+    "family": "warm-start",
+    "seeds": "100-105",
+    "data": {"name": "digits", "train": 60},
+    "net": {"name": "mlp", "hidden": [4]},
+    "optimizer": {"lr": 1e-3},
+    "training": {"stack": 2, "points": 1},
+    "phases": [{"new": 0.5, "updates": 1}, {"new": 0.5, "updates": 1}],
+}
+
+
+@pytest.fixture
+def task(monkeypatch: pytest.MonkeyPatch) -> Task:
+    made = parse_task(SPEC, "made-up")
+    monkeypatch.setattr("ht_bench.running.freeze.get_task", lambda name: made)
+    return made
+
+
+def write_runs(out: Path, task: Task, gap: float, seeds: range = range(100, 106)) -> None:
+    """Runs of both anchors whose last accuracies are `gap` apart, a little scattered."""
+    template = ht_bench.evaluate("none", task, seeds=[100], progress=False).records[0]
+    write_spec(out, task)
+    for method in ("none", "full-reset"):
+        for seed in seeds:
+            record = json.loads(json.dumps(template))
+            accuracy = 0.5 + 0.001 * (seed % 3) + gap * (method == "full-reset")
+            record["curve"]["test/accuracy"][-1] = accuracy
+            record.update(method=method, seed=seed, hyperparameters={})
+            write_record(result_file(group_folder(out, task.name, method, "0" * 8), seed), record)
+
+
+def test_frozen_anchors_are_the_runs_finals(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_runs(tmp_path / "runs", task, gap=0.1)
+    freeze(tmp_path / "runs", "suite-made-up-v1", "made up", [task.name], tmp_path)
+    monkeypatch.setattr(suite, "folder", lambda name: tmp_path)
+    anchors = suite.get_suite("suite-made-up-v1").anchors[task.name]
+    assert anchors.task_sha256 == task.sha256
+    assert anchors.seeds == "100-105"
+    assert anchors.none == pytest.approx([0.501, 0.502, 0.5, 0.501, 0.502, 0.5])
+    assert anchors.full_reset == pytest.approx([0.601, 0.602, 0.6, 0.601, 0.602, 0.6])
+
+
+def test_a_suite_is_released_once(task: Task, tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs", task, gap=0.1)
+    path = freeze(tmp_path / "runs", "suite-made-up-v1", "made up", [task.name], tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(ht_bench.UsageError, match="never changes"):
+        freeze(tmp_path / "runs", "suite-made-up-v1", "other", [task.name], tmp_path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("gap", [0.005, -0.1])
+def test_a_task_without_a_gap_is_refused(task: Task, tmp_path: Path, gap: float) -> None:
+    write_runs(tmp_path / "runs", task, gap)
+    with pytest.raises(ht_bench.UsageError, match="does not pass admission"):
+        freeze(tmp_path / "runs", "suite-made-up-v1", "made up", [task.name], tmp_path)
+    assert not (tmp_path / "suite-made-up-v1.toml").exists()
+
+
+def test_missing_seeds_are_named(task: Task, tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs", task, 0.1, seeds=range(100, 104))
+    with pytest.raises(ht_bench.UsageError, match="lacks seeds 104-105"):
+        freeze(tmp_path / "runs", "suite-made-up-v1", "made up", [task.name], tmp_path)
+
+
+def test_released_suites_fit_their_tasks_and_pass_admission() -> None:
+    from ht_bench.ranking.score import admission, least_gap
+
+    for name in suite.suite_files():
+        released = suite.get_suite(name)
+        assert set(released.anchors) == set(released.tasks)
+        for member, anchors in released.anchors.items():
+            task = catalog.get_task(member)
+            assert anchors.task_sha256 == task.sha256
+            assert len(anchors.none) == len(anchors.full_reset) == 20
+            random = task.reference.random if isinstance(task, ReinforcementTask) else None
+            least = least_gap(anchors.full_reset, random)
+            assert admission(anchors.none, anchors.full_reset, least, task=member).passes
+
+
+def test_finals_are_recomputed_not_stored(task: Task) -> None:
+    result = ht_bench.evaluate("none", task, seeds=[100], progress=False)
+    record = result.records[0]
+    assert not {"final", "score"} & set(record)
+    assert result.final[0] == final_metric(record, task.family, 10)
+
+
+@pytest.mark.evidence
+@pytest.mark.parametrize(
+    ("name", "seeds"),
+    [("suite-core-v1", 10), ("suite-trainability-v1", 10), ("suite-control-v1", 1)],
+)
+def test_anchors_are_reproduced(name: str, seeds: int) -> None:
+    """Seeds of `full-reset` again: equal on the same software, elsewhere within tolerance."""
+    released = suite.get_suite(name)
+    for member, anchors in released.anchors.items():
+        again = range(100, 100 + seeds)
+        result = ht_bench.evaluate("full-reset", member, seeds=again, progress=False)
+        frozen = anchors.full_reset[:seeds]
+        versions = {key: result.records[0]["software"][key] for key in ("torch", "numpy")}
+        same = all(anchors.software[key] == value for key, value in versions.items())
+        tolerance = 1e-9 if same else catalog.get_task(member).tolerance
+        assert result.final == pytest.approx(frozen, abs=tolerance)

@@ -1,0 +1,286 @@
+"""Real processes, killed and interrupted at chosen instants, go on to equal results."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ht_bench
+from ht_bench.records.record import read_record, without_cost
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="looks for processes in /proc"
+)
+TASK = """
+name = "tiny"
+family = "warm-start"
+[data]
+name = "digits"
+train = 60
+[net]
+name = "mlp"
+hidden = [16, 12]
+[optimizer]
+lr = 1e-3
+[training]
+batch = 16
+stack = 2
+points = 5
+[[phases]]
+new = 0.5
+wrong = 0.5
+updates = 200
+[[phases]]
+new = 0.5
+updates = 200
+"""
+METHODS = "none,hare-tortoise"
+PATIENCE = 120.0
+
+
+class Runner:
+    """`ht-bench run` on the tiny task, in processes of their own group."""
+
+    def __init__(self, folder: Path) -> None:
+        self.task = folder / "tiny.toml"
+        self.task.write_text(TASK, encoding="utf-8")
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(
+        self, out: Path, jobs: int = 1, methods: str = METHODS, seeds: str = "100-103"
+    ) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "ht_bench", "run", "--task", str(self.task), "--method"]
+        command += [methods, "--seeds", seeds, "--jobs", str(jobs), "--out", str(out)]
+        command += ["--device", "cpu", "--no-tensorboard", "--checkpoint-seconds", "0.05"]
+        root = str(Path(ht_bench.__file__).resolve().parent.parent)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def finish(self, out: Path, jobs: int = 1, **chosen: str) -> None:
+        process = self.start(out, jobs, **chosen)
+        _, said = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, said
+
+    def clean_up(self) -> None:
+        for process in self.started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    made = Runner(tmp_path_factory.mktemp("runner"))
+    yield made
+    made.clean_up()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    runner: Runner, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("uninterrupted")
+    runner.finish(out)
+    found = results(out)
+    assert len(found) == 8
+    return found
+
+
+# ---- what lies in a folder, who is alive ----
+
+
+def results(out: Path) -> dict[str, dict[str, Any]]:
+    """Every result below `out` without its cost, by path."""
+    files = sorted(out.rglob("result.json"))
+    return {str(file.relative_to(out)): without_cost(read_record(file)) for file in files}
+
+
+def training(out: Path) -> bool:
+    """A seed's folder is there: training begins."""
+    return any(out.rglob(".lock"))
+
+
+def saved(out: Path) -> bool:
+    """A checkpoint is there."""
+    return any(out.rglob("stack-*.pt"))
+
+
+def some_finished(out: Path) -> bool:
+    """A result is there."""
+    return any(out.rglob("result.json"))
+
+
+def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not happened():
+        if process.poll() is not None:
+            pytest.fail(f"ended too early: {process.communicate()[1]}")
+        assert time.monotonic() < deadline, "never happened"
+        time.sleep(0.002)
+
+
+def parents() -> dict[int, int]:
+    """The parent of every living process; zombies do not live."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:2]
+        except (OSError, ValueError):
+            continue
+        if state != "Z":
+            found[int(stat.parent.name)] = int(parent)
+    return found
+
+
+def descendants(ancestor: int) -> set[int]:
+    table, found = parents(), {ancestor}
+    while more := {pid for pid, parent in table.items() if parent in found} - found:
+        found |= more
+    return found - {ancestor}
+
+
+def workers(ancestor: int) -> set[int]:
+    """The descendants that train, not multiprocessing's resource tracker."""
+    return {pid for pid in descendants(ancestor) if "spawn_main" in command_line(pid)}
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to the parent alone; its workers must vanish by themselves."""
+    left = descendants(process.pid)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + PATIENCE
+    while left & set(parents()):
+        assert time.monotonic() < deadline, f"outlived their parent: {left & set(parents())}"
+        time.sleep(0.01)
+
+
+# ---- SIGKILL ----
+
+
+@pytest.mark.parametrize(
+    ("jobs", "instants"), [(1, (training, saved, some_finished)), (2, (saved, some_finished))]
+)
+def test_killed_at_chosen_instants(
+    jobs: int,
+    instants: tuple[Callable[[Path], bool], ...],
+    runner: Runner,
+    uninterrupted: dict[str, dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    for instant in instants:
+        process = runner.start(tmp_path, jobs)
+        wait_until(lambda reached=instant: reached(tmp_path), process)  # type: ignore[misc]
+        assert len(workers(process.pid)) == (jobs if jobs > 1 else 0)
+        kill(process)
+    kept = results(tmp_path)
+    assert 0 < len(kept) < 8
+    assert kept.items() <= uninterrupted.items()
+    runner.finish(tmp_path)
+    assert results(tmp_path) == uninterrupted
+    assert not saved(tmp_path)
+
+
+@pytest.mark.evidence
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_at_twenty_random_instants(
+    jobs: int, runner: Runner, uninterrupted: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    draw, kills, folder = random.Random(jobs), 0, 0
+    while kills < 20:
+        process = runner.start(tmp_path / str(folder), jobs)
+        wait_until(lambda: training(tmp_path / str(folder)), process)  # noqa: B023
+        try:
+            process.wait(draw.uniform(0, 1))
+        except subprocess.TimeoutExpired:
+            kill(process)
+            kills += 1
+            continue
+        assert results(tmp_path / str(folder)) == uninterrupted
+        folder += 1
+    runner.finish(tmp_path / str(folder), jobs)
+    assert results(tmp_path / str(folder)) == uninterrupted
+
+
+# ---- Ctrl-C ----
+
+
+def sentences(said: str) -> list[str]:
+    lines = said.replace("\r", "\n").splitlines()
+    return [line for line in lines if line.startswith("ht-bench:")]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "instant"),
+    [
+        (1, "saved"),
+        (2, "workers start"),
+        pytest.param(2, "saved", marks=pytest.mark.evidence),
+    ],
+)
+def test_ctrl_c_stops_with_one_sentence_and_goes_on(
+    jobs: int,
+    instant: str,
+    runner: Runner,
+    uninterrupted: dict[str, dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    process = runner.start(tmp_path, jobs)
+    reached = {
+        "saved": lambda: saved(tmp_path),
+        "workers start": lambda: len(workers(process.pid)) == jobs,
+    }
+    wait_until(reached[instant], process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to parent and workers
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, said
+    assert len(sentences(said)) == 1 and "Traceback" not in said, said
+    assert "of 8 runs finished; the same command goes on" in said
+    assert not workers(process.pid)
+    runner.finish(tmp_path)
+    assert results(tmp_path) == uninterrupted
+
+
+# ---- two at once ----
+
+
+def test_a_second_process_on_the_same_runs_says_so(
+    runner: Runner, uninterrupted: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    chosen = {"methods": "none", "seeds": "100-101"}
+    first = runner.start(tmp_path, **chosen)
+    wait_until(lambda: saved(tmp_path), first)
+    first.send_signal(signal.SIGSTOP)
+    second = runner.start(tmp_path, **chosen)
+    _, said = second.communicate(timeout=PATIENCE)
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode == 2
+    assert len(sentences(said)) == 1 and "Another process is training" in said, said
+    first.communicate(timeout=PATIENCE)
+    assert first.returncode == 0
+    assert results(tmp_path).items() <= uninterrupted.items()
+    assert len(results(tmp_path)) == 2 and not saved(tmp_path)

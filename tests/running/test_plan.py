@@ -1,0 +1,98 @@
+"""A plan: what is left to train, in which stacks, and what is finished already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import ht_bench
+from ht_bench.running.evaluate import describe, run_plan
+from ht_bench.running.plan import Plan, Request, make_plan
+from ht_bench.streams.task import Task, load_task
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def task(write_task: Write) -> Task:
+    """Return the tiny task in stacks of two seeds."""
+    return load_task(write_task(stack=("stack = 4", "stack = 2")))
+
+
+def stacks(plan: Plan) -> list[tuple[int, ...]]:
+    return [job.seeds for job in plan.jobs]
+
+
+@pytest.mark.parametrize(
+    ("begun", "finished", "wanted", "planned"),
+    [
+        ([], [], (0, 1, 2), [(0, 1), (2,)]),
+        ([], [1], (0, 1, 2), [(0, 2)]),
+        (["0-1"], [], (0,), [(0, 1)]),
+        (["1-2"], [], (0, 1, 2, 3), [(1, 2), (0, 3)]),
+        (["0-1", "1-2"], [], (0, 1, 2), [(0, 1), (2,)]),
+        (["0-1"], [0], (0, 1), [(0, 1)]),
+        (["0-2"], [], (0, 1, 2), [(0, 1), (2,)]),
+        (["notes", "-3--2"], [], (-3, 0), [(-3, -2), (0,)]),
+    ],
+)
+def test_a_begun_stack_keeps_its_seeds_and_no_seed_is_trained_twice(
+    begun: list[str],
+    finished: list[int],
+    wanted: tuple[int, ...],
+    planned: list[tuple[int, ...]],
+    task: Task,
+    tmp_path: Path,
+) -> None:
+    request = Request((task,), ("none",), wanted, out=tmp_path)
+    if finished:
+        ht_bench.evaluate("none", task, finished, out=tmp_path, progress=False)
+    folder = make_plan(request).jobs[0].folder
+    assert folder is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in begun:
+        (folder / f"stack-{name}.pt").write_bytes(b"")
+    plan = make_plan(request)
+    assert stacks(plan) == planned
+    trained = {seed for stack in planned for seed in stack}
+    kept = {int(path.parent.name.removeprefix("seed")) for path in plan.finished}
+    assert not kept & trained and kept | trained >= set(wanted)
+    assert plan.requested == len(wanted) and plan.steps == 6 * len(planned)
+
+
+def test_a_finished_mate_of_a_begun_stack_is_told_once(task: Task, tmp_path: Path) -> None:
+    request = Request((task,), ("none",), (0, 1), out=tmp_path)
+    run_plan(make_plan(request), 1, progress=False)
+    [begun] = tmp_path.glob("tiny-v1/none-*")
+    (begun / "seed1" / "result.json").unlink()
+    (begun / "stack-0-1.pt").write_bytes(b"")
+    with pytest.warns(UserWarning, match="unreadable; this run starts anew"):
+        done = run_plan(make_plan(request), 1, progress=False)
+    assert [record["seed"] for record in done.records] == [0, 1]
+
+
+def test_everything_that_decides_a_number_makes_another_run(task: Task, tmp_path: Path) -> None:
+    request = Request((task,), ("l2",), (0, 1), out=tmp_path)
+    run_plan(make_plan(request), 1, progress=False)
+    assert make_plan(request).jobs == ()
+    others = [
+        replace(request, overrides={"strength": 0.3}),
+        replace(request, split="validation"),
+        replace(request, tasks=(replace(task, tolerance=0.5),)),
+        replace(request, methods=("l2-init",)),
+        replace(request, seeds=(1, 2)),
+    ]
+    assert [len(make_plan(other).jobs) for other in others] == [1] * 5
+    renamed = replace(task, title="another title")
+    assert make_plan(replace(request, tasks=(renamed,))).jobs == ()
+
+
+def test_a_plan_says_what_it_will_do(task: Task) -> None:
+    timed = replace(task, minutes_per_stack=3.0)
+    plan = make_plan(Request((timed,), ("none", "l2")))
+    assert describe(plan, 2) == {"runs": 8, "finished": 0, "stacks": 4, "minutes": 6.0}
+    assert plan.minutes(1) == 12 and plan.minutes(99) == 3
+    assert make_plan(Request((task,), ("none",))).minutes(1) is None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ht_bench.envs.ids import register_all
 from ht_bench.errors import UsageError
-from ht_bench.registration import register_method, register_task
+from ht_bench.registry import register_method, register_task
 from ht_bench.version import VERSION as __version__
 
 if TYPE_CHECKING:

@@ -1,10 +1,13 @@
-"""The one exception a user's mistake raises."""
+"""What a user's mistake raises, and the words "Did you mean …?" for every unknown name."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UsageError(ValueError):
-    """A mistake the user can mend: its text is one sentence that names the thing and the next step.
+    """A mistake the user can fix: its text is one sentence that names the thing and the next step.
 
     The command line prints the sentence without a traceback and exits with 2.
     """
@@ -12,3 +15,9 @@ class UsageError(ValueError):
 
 class Unsuitable(UsageError):
     """A method and a task that cannot go together, each fine by itself."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the known name nearest to `word`, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""

@@ -1,4 +1,7 @@
-"""Names to things: built in by lazy string, registered in a program, or found by entry point."""
+"""Names to things: built in by lazy string, registered in a program, or found by entry point.
+
+`register_method` and `register_task` are the decorators that add a user's own.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,17 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from ht_bench.errors import UsageError
-from ht_bench.suggestions import did_you_mean
+from ht_bench.errors import UsageError, did_you_mean
 
 T = TypeVar("T")
+C = TypeVar("C", bound=type)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Registry:
@@ -141,3 +146,24 @@ methods = Registry(
     },
 )
 tasks = Registry("task", "ht_bench.tasks", {})
+
+
+def register_method(name: str) -> Callable[[C], C]:
+    """Register a Method subclass under `name`, which becomes its `name` too.
+
+    The class is made a dataclass if it is not one, so that its annotated fields are its
+    hyperparameters. Raises UsageError when the name is taken.
+    """
+
+    def keep(cls: C) -> C:
+        if "__dataclass_fields__" not in vars(cls):
+            dataclass(eq=False)(cls)
+        cls.name = name  # type: ignore[attr-defined]
+        return methods.register(name)(cls)
+
+    return keep
+
+
+def register_task(name: str) -> Callable[[F], F]:
+    """Register a function that returns a Task, or the path of its TOML file, under `name`."""
+    return tasks.register(name)

@@ -14,12 +14,11 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from ht_bench.envs.examples import Examples, Floats, Normaliser, PhaseExamples
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.data import load
 from ht_bench.streams.stream import Indices, Split, Stream
 from ht_bench.streams.task import Task
-from ht_bench.suggestions import did_you_mean
 
 Shape = Literal["flat", "image"]
 

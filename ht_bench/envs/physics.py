@@ -8,8 +8,7 @@ from typing import Any
 
 import gymnasium
 
-from ht_bench.errors import UsageError
-from ht_bench.suggestions import did_you_mean
+from ht_bench.errors import UsageError, did_you_mean
 
 FRICTION = "friction_scale"
 """The key that multiplies the sliding friction of every geometry of a MuJoCo model."""

@@ -15,10 +15,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ht_bench.envs.making import Environment
 from ht_bench.envs.phase_environment import make_phase, task_ids
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.reinforcement import ReinforcementTask
-from ht_bench.suggestions import did_you_mean
 
 
 class EnvironmentStream(gymnasium.Env[Any, Any]):

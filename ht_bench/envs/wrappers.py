@@ -13,9 +13,8 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import FrameStackObservation, ReshapeObservation, TimeLimit
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.streams.tables import read_table
-from ht_bench.suggestions import did_you_mean
 
 Environment = gymnasium.Env[Any, Any]
 TASK_ID = "task-id"

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.methods.recipe import get_recipe
 from ht_bench.ranking.entries import Entry, Setting, TaskInfo
 from ht_bench.records.metrics import CONTROL, Record
 from ht_bench.streams.catalog import task_names
 from ht_bench.streams.seeds import format_seeds
-from ht_bench.suggestions import did_you_mean
 
 SAME = (
     *("source_sha256", "hyperparameters", "classes", "stack"),

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ht_bench.errors import did_you_mean
 from ht_bench.leaderboard.known import KnownTask, find_known
 from ht_bench.leaderboard.reading import Refused, parse_untrusted, read_bounded, shown
 from ht_bench.leaderboard.schema import MOST_FAULTS, Fault, Place, json_path, schema_faults
 from ht_bench.leaderboard.submission import Submission
 from ht_bench.records.metrics import metric_key
 from ht_bench.streams.seeds import format_seeds
-from ht_bench.suggestions import did_you_mean
 from ht_bench.version import EPOCH
 
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ht_bench import registry
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.methods.base import Method
 from ht_bench.methods.recipe import get_recipe
-from ht_bench.suggestions import did_you_mean
 
 Named = str | type[Method] | Method
 

@@ -14,8 +14,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ht_bench.errors import UsageError
-from ht_bench.suggestions import did_you_mean
+from ht_bench.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn

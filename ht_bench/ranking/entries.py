@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.records.metrics import Record, describe
 from ht_bench.records.record import group_digest
 from ht_bench.records.runs import read_runs, read_spec
-from ht_bench.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)

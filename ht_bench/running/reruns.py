@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from ht_bench import networks, registry
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.leaderboard.known import KnownTask
 from ht_bench.leaderboard.submission import Submission
 from ht_bench.leaderboard.verify import CouldNotRun
@@ -26,7 +26,6 @@ from ht_bench.running.kinds import libraries, make_run, steps_of
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.streams.stream import Split
 from ht_bench.streams.task import Task
-from ht_bench.suggestions import did_you_mean
 from ht_bench.training.device import Compute, choose, hardware, settings, software
 from ht_bench.training.history import Point
 from ht_bench.training.observer import Observer

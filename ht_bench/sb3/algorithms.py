@@ -8,9 +8,8 @@ from typing import Any
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.sb3.policies import KINDS, PREFIXES, aliases
-from ht_bench.suggestions import did_you_mean
 
 _FAMILIES = {"ppo": "ActorCritic", "a2c": "ActorCritic", "dqn": "DQN", "sac": "SAC", "td3": "TD3"}
 _CLASSES: dict[str, type[BaseAlgorithm]] = {

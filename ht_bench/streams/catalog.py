@@ -6,12 +6,11 @@ import functools
 from pathlib import Path
 
 from ht_bench import registry
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.files import folder
 from ht_bench.streams.lock import check_lock
 from ht_bench.streams.spec import Spec
 from ht_bench.streams.task import AnyTask, load_task
-from ht_bench.suggestions import did_you_mean
 
 
 def task_files() -> dict[str, Path]:

@@ -7,11 +7,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.streams import cache, sources
 from ht_bench.streams.dataset import Dataset
 from ht_bench.streams.sources import DatasetSource
-from ht_bench.suggestions import did_you_mean
 
 DIGITS_SHA256 = "f3814f133cbe59dfafb468dfcf9d88bb0bd2f10c2282407e63e5723e201a877c"
 ABSENT = "not on this machine"

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.files import folder
 from ht_bench.streams.tables import read_table
-from ht_bench.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)

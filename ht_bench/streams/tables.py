@@ -8,8 +8,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from ht_bench.errors import UsageError
-from ht_bench.suggestions import did_you_mean
+from ht_bench.errors import UsageError, did_you_mean
 
 T = TypeVar("T")
 

@@ -11,11 +11,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 import ht_bench.sb3
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.methods.resolve import MethodSpec
 from ht_bench.sb3.random_shift import RandomShiftNStepReplayBuffer, RandomShiftReplayBuffer
 from ht_bench.streams.reinforcement import AgentSpec, ReinforcementTask
-from ht_bench.suggestions import did_you_mean
 
 POLICIES = {
     "mlp": "PlasticMlpPolicy",

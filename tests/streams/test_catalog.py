@@ -13,7 +13,7 @@ import pytest
 from ht_bench import registry
 from ht_bench.errors import UsageError
 from ht_bench.files import folder
-from ht_bench.registration import register_task
+from ht_bench.registry import register_task
 from ht_bench.streams import catalog
 from ht_bench.streams.catalog import get_task, task_files, task_names
 from ht_bench.streams.task import Task, load_task

@@ -17,7 +17,7 @@ from ht_bench.leaderboard.submission import CURVES, SCHEMA
 from ht_bench.leaderboard.valid import judge_bytes
 from ht_bench.methods.recipe import get_recipe
 from ht_bench.ranking.entries import Entry, TaskInfo, read_groups
-from ht_bench.ranking.pairing import WARM
+from ht_bench.ranking.pairs import WARM
 from ht_bench.records.metrics import Record, metric_key
 
 

@@ -8,7 +8,7 @@ policy's return, in every number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,7 +143,11 @@ def curve(record: Record, key: str) -> NDArray[np.float64]:
 
 def phase_end_points(record: Record) -> NDArray[np.intp]:
     """Return the index of each phase's last point in the curve, [phases]."""
-    phases = np.asarray(record["curve"]["phase"])
+    return phase_ends(record["curve"]["phase"])
+
+
+def phase_ends(phases: Sequence[int]) -> NDArray[np.intp]:
+    """Return the index of each phase's last point, [phases], from the points' phases."""
     return np.append(np.flatnonzero(np.diff(phases)), len(phases) - 1)
 
 

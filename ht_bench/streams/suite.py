@@ -10,6 +10,7 @@ from typing import Any
 
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.files import folder
+from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.tables import read_table
 
 
@@ -23,6 +24,14 @@ class Anchors:
     none: tuple[float, ...]
     full_reset: tuple[float, ...]
     software: dict[str, Any] = field(default_factory=dict)
+
+    def by_seed(self) -> dict[str, dict[int, float]]:
+        """Return method → seed → final metric."""
+        seeds = parse_seeds(self.seeds, "anchors")
+        return {
+            "none": dict(zip(seeds, self.none, strict=True)),
+            "full-reset": dict(zip(seeds, self.full_reset, strict=True)),
+        }
 
 
 @dataclass(frozen=True)

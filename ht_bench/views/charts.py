@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from ht_bench.leaderboard.summary import Array, Curve
+from ht_bench.ranking.curves import MeanCurve
+from ht_bench.ranking.score import Array, Estimate
+from ht_bench.views.text import format_estimate
 
 VIEW = (-1.5, 3.0)
 """The most of the gap-closed axis that is drawn; an interval that goes on ends in an arrow."""
@@ -49,7 +51,7 @@ class Line:
     """A labelled curve; band: whether its interval is drawn. style: a class of the style sheet."""
 
     label: str
-    curve: Curve
+    curve: MeanCurve
     style: str
     band: bool = False
 
@@ -166,7 +168,7 @@ def curves(lines: Sequence[Line], title: str, axis: str, name: str) -> Markup:
     points = _points(first)
     top = [lines[0].curve.high] if lines[0].band else []
     spread = [line.curve.mean[points] for line in lines] + [values[points] for values in top]
-    xs = (0.0, float(first.step[-1]))
+    xs = (0.0, float(first.steps[-1]))
     ys = _range(np.concatenate(spread).tolist(), 0.04)
     words = "; ".join(f"{line.label} ends at {line.curve.mean[-1]:.3g}" for line in lines)
     svg = _Svg(width, height, title, f"Mean over seeds against steps: {words}.", name)
@@ -184,12 +186,12 @@ def curves(lines: Sequence[Line], title: str, axis: str, name: str) -> Markup:
         x = left + tick / xs[1] * (width - left - 12)
         svg.text(x, bottom + 16, f"{tick:,.0f}", "tick", "middle")
     if len(first.ends) <= MANY_PHASES:
-        for end in first.step[first.ends][:-1].tolist():
+        for end in first.steps[first.ends][:-1].tolist():
             x = left + end / xs[1] * (width - left - 12)
             svg.line(x, 18, x, bottom, "phase")
     svg.text(left, height - 8, "steps →", "tick")
     svg.text(4, 10, f"↑ {axis}", "tick")
-    steps = first.step[points].astype(np.float64)
+    steps = first.steps[points].astype(np.float64)
     for line in lines:
         low, high = line.curve.low[points], line.curve.high[points]
         svg.add('<g data-entry="{e}" class="{s}">', e=line.label, s=line.style)
@@ -201,11 +203,11 @@ def curves(lines: Sequence[Line], title: str, axis: str, name: str) -> Markup:
     return svg.done()
 
 
-def _points(curve: Curve) -> np.ndarray:
+def _points(curve: MeanCurve) -> np.ndarray:
     if len(curve.ends) > MANY_PHASES:
         return np.asarray(curve.ends)
-    every = -(-len(curve.step) // MOST_POINTS)
-    return np.unique(np.concatenate([np.arange(0, len(curve.step), every), curve.ends]))
+    every = -(-len(curve.steps) // MOST_POINTS)
+    return np.unique(np.concatenate([np.arange(0, len(curve.steps), every), curve.ends]))
 
 
 def _view(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
@@ -259,7 +261,7 @@ def _bars_in_words(bars: Sequence[Bar]) -> str:
 
 
 def _estimate(bar: Bar) -> str:
-    return f"{bar.value:.2f} [{bar.low:.2f}, {bar.high:.2f}]"
+    return format_estimate(Estimate(bar.value, bar.low, bar.high))
 
 
 def _cut(text: str, length: int) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ht_bench.files import write_atomically
-from ht_bench.ranking.pairing import FRESH, OWN, WARM
+from ht_bench.ranking.pairs import FRESH, OWN, WARM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from gymnasium.envs.registration import register, registry
 
 from ht_bench.errors import UsageError
 from ht_bench.files import folder
-from ht_bench.streams.reinforcement import FAMILIES
+from ht_bench.streams.families import FAMILIES
 
 DATA = ("ht_bench.envs.data_stream:DataStreamEnv", "ht_bench.envs.vector:DataStreamVectorEnv")
 """Entry points, single and vector form, of a stream of examples."""
@@ -44,7 +44,8 @@ def register_all() -> None:
     for path in _shipped():
         family = _family(path)
         if family:  # suites and the lock have none
-            places = ENVIRONMENTS if family in FAMILIES else DATA
+            control = family in FAMILIES and FAMILIES[family].is_control
+            places = ENVIRONMENTS if control else DATA
             _register(environment_id(path.stem), places, {"task": path.stem})
 
 

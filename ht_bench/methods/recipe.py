@@ -21,6 +21,7 @@ LARGEST_SEARCH = 12
 class Recipe:
     """One baseline: its source, its hyperparameters, the search that chose them.
 
+    implementation: the class, "package.module:Class", by which the registry knows the method.
     default: hyperparameters where nothing more special is said. agents: replaces it where
     reinforcement-learning agents are trained. tasks: per task name. grid: the
     values a search tries, by hyperparameter; `grids` replaces it for a task. search: per task,
@@ -31,6 +32,7 @@ class Recipe:
     method: str
     summary: str
     source: str
+    implementation: str = ""
     default: dict[str, Any] = field(default_factory=dict)
     agents: dict[str, Any] = field(default_factory=dict)
     tasks: dict[str, Any] = field(default_factory=dict)

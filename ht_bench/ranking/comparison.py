@@ -20,7 +20,8 @@ from ht_bench.ranking.entries import (
 from ht_bench.ranking.pairs import FRESH, WARM, Measured, PairedTask, measure
 from ht_bench.ranking.rows import Row, make_rows
 from ht_bench.ranking.score import Admission
-from ht_bench.records.metrics import CONTROL, Record, describe_metric
+from ht_bench.records.metrics import Record, describe_metric
+from ht_bench.streams.families import get_family
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.streams.suite import get_suite, suite_files
 
@@ -135,7 +136,7 @@ def _admitted(tasks: Mapping[str, PairedTask]) -> tuple[dict[str, list[str]], li
     chosen: dict[str, list[str]] = {}
     notes = []
     for name, task in tasks.items():
-        kind = _kind(task.info.family)
+        kind = get_family(task.info.family).kind
         admission = task.admission()
         if admission is not None and admission.passes:
             chosen.setdefault(f"all tasks, {kind}", []).append(name)
@@ -145,12 +146,6 @@ def _admitted(tasks: Mapping[str, PairedTask]) -> tuple[dict[str, list[str]], li
                 "than going on there."
             )
     return {name: members for name, members in chosen.items() if len(members) > 1}, notes
-
-
-def _kind(family: str) -> str:
-    if family in CONTROL:
-        return "control"
-    return "trainability" if family == "shuffled" else "generalization"
 
 
 def _task_notes(task: PairedTask, entries: Iterable[Entry], setting: Setting) -> list[str]:

@@ -17,8 +17,6 @@ from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.spec import Spec, as_table, check_name, repeated_tables
 from ht_bench.streams.tables import check_keys, read_table
 
-ReinforcementFamily = Literal["swap", "drift", "game-modes", "game-sequence", "atari-100k"]
-FAMILIES = ("swap", "drift", "game-modes", "game-sequence", "atari-100k")
 ALGORITHMS = ("ppo", "a2c", "dqn", "qrdqn", "sac", "td3")
 
 
@@ -92,7 +90,6 @@ class EnvironmentPhase:
 class ReinforcementTask(Spec):
     """A stream of environments with its agent and budget: everything that fixes a number."""
 
-    family: ReinforcementFamily
     environment: EnvironmentSpec
     agent: AgentSpec
     reference: ReferenceSpec

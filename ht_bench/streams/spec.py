@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ht_bench.errors import UsageError
+from ht_bench.streams.families import get_family
 from ht_bench.streams.seeds import format_seeds
 
 NOT_HASHED = ("title", "description", "source", "status", "superseded_by", "minutes_per_stack")
@@ -37,6 +38,11 @@ class Spec:
     def stack(self) -> int:
         """Seeds that train as one module."""
         return 1
+
+    @property
+    def retains(self) -> bool:
+        """Whether a run tells what its final network keeps of each phase."""
+        return get_family(self.family).retains
 
     def canonical(self) -> dict[str, Any]:
         """Return the spec as JSON types, without descriptions and without keys at defaults."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ht_bench.leaderboard.known import KnownTask, find_known
-from ht_bench.leaderboard.submission import Submission
+from ht_bench.leaderboard.reading import Submission
 from ht_bench.records import metrics
 from ht_bench.records.metrics import Record
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ht_bench.errors import UsageError
 from ht_bench.leaderboard.known import KnownTask, find_known
-from ht_bench.leaderboard.submission import Submission
+from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.valid import read_submission
 from ht_bench.leaderboard.verified import Verified, level_of
 from ht_bench.ranking.comparison import Table, make_table

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from ht_bench.leaderboard.known import KnownTask
-from ht_bench.leaderboard.schema import Fault, json_path
-from ht_bench.leaderboard.submission import Submission
+from ht_bench.leaderboard.reading import Fault, Submission, json_path
 from ht_bench.records.metrics import metric_key
 from ht_bench.streams.families import get_family
 

@@ -15,12 +15,10 @@ from markupsafe import Markup
 
 from ht_bench.ranking.curves import MeanCurve
 from ht_bench.ranking.score import Array, Estimate
+from ht_bench.views.style import MANY_PHASES, VIEW, gap_view
 from ht_bench.views.text import format_estimate
 
-VIEW = (-1.5, 3.0)
-"""The most of the gap-closed axis that is drawn; an interval that goes on ends in an arrow."""
 MOST_POINTS = 120
-MANY_PHASES = 12
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class _Svg:
 
 def gap_chart(bars: Sequence[Bar], title: str, name: str) -> Markup:
     """Draw gap closed per entry, best first: a dot and its 95 % interval, lines at 0 and 1."""
-    low, high = _view([b.low for b in bars], [b.high for b in bars])
+    low, high = gap_view([(bar.low, bar.value, bar.high) for bar in bars])
     left, row, width = 168.0, 22.0, 640.0
     height = row * len(bars) + 44
     svg = _Svg(width, height, title, _bars_in_words(bars), name)
@@ -208,13 +206,6 @@ def _points(curve: MeanCurve) -> np.ndarray:
         return np.asarray(curve.ends)
     every = -(-len(curve.steps) // MOST_POINTS)
     return np.unique(np.concatenate([np.arange(0, len(curve.steps), every), curve.ends]))
-
-
-def _view(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
-    finite = [v for v in (*lows, *highs) if math.isfinite(v)] or [0.0, 1.0]
-    low = max(VIEW[0], min(-0.1, *finite) if len(finite) > 1 else -0.1)
-    high = min(VIEW[1], max(1.1, *finite) if len(finite) > 1 else 1.1)
-    return low, high
 
 
 def _range(values: Sequence[float], margin: float = 0.06) -> tuple[float, float]:

@@ -18,18 +18,14 @@ from ht_bench.ranking.rows import Row
 from ht_bench.ranking.score import Estimate
 from ht_bench.records.metrics import Record
 from ht_bench.views import style
-from ht_bench.views.style import HIGHLIGHT, INK, PLAIN, QUIET
+from ht_bench.views.style import HIGHLIGHT, INK, MANY_PHASES, PLAIN, QUIET
 from ht_bench.views.text import format_estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MANY_PHASES = 12
-"""Streams of more phases are drawn by the ends of their phases."""
 Points = Callable[[MeanCurve], "tuple[NDArray[Any], slice | NDArray[np.intp]]"]
 SPACED = {"wspace": 0.2}
-VIEW = (-1.5, 3.0)
-"""The most of the gap-closed axis that is shown; an interval that goes on ends in an arrow."""
 
 
 def curves_figure(
@@ -95,7 +91,7 @@ def ranking_figure(
     width = margins.left + margins.right + 4.7
     with style.canvas(width, 1.7 + 0.29 * len(scores), margins) as figure:
         axes = figure.subplots()
-        low, high = _view([gap for _, gap in scores])
+        low, high = style.gap_view([(gap.low, gap.value, gap.high) for _, gap in scores])
         axes.set_xlim(low, high)
         axes.set_ylim(len(scores) - 0.4, -0.6)
         _references(axes)
@@ -171,14 +167,6 @@ def _subtitle(curves: Iterable[MeanCurve], key: str) -> str:
 def _count(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
     return f"n = {low}" if low == high else f"n = {low} to {high}"
-
-
-def _view(gaps: Sequence[Estimate]) -> tuple[float, float]:
-    ends = [x for gap in gaps for x in (gap.low, gap.value, gap.high) if math.isfinite(x)]
-    low = max(min([*ends, -0.05]), min(VIEW[0], *(gap.value for gap in gaps)))
-    high = min(max([*ends, 1.05]), max(VIEW[1], *(gap.value for gap in gaps)))
-    margin = 0.04 * (high - low)
-    return low - margin, high + margin
 
 
 def _references(axes: Axes) -> None:

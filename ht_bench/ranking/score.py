@@ -27,6 +27,8 @@ from ht_bench.errors import UsageError
 DRAWS = 10_000
 BOOTSTRAP_SEED = 0
 LEVEL = 0.95
+TIE = 1e-9
+"""Numbers this near are equal: frozen anchors are written with ten decimals, runs with all."""
 
 Array = NDArray[np.float64]
 Values = Mapping[str, ArrayLike]
@@ -160,7 +162,7 @@ def probability_of_improvement(x: ArrayLike | Values, y: ArrayLike | Values) -> 
     points, draws = [], []
     for task in _same_tasks(first, second):
         a, b = _paired(task, first[task], second[task])
-        wins = (a > b) + 0.5 * (a == b)
+        wins = (a > b + TIE) + 0.5 * (np.abs(a - b) <= TIE)
         points.append(wins.mean())
         draws.append(_mean_draws(wins, task))
     return Estimate(float(np.mean(points)), *interval(_mean_over_tasks(draws)))

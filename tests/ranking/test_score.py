@@ -173,6 +173,8 @@ def test_probability_of_improvement_counts_ties_half():
     assert forward.value == (1 + 0.5 + 0 + 1) / 4
     assert forward.value + backward.value == 1
     assert probability_of_improvement(x, x) == score.Estimate(0.5, 0.5, 0.5)
+    thirds = np.arange(1, 4) / 3  # as a suite's file holds them
+    assert probability_of_improvement(thirds, np.round(thirds, 10)).value == 0.5
     wins = np.array([1, 0.5, 0, 1])[seed_indices("", 4)].mean(axis=1)
     assert (forward.low, forward.high) == interval(wins)
 

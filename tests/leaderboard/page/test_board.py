@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from ht_bench.errors import UsageError
 from ht_bench.leaderboard.board import Board, make_board, read_entries
-from ht_bench.ranking.comparison import Table
+from ht_bench.ranking.comparison import Table, compare
+from ht_bench.ranking.entries import TaskInfo
 from ht_bench.ranking.rows import PROFILE_THRESHOLDS, Row
 from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.suite import get_suite, suite_files
@@ -36,6 +38,16 @@ def name_of(table: Table) -> str:
     return table.name
 
 
+def flat(values: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """Nested tables as one, a tuple's places numbered."""
+    rows: dict[str, Any] = {}
+    for key, value in values.items():
+        value = dict(enumerate(value)) if isinstance(value, tuple) else value
+        within = flat(value, f"{place}{key}.") if isinstance(value, dict) else None
+        rows |= {f"{place}{key}": value} if within is None else within
+    return rows
+
+
 def test_the_anchors_stand_at_zero_and_one(write: Write) -> None:
     board = board_of(write(committed("none"), committed("full-reset")))
     for table in (*board.suites, *board.tasks):
@@ -59,6 +71,33 @@ def test_the_same_runs_under_another_name_share_the_rank_and_the_gap(write: Writ
         assert own.rank == twin.rank
         assert own.gap_closed == twin.gap_closed
         assert own.improvement == twin.improvement
+
+
+def test_the_board_says_what_the_terminal_says(
+    write: Write, make_record: Callable[..., Any]
+) -> None:
+    """The same runs, once as submissions against frozen anchors, once as a folder's records."""
+    contents = [committed(name) for name in ("none", "full-reset", "hare-tortoise")]
+    records = [
+        make_record(
+            [[0.0]],
+            content["name"],
+            int(seed),
+            task=WARM_START,
+            curve={**table["grid"], **run["curve"]},
+            extra_parameters=table["extra_parameters"],
+            cost=run,
+        )
+        for content in contents
+        for table in [content["tasks"][WARM_START]]
+        for seed, run in table["seeds"].items()
+    ]
+    info = TaskInfo(WARM_START, "warm-start", 10, tuple(range(100, 120)))
+    [terminal] = compare(records, {WARM_START: info}).tables
+    board = board_of(write(*contents))
+    for shown in terminal.rows:
+        ranked = flat(asdict(row(board, WARM_START, shown.label)))
+        assert ranked == pytest.approx(flat(asdict(shown)), abs=1e-6)
 
 
 def test_rank_counts_the_entries_that_are_surely_above(write: Write) -> None:

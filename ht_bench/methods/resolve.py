@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import math
@@ -105,7 +106,7 @@ def _spec(
             )
     _check_types(cls, name, values)
     built = cls(**values)
-    return MethodSpec(name, reference, _fields(built), source_hash(cls))
+    return MethodSpec(name, reference, _fields(built), source_hash(cls))  # type: ignore[arg-type]
 
 
 def _check_types(cls: type[Method], name: str, values: Mapping[str, Any]) -> None:
@@ -143,6 +144,7 @@ def _name_of(cls: type[Method]) -> str:
     return own if isinstance(own, str) else cls.__name__
 
 
+@functools.cache  # finding a class in its file takes milliseconds
 def source_hash(cls: type[Method]) -> str:
     """Return the sha256 over the source text of the class and its bases up to Method."""
     texts = []

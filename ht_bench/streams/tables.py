@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tomllib
 import types
 import typing
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from ht_bench.errors import UsageError, did_you_mean
 
 T = TypeVar("T")
+_hints = functools.cache(typing.get_type_hints)
 
 
 def read_toml(path: Path, cure: str = "mend that line") -> dict[str, Any]:
@@ -37,7 +39,7 @@ def read_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
                 f"{where}: unknown key '{key}'.{did_you_mean(key, fields)} "
                 f"Known keys: {', '.join(fields)}."
             )
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     values = {key: _read(value, hints[key], where, key) for key, value in table.items()}
     for name, field in fields.items():
         required = field.default is field.default_factory is dataclasses.MISSING

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from ht_bench.errors import UsageError
 from ht_bench.files import folder
 from ht_bench.streams.seeds import parse_seeds
-from ht_bench.streams.tables import read_table
+from ht_bench.streams.tables import read_table, read_toml
 
 LARGEST_SEARCH = 12
 """Configurations a search may try for one task: the same budget for every method."""
@@ -90,8 +89,4 @@ def get_recipe(method: str) -> Recipe | None:
     path = folder("baselines") / f"{method}.toml"
     if not path.is_file():
         return None
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is not valid TOML: {error}; mend that line.") from error
-    return read_table(Recipe, table, str(path))
+    return read_table(Recipe, read_toml(path), str(path))

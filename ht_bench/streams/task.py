@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +12,8 @@ from ht_bench import networks
 from ht_bench.errors import UsageError
 from ht_bench.streams import reinforcement
 from ht_bench.streams.families import FAMILIES, get_family
-from ht_bench.streams.seeds import parse_seeds
-from ht_bench.streams.spec import Spec, as_table, check_name, repeated_tables
-from ht_bench.streams.tables import check_keys, read_table
+from ht_bench.streams.spec import Spec, read_spec
+from ht_bench.streams.tables import read_toml
 
 
 @dataclass(frozen=True)
@@ -108,13 +105,11 @@ AnyTask = Task | reinforcement.ReinforcementTask
 def load_task(path: Path) -> AnyTask:
     """Read and validate one task file; raises UsageError naming the file and the key."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = read_toml(path)
     except OSError as error:
         raise UsageError(
             f"Could not read the task file {path}: {error.strerror or error}."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}; mend that line.") from error
     return parse_task(table, str(path))
 
 
@@ -131,36 +126,12 @@ def parse_task(table: Mapping[str, Any], where: str) -> AnyTask:
         )
     if get_family(family).is_control:
         return reinforcement.parse_reinforcement(table, where)
-    return _parse_supervised(table, where)
-
-
-def _parse_supervised(table: Mapping[str, Any], where: str) -> Task:
-    values = dict(table)
-    known = [entry.name for entry in dataclasses.fields(Task)]
-    check_keys(values, known, where)
-    sections = {"data": DataSpec, "optimizer": OptimizerSpec, "training": TrainingSpec}
-    for key, cls in sections.items():
-        if key in values:
-            values[key] = read_table(cls, as_table(values[key], where, key), f"{where} [{key}]")
-    values["phases"] = _read_phases(values.get("phases", []), where)
-    if "seeds" in values:
-        values["seeds"] = parse_seeds(values["seeds"], where)
-    task = read_table(Task, values, where)
+    task = read_spec(Task, table, where)
     _validate(task, where)
     return task
 
 
-def _read_phases(tables: Any, where: str) -> tuple[Phase, ...]:
-    phases: list[Phase] = []
-    for place, values, repeat in repeated_tables(tables, where):
-        phases += [read_table(Phase, values, place)] * repeat
-    return tuple(phases)
-
-
 def _validate(task: Task, where: str) -> None:
-    check_name(task.name, where)
-    if not task.phases:
-        raise UsageError(f"{where}: a task needs at least one [[phases]] table.")
     for index, phase in enumerate(task.phases):
         _validate_phase(phase, index, task.family, f"{where} [[phases]] (phase {index})")
     total = math.fsum(phase.new for phase in task.phases)

@@ -13,7 +13,7 @@ from ht_bench.leaderboard.known import KnownTask
 from ht_bench.leaderboard.ranker import Anchors, Ranker, Table
 from ht_bench.leaderboard.summary import Array, Entry, summarize
 from ht_bench.leaderboard.valid import read_submission
-from ht_bench.leaderboard.verified import Verified, level_of
+from ht_bench.leaderboard.verify import Verified, level_of
 from ht_bench.ranking import score
 from ht_bench.ranking.pairing import FRESH, WARM
 from ht_bench.streams.seeds import parse_seeds

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,9 +190,7 @@ def test_a_strangers_network(
     network: dict[str, Any], said: str, content: Content, write: Write, verify_file: Verify
 ) -> None:
     content["method"]["network"] = network
-    began = time.monotonic()
     report = verify_file(write(json.dumps(content)))
-    assert time.monotonic() - began < 10
     assert report.exit_code == 1
     assert said in str(report.faults[0]) or report.level == said == "not valid"
     assert all(str(fault).isascii() and str(fault).isprintable() for fault in report.faults)

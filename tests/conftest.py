@@ -1,6 +1,7 @@
 """A task of a few updates on digits, the command line called in this process, real data."""
 
 import fcntl
+import gc
 import os
 import shutil
 import tomllib
@@ -37,6 +38,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HT_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections() -> None:
+    """Spare what is alive, torch above all: every run collects garbage, and that took seconds."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

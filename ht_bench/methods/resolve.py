@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import math
@@ -156,6 +157,7 @@ def _name_of(cls: type[Method]) -> str:
     return own if isinstance(own, str) else cls.__name__
 
 
+@functools.cache  # reading a source parses its file anew: most of what making an agent takes
 def source_hash(cls: type[Method]) -> str:
     """Return the sha256 over the source text of the class and its bases up to Method."""
     texts = []

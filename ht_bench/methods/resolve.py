@@ -106,7 +106,8 @@ def _spec(
             )
     _check_types(cls, name, values)
     built = cls(**values)
-    return MethodSpec(name, reference, _fields(built), source_hash(cls))
+    sha256 = source_hash(cls)  # type: ignore[arg-type]  # mypy asks if its instances are hashable
+    return MethodSpec(name, reference, _fields(built), sha256)
 
 
 def _check_types(cls: type[Method], name: str, values: Mapping[str, Any]) -> None:

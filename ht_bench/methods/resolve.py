@@ -106,7 +106,8 @@ def _spec(
             )
     _check_types(cls, name, values)
     built = cls(**values)
-    return MethodSpec(name, reference, _fields(built), source_hash(cls))  # type: ignore[arg-type]
+    sha256 = source_hash(cls)  # type: ignore[arg-type]  # mypy asks if its instances are hashable
+    return MethodSpec(name, reference, _fields(built), sha256)
 
 
 def _check_types(cls: type[Method], name: str, values: Mapping[str, Any]) -> None:
@@ -144,7 +145,7 @@ def _name_of(cls: type[Method]) -> str:
     return own if isinstance(own, str) else cls.__name__
 
 
-@functools.cache  # finding a class in its file takes milliseconds
+@functools.cache  # reading a source parses its file anew: most of what making an agent takes
 def source_hash(cls: type[Method]) -> str:
     """Return the sha256 over the source text of the class and its bases up to Method."""
     texts = []

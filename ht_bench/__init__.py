@@ -14,73 +14,55 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ht_bench import registry, version
 from ht_bench.envs.ids import register_all
-from ht_bench.errors import UsageError
-from ht_bench.registry import register_method, register_task
-from ht_bench.version import VERSION as __version__
+from ht_bench.errors import UsageError as UsageError
+from ht_bench.registry import register_method as register_method
+from ht_bench.registry import register_task as register_task
 
-if TYPE_CHECKING:
-    from ht_bench.methods.architecture import ConcatenatedReLU, LayerNorm
-    from ht_bench.methods.base import Method
-    from ht_bench.methods.early_stop import EarlyStop
-    from ht_bench.methods.ema import ExponentialMovingAverage
-    from ht_bench.methods.hare_tortoise import HareTortoise
-    from ht_bench.methods.penalties import L2, L2Init
-    from ht_bench.methods.resets import FullReset, HeadReset, ShrinkPerturb
-    from ht_bench.methods.self_distillation import SelfDistillation
-    from ht_bench.running.evaluate import evaluate
-    from ht_bench.running.result import Result
-    from ht_bench.streams.catalog import get_task
+if TYPE_CHECKING:  # what editors see; a method that is not here is served all the same
+    from ht_bench.methods.architecture import ConcatenatedReLU as ConcatenatedReLU
+    from ht_bench.methods.architecture import LayerNorm as LayerNorm
+    from ht_bench.methods.base import Method as Method
+    from ht_bench.methods.early_stop import EarlyStop as EarlyStop
+    from ht_bench.methods.ema import ExponentialMovingAverage as ExponentialMovingAverage
+    from ht_bench.methods.hare_tortoise import HareTortoise as HareTortoise
+    from ht_bench.methods.penalties import L2 as L2
+    from ht_bench.methods.penalties import L2Init as L2Init
+    from ht_bench.methods.resets import FullReset as FullReset
+    from ht_bench.methods.resets import HeadReset as HeadReset
+    from ht_bench.methods.resets import ShrinkPerturb as ShrinkPerturb
+    from ht_bench.methods.self_distillation import SelfDistillation as SelfDistillation
+    from ht_bench.running.evaluate import evaluate as evaluate
+    from ht_bench.running.result import Result as Result
+    from ht_bench.streams.catalog import get_task as get_task
 
+__version__ = version.VERSION
+_PRESENT = ("UsageError", "__version__", "register_method", "register_task")
 _PLACES = {
     "evaluate": "ht_bench.running.evaluate",
-    "Method": "ht_bench.methods.base",
-    "HareTortoise": "ht_bench.methods.hare_tortoise",
-    "ExponentialMovingAverage": "ht_bench.methods.ema",
-    "SelfDistillation": "ht_bench.methods.self_distillation",
-    "FullReset": "ht_bench.methods.resets",
-    "HeadReset": "ht_bench.methods.resets",
-    "ShrinkPerturb": "ht_bench.methods.resets",
-    "L2": "ht_bench.methods.penalties",
-    "L2Init": "ht_bench.methods.penalties",
-    "EarlyStop": "ht_bench.methods.early_stop",
-    "LayerNorm": "ht_bench.methods.architecture",
-    "ConcatenatedReLU": "ht_bench.methods.architecture",
     "Result": "ht_bench.running.result",
     "get_task": "ht_bench.streams.catalog",
 }
 
-__all__ = [
-    "L2",
-    "ConcatenatedReLU",
-    "EarlyStop",
-    "ExponentialMovingAverage",
-    "FullReset",
-    "HareTortoise",
-    "HeadReset",
-    "L2Init",
-    "LayerNorm",
-    "Method",
-    "Result",
-    "SelfDistillation",
-    "ShrinkPerturb",
-    "UsageError",
-    "__version__",
-    "evaluate",
-    "get_task",
-    "register_method",
-    "register_task",
-]
-
-
 register_all()
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module 'ht_bench' has no attribute '{name}'")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+def _places() -> dict[str, str]:
+    """Return the module of every public name that is served when it is first used."""
+    classes = (place.split(":") for place in registry.methods.built_in.values())
+    return {**_PLACES, **{name: module for module, name in classes}}
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted((*_PRESENT, *_places()))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        return __dir__()
+    # Lower case is asked for by `from ht_bench import cli`: no need to look at the recipes.
+    place = _places().get(name) if name[:1].isupper() else _PLACES.get(name)
+    if place is None:
+        raise AttributeError(f"module 'ht_bench' has no attribute '{name}'")
+    return getattr(importlib.import_module(place), name)

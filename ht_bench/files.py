@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -27,6 +28,19 @@ def folder(name: str) -> Path:
     raise UsageError(
         f"The data folder '{name}' is missing beside {_PACKAGE}; install ht-bench again."
     )
+
+
+def glance(path: Path, key: str) -> str:
+    """Return the text that a TOML file gives `key` in a line of its own; "" where there is none.
+
+    A look that costs no parse and never fails: reading the file tells what is wrong with it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    match = re.search(rf"""^{key}\s*=\s*["']([^"']*)["']""", text, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

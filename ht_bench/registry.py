@@ -1,10 +1,13 @@
 """Names to things: built in by lazy string, registered in a program, or found by entry point.
 
+A built-in method is known by its recipe, `baselines/<name>.toml`, which names its class.
+
 `register_method` and `register_task` are the decorators that add a user's own.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -17,6 +20,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from ht_bench.errors import UsageError, did_you_mean
+from ht_bench.files import folder, glance
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
@@ -26,10 +30,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Registry:
     """Names of one kind of thing, each an object or a lazy "module:attribute" string."""
 
-    def __init__(self, kind: str, group: str, built_in: Mapping[str, str]) -> None:
-        self.kind, self._group = kind, group
-        self._entries: dict[str, Any] = dict(built_in)
+    def __init__(
+        self, kind: str, group: str, find_built_in: Callable[[], Mapping[str, str]] = dict
+    ) -> None:
+        self.kind, self._group, self._find_built_in = kind, group, find_built_in
         self._searched = False
+
+    @functools.cached_property
+    def built_in(self) -> Mapping[str, str]:
+        """The package's own: name → "module:attribute"."""
+        return self._find_built_in()
+
+    @functools.cached_property
+    def _entries(self) -> dict[str, Any]:
+        return dict(self.built_in)
 
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that registers its object under `name`.
@@ -127,25 +141,15 @@ def _same_place(present: Any, thing: Any) -> bool:
     return getattr(present, "__qualname__", 0) == getattr(thing, "__qualname__", 1)
 
 
-methods = Registry(
-    "method",
-    "ht_bench.methods",
-    {
-        "none": "ht_bench.methods.base:Method",
-        "full-reset": "ht_bench.methods.resets:FullReset",
-        "head-reset": "ht_bench.methods.resets:HeadReset",
-        "shrink-perturb": "ht_bench.methods.resets:ShrinkPerturb",
-        "l2": "ht_bench.methods.penalties:L2",
-        "l2-init": "ht_bench.methods.penalties:L2Init",
-        "ema": "ht_bench.methods.ema:ExponentialMovingAverage",
-        "self-distillation": "ht_bench.methods.self_distillation:SelfDistillation",
-        "hare-tortoise": "ht_bench.methods.hare_tortoise:HareTortoise",
-        "early-stop": "ht_bench.methods.early_stop:EarlyStop",
-        "layer-norm": "ht_bench.methods.architecture:LayerNorm",
-        "crelu": "ht_bench.methods.architecture:ConcatenatedReLU",
-    },
-)
-tasks = Registry("task", "ht_bench.tasks", {})
+def _implementations() -> dict[str, str]:
+    """Return the built-in methods' names and classes, as their recipes in `baselines/` say."""
+    recipes = folder("baselines").glob("*.toml")
+    places = {path.stem: glance(path, "implementation") for path in recipes}
+    return {name: places[name] for name in sorted(places) if places[name]}
+
+
+methods = Registry("method", "ht_bench.methods", _implementations)
+tasks = Registry("task", "ht_bench.tasks")
 
 
 def register_method(name: str) -> Callable[[C], C]:

@@ -65,7 +65,7 @@ def test_run_and_compare_show_returns(
     answer = call("compare", control, "--figures", figures)
     assert answer.code == 0
     assert "evaluation return, mean over the last phase's curve" in answer.out
-    [row] = re.findall(r"none +2 .*?(\d+\.\d) ± (\d+\.\d)", answer.out)
+    [row] = re.findall(r"none +2 .*?(\d+\.\d) \[(-?\d+\.\d)", answer.out)
     assert float(row[0]) > 5
     assert (figures / "curves-tiny-swap-v1.png").is_file()
     found = json.loads(call("compare", control, "--format", "json").out)

@@ -14,6 +14,7 @@ PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import ht_bench
+from ht_bench import registry
 from ht_bench.files import folder
 from ht_bench.methods.recipe import recipe_names
 from ht_bench.streams.catalog import get_task, task_files
@@ -22,6 +23,7 @@ print(ht_bench.__file__)
 print(folder("tasks"))
 print(folder("baselines"))
 print(len([get_task(name) for name in task_files()]), len(recipe_names()))
+print(len(registry.methods.names()), "HareTortoise" in dir(ht_bench))
 """
 
 pytestmark = pytest.mark.skipif(
@@ -96,10 +98,11 @@ def test_the_unpacked_wheel_finds_its_data(wheel: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    place, tasks, baselines, counts = done.stdout.splitlines()
+    place, tasks, baselines, counts, methods = done.stdout.splitlines()
     assert Path(place) == tmp_path / "ht_bench" / "__init__.py"
     assert Path(tasks) == tmp_path / "ht_bench" / "_data" / "tasks"
     assert Path(baselines) == tmp_path / "ht_bench" / "_data" / "baselines"
     shipped = [p for p in (ROOT / "tasks").glob("*.toml") if p.stem != "LOCK"]
     shipped = [p for p in shipped if not p.stem.startswith("suite-")]
-    assert counts == f"{len(shipped)} {len(list((ROOT / 'baselines').glob('*.toml')))}"
+    recipes = len(list((ROOT / "baselines").glob("*.toml")))
+    assert (counts, methods) == (f"{len(shipped)} {recipes}", f"{recipes} True")

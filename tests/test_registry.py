@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import ht_bench
 from ht_bench import registry
 from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method
@@ -14,7 +15,8 @@ from ht_bench.registry import Registry, load_reference
 
 @pytest.fixture
 def things() -> Registry:
-    return Registry("thing", "ht_bench.tests", {"path": "pathlib:Path", "lost": "no_such:Thing"})
+    built_in = {"path": "pathlib:Path", "lost": "no_such:Thing"}
+    return Registry("thing", "ht_bench.tests", lambda: built_in)
 
 
 def test_built_in_names_are_loaded_when_asked_for(things: Registry) -> None:
@@ -86,6 +88,30 @@ def test_every_method_is_there_under_its_own_name(name: str) -> None:
     assert issubclass(cls, Method)
     assert cls.name == name
     assert cls.__doc__
+    assert getattr(ht_bench, cls.__name__) is cls and cls.__name__ in dir(ht_bench)
+
+
+def test_the_package_s_names_are_the_recipes_and_a_few_more() -> None:
+    classes = {place.split(":")[1] for place in registry.methods.built_in.values()}
+    more = {"UsageError", "__version__", "register_method", "register_task"}
+    more |= {"evaluate", "get_task", "Result"}
+    assert set(ht_bench.__all__) == classes | more
+    assert all(hasattr(ht_bench, name) for name in ht_bench.__all__)
+    for name in ("FullRest", "no_such", "L2x"):
+        assert not hasattr(ht_bench, name)
+
+
+def test_a_recipe_makes_a_method_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name and class; one that names no class, or is no TOML, hinders nobody."""
+    (tmp_path / "mine.toml").write_text("implementation = 'pathlib:Path'\n", encoding="utf-8")
+    (tmp_path / "broken.toml").write_bytes(b"\xff implementation = 'pathlib:Path'")
+    (tmp_path / "plain.toml").write_text('method = "plain"\n', encoding="utf-8")
+    monkeypatch.setattr(registry, "folder", lambda name: tmp_path)
+    own = Registry("method", "ht_bench.tests", registry._implementations)
+    monkeypatch.setattr(registry, "methods", own)
+    assert own.names() == ["mine"]
+    assert own.get("mine") is Path is ht_bench.Path
+    assert "Path" in ht_bench.__all__ and "FullReset" not in ht_bench.__all__
 
 
 # ---- references ----

@@ -21,16 +21,18 @@ def compare(
     runs: Annotated[Path, tyro.conf.Positional] = Path("runs"),
     suite: str = "",
     format: Literal["table", "markdown", "json", "csv"] = "table",
+    details: bool = False,
     figures: Path | None = None,
 ) -> int:
-    """Rank the methods of a runs folder: gap closed with interval, accuracy, cost.
+    """Rank the methods of a runs folder: gap closed and metric with intervals, time.
 
     Example: ht-bench compare runs --figures figures.
 
     Args:
         runs: the folder that `ht-bench run --out` filled.
         suite: score this suite only.
-        format: table (terminal), markdown, json or csv.
+        format: table (terminal), markdown, json or csv; the last two hold all numbers.
+        details: also probabilities of improvement, other statistics, area, memory.
         figures: also draw learning curves and the ranking, PNG and SVG, in this folder.
 
     """
@@ -38,13 +40,12 @@ def compare(
     from ht_bench.views import text
 
     comparison, groups, infos = compare_folder(runs, suite)
-    renderers = {
-        "table": text.to_text,
-        "markdown": text.to_markdown,
-        "json": text.to_json,
-        "csv": text.to_csv,
-    }
-    print(renderers[format](comparison), end="")
+    if format in ("json", "csv"):
+        shown = text.to_json(comparison) if format == "json" else text.to_csv(comparison)
+    else:
+        render = text.to_text if format == "table" else text.to_markdown
+        shown = render(comparison, details=details)
+    print(shown, end="")
     if figures is not None:
         written = draw(comparison, groups, infos, make_folder(figures))
         print(f"Figures: {', '.join(map(str, written))}", file=sys.stderr)

@@ -8,8 +8,8 @@ from pathlib import Path
 from gymnasium.envs.registration import register, registry
 
 from ht_bench.errors import UsageError
-from ht_bench.files import folder
-from ht_bench.streams.reinforcement import FAMILIES
+from ht_bench.files import folder, glance
+from ht_bench.streams.families import FAMILIES
 
 DATA = ("ht_bench.envs.data_stream:DataStreamEnv", "ht_bench.envs.vector:DataStreamVectorEnv")
 """Entry points, single and vector form, of a stream of examples."""
@@ -42,9 +42,10 @@ def register_all() -> None:
     _register("ht_bench/DataStream-v1", DATA, {})
     _register("ht_bench/EnvironmentStream-v1", ENVIRONMENTS, {})
     for path in _shipped():
-        family = _family(path)
+        family = glance(path, "family")
         if family:  # suites and the lock have none
-            places = ENVIRONMENTS if family in FAMILIES else DATA
+            control = family in FAMILIES and FAMILIES[family].is_control
+            places = ENVIRONMENTS if control else DATA
             _register(environment_id(path.stem), places, {"task": path.stem})
 
 
@@ -53,16 +54,6 @@ def _shipped() -> list[Path]:
         return sorted(folder("tasks").glob("*.toml"))
     except UsageError:  # an installation without its data: whoever asks for a task is told
         return []
-
-
-def _family(path: Path) -> str:
-    """Return the family a task file names, by a look that costs no parse; "" where none is."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # making the environment tells what is wrong with the file
-        return ""
-    found = re.search(r"""^family\s*=\s*["']([^"']*)["']""", text, re.MULTILINE)
-    return found[1] if found else ""
 
 
 def _register(identifier: str, places: tuple[str, str], kwargs: dict[str, str]) -> None:

@@ -1,48 +1,88 @@
-"""The board: entries ranked on every suite and every task, recomputed from committed curves."""
+"""The board: submissions → records → the one ranking, recomputed from committed curves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from ht_bench.errors import UsageError
-from ht_bench.leaderboard.known import KnownTask
-from ht_bench.leaderboard.ranker import Anchors, Ranker, Table
-from ht_bench.leaderboard.summary import Array, Entry, summarize
+from ht_bench.leaderboard.known import KnownTask, find_known
+from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.valid import read_submission
 from ht_bench.leaderboard.verified import Verified, level_of
-from ht_bench.ranking import score
-from ht_bench.ranking.pairing import FRESH, WARM
-from ht_bench.streams.seeds import parse_seeds
+from ht_bench.ranking.comparison import Table, make_table
+from ht_bench.ranking.curves import MeanCurve, mean_curve
+from ht_bench.ranking.entries import Setting, TaskInfo
+from ht_bench.ranking.pairs import Measured, PairedTask, measure
+from ht_bench.records.metrics import metric_key
 from ht_bench.streams.suite import Suite, get_suite, suite_files
+from ht_bench.version import EPOCH
+
+SETTING = Setting("test", "any precision", "any device")
+
+
+@dataclass(frozen=True, eq=False)
+class TaskRuns:
+    """A submission's runs of one task. words: what it says of them (hyperparameters, software)."""
+
+    known: KnownTask
+    runs: Measured
+    curve: MeanCurve | None
+    words: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Submitted:
+    """A submission without its raw curves. about: its content without the tasks.
+
+    level: how far it was verified; reruns: task → the seeds that were trained again.
+    """
+
+    name: str
+    about: Mapping[str, Any]
+    sha256: str
+    level: str
+    reruns: Mapping[str, Any]
+    tasks: Mapping[str, TaskRuns]
+
+    @property
+    def needs_boundaries(self) -> bool:
+        """Whether the method must be told when the data change."""
+        return bool(self.about["method"]["needs_boundaries"])
 
 
 @dataclass(frozen=True)
 class Board:
-    """Everything that the page shows."""
+    """Everything that the page shows: tables of suites and of tasks, and what they are made of.
 
-    entries: tuple[Entry, ...]
+    titles: of suites and tasks. pairs: per task, its entries and anchors; frozen: the tasks whose
+    anchors stand in a released suite.
+    """
+
+    entries: Mapping[str, Submitted]
     suites: tuple[Table, ...]
     tasks: tuple[Table, ...]
-    anchors: Mapping[str, Anchors]
+    titles: Mapping[str, str]
+    known: Mapping[str, KnownTask]
+    pairs: Mapping[str, PairedTask]
+    frozen: frozenset[str]
 
 
-def read_entries(folder: Path, verified: Verified) -> list[Entry]:
-    """Return every submission of a folder, boiled down.
+def read_entries(folder: Path, verified: Verified) -> list[Submitted]:
+    """Return every submission of a folder, its curves averaged.
 
     Raises UsageError with the first fault of a file that is not valid: nothing on the board may
     come from one.
     """
-    entries: list[Entry] = []
+    entries: list[Submitted] = []
     for path in sorted(folder.glob("*.json")):
         submission, faults = read_submission(path)
         if submission is None:
             raise UsageError(f"{path} is not valid: {faults[0]} `ht-bench verify {path}` says all.")
-        level, judged = level_of(submission, verified)
-        entries.append(summarize(submission, level, judged.get("reruns", {})))
+        level, verdict = level_of(submission, verified)
+        entries.append(_submitted(submission, level, verdict.get("reruns", {})))
     _check_names(entries)
     if not entries:
         raise UsageError(
@@ -52,15 +92,51 @@ def read_entries(folder: Path, verified: Verified) -> list[Entry]:
     return entries
 
 
-def _check_names(entries: Sequence[Entry]) -> None:
+def _check_names(entries: Sequence[Submitted]) -> None:
     """Names become file names, and some systems tell no Entry from an entry."""
-    met: dict[str, str] = {}
+    names: dict[str, str] = {}
     for entry in entries:
-        other = met.setdefault(entry.name.casefold(), entry.name)
+        other = names.setdefault(entry.name.casefold(), entry.name)
         if other != entry.name:
             raise UsageError(
                 f"The submissions {other} and {entry.name} differ in case alone; rename one."
             )
+
+
+def _submitted(submission: Submission, level: str, reruns: Mapping[str, Any]) -> Submitted:
+    tasks = {}
+    for name in submission.tasks:
+        known = find_known(name)
+        assert isinstance(known, KnownTask), name
+        tasks[name] = _task_runs(submission, known)
+    about = {key: value for key, value in submission.content.items() if key != "tasks"}
+    return Submitted(submission.name, about, submission.sha256, level, reruns, tasks)
+
+
+def _task_runs(submission: Submission, known: KnownTask) -> TaskRuns:
+    name = known.task.name
+    table = submission.tasks[name]
+    records = [
+        {
+            **submission.record(name, seed, known.random),
+            "cost": table["seeds"][str(seed)],
+            "extra_parameters": table["extra_parameters"],
+        }
+        for seed in submission.seeds(name)
+    ]
+    none = table["none_cost"]
+    runs = replace(
+        measure(records, _info(known)),
+        submitted=True,
+        none_cost=none and (none["seconds"], none["peak_memory_bytes"]),
+    )
+    words = {key: value for key, value in table.items() if key not in ("seeds", "grid")}
+    return TaskRuns(known, runs, mean_curve(records, metric_key(known.task.family)), words)
+
+
+def _info(known: KnownTask) -> TaskInfo:
+    task = known.task
+    return TaskInfo(task.name, task.family, known.classes, task.seeds, task.sha256, known.random)
 
 
 def shipped_suites() -> list[Suite]:
@@ -69,44 +145,45 @@ def shipped_suites() -> list[Suite]:
     return [get_suite(name) for name in names]
 
 
-def make_board(entries: Sequence[Entry], suites: Iterable[Suite] | None = None) -> Board:
+def make_board(entries: Sequence[Submitted], suites: Iterable[Suite] | None = None) -> Board:
     """Rank the entries on every suite that has any, and on every task.
 
     suites: the shipped ones if left out. Anchors are those frozen in a suite; a task outside all
     suites takes the entries `none` and `full-reset`.
     """
-    chosen = shipped_suites() if suites is None else list(suites)
-    known = {s.known.task.name: s.known for entry in entries for s in entry.tasks.values()}
-    order = [name for suite in chosen for name in suite.tasks]
-    names = sorted(
-        known, key=lambda name: (name not in order, order.index(name) if name in order else 0, name)
-    )
-    ranker = Ranker({entry.name: entry for entry in entries})
-    ranker.anchors = {n: a for n in names if (a := _anchors(known[n], chosen, ranker)) is not None}
-    suite_tables = [
-        ranker.table(suite.name, suite.title, [known[name] for name in suite.tasks])
-        for suite in chosen
-        if all(name in known and name in ranker.anchors for name in suite.tasks)
+    shown = shipped_suites() if suites is None else list(suites)
+    known = {task.known.task.name: task.known for e in entries for task in e.tasks.values()}
+    order = list(dict.fromkeys(name for suite in shown for name in suite.tasks))
+    names = [*(n for n in order if n in known), *sorted(known.keys() - set(order))]
+    anchors = {name: _frozen(known[name], shown) for name in names}
+    pairs = {
+        name: PairedTask(
+            _info(known[name]),
+            {entry.name: entry.tasks[name].runs for entry in entries if name in entry.tasks},
+            anchors=anchors[name],
+        )
+        for name in names
+    }
+    tables = [
+        make_table(suite.name, [pairs[n] for n in suite.tasks], SETTING, EPOCH, is_suite=True)
+        for suite in shown
+        if all(name in pairs and pairs[name].anchored for name in suite.tasks)
     ]
-    task_tables = [ranker.table(name, known[name].task.title, [known[name]]) for name in names]
-    return Board(tuple(entries), tuple(suite_tables), tuple(task_tables), ranker.anchors)
+    titles = {name: known[name].task.title for name in names}
+    return Board(
+        entries={entry.name: entry for entry in entries},
+        suites=tuple(tables),
+        tasks=tuple(make_table(name, [pairs[name]], SETTING, EPOCH) for name in names),
+        titles=titles | {suite.name: suite.title for suite in shown},
+        known=known,
+        pairs=pairs,
+        frozen=frozenset(name for name in names if anchors[name] is not None),
+    )
 
 
-def _anchors(known: KnownTask, suites: Sequence[Suite], ranker: Ranker) -> Anchors | None:
-    task = known.task
+def _frozen(known: KnownTask, suites: Sequence[Suite]) -> Mapping[str, Mapping[int, float]] | None:
     for suite in suites:
-        found = suite.anchors.get(task.name)
-        if found is None or found.task_sha256 != task.sha256:
-            continue
-        order = np.argsort(parse_seeds(found.seeds))
-        pair = np.asarray(found.none)[order], np.asarray(found.full_reset)[order]
-        return _admitted(known, *pair, frozen=True)
-    own = [ranker.summary(name, task.name) for name in (WARM, FRESH)]
-    if own[0] is None or own[1] is None:
-        return None
-    return _admitted(known, own[0].final, own[1].final, frozen=False)
-
-
-def _admitted(known: KnownTask, warm: Array, fresh: Array, *, frozen: bool) -> Anchors:
-    least = score.least_gap(fresh, known.random)
-    return Anchors(warm, fresh, frozen, score.admission(warm, fresh, least, known.task.name))
+        anchors = suite.anchors.get(known.task.name)
+        if anchors is not None and anchors.task_sha256 == known.task.sha256:
+            return anchors.by_seed()
+    return None

@@ -12,8 +12,9 @@ from typing import Any
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.methods.recipe import get_recipe
 from ht_bench.ranking.entries import Entry, Setting, TaskInfo
-from ht_bench.records.metrics import CONTROL, Record
+from ht_bench.records.metrics import Record
 from ht_bench.streams.catalog import task_names
+from ht_bench.streams.families import get_family
 from ht_bench.streams.seeds import format_seeds
 
 SAME = (
@@ -126,7 +127,7 @@ def check_complete(
 def _changes(entry: Entry, info: TaskInfo, choice: Choice) -> dict[str, Any]:
     """Return what the entry's runs were given by --set and --threads."""
     recipe = get_recipe(entry.method)
-    usual = recipe.hyperparameters(info.name, info.family in CONTROL) if recipe else {}
+    usual = recipe.hyperparameters(info.name, get_family(info.family).is_control) if recipe else {}
     known = {**choice.defaults, **usual}
     given = entry.hyperparameters.items()
     changes = {key: value for key, value in given if key not in known or known[key] != value}

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ht_bench.leaderboard.known import KnownTask
-from ht_bench.leaderboard.schema import Fault, json_path
-from ht_bench.leaderboard.submission import Submission
+from ht_bench.leaderboard.reading import Fault, Submission, json_path
 from ht_bench.records.metrics import metric_key
+from ht_bench.streams.families import get_family
 
 FirstPoints = Callable[[KnownTask, Submission], Mapping[int, Mapping[str, float]]]
 """(task, submission) → seed → curve → what the untrained network gives there, recomputed."""
@@ -34,7 +34,7 @@ def consistency_faults(
     environments, whose episodes other arithmetic changes, are not compared.
     """
     table = submission.tasks[known.task.name]
-    sizes_alike = known.task.family != "class-incremental"
+    sizes_alike = not get_family(known.task.family).by_class
     sizes: dict[str, list[int] | None] = {}
     for seed in submission.seeds(known.task.name):
         run = table["seeds"][str(seed)]

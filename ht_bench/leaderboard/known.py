@@ -9,6 +9,7 @@ from ht_bench.errors import UsageError
 from ht_bench.streams import data as datasets
 from ht_bench.streams.catalog import get_task, task_names
 from ht_bench.streams.dataset import Dataset
+from ht_bench.streams.families import get_family
 from ht_bench.streams.points import curve_grid
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.stream import Stream
@@ -44,11 +45,7 @@ class KnownTask:
 
         As the loops do (`training`): where phases have test views, or environments, of their own.
         """
-        if isinstance(self.task, ReinforcementTask):
-            return self.task.family in ("swap", "drift") and status == "finished"
-        first = self.task.phases[0]
-        permuted = "permuted" in (first.inputs, first.labels)
-        return permuted or self.task.family == "class-incremental"
+        return self.task.retains and (status == "finished" or not self.is_control)
 
     @functools.cached_property
     def grid(self) -> tuple[list[int], list[int]] | None:
@@ -66,7 +63,7 @@ class KnownTask:
         phases = range(len(self.task.phases))
         if key == "train/accuracy":
             return [len(stream.phase(index).indices) for index in phases]
-        if self.task.family != "class-incremental":
+        if not get_family(self.task.family).by_class:
             return [len(stream.evaluation)] * len(phases)
         return [len(stream.test(index).indices) for index in phases]
 

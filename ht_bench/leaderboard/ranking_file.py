@@ -10,9 +10,8 @@ from typing import Any
 
 from ht_bench.errors import UsageError
 from ht_bench.files import write_atomically
-from ht_bench.leaderboard.board import Board, make_board
-from ht_bench.leaderboard.ranker import Standing
-from ht_bench.leaderboard.summary import Entry
+from ht_bench.leaderboard.board import Board, Submitted, make_board
+from ht_bench.ranking.rows import Row
 from ht_bench.ranking.score import Estimate
 from ht_bench.version import EPOCH
 
@@ -23,19 +22,18 @@ def ranking(board: Board) -> dict[str, Any]:
     """Return the ranks and scores of every suite as JSON types."""
     return {
         "benchmark": EPOCH,
-        "entries": [entry.name for entry in board.entries],
+        "entries": list(board.entries),
         "suites": {
-            table.name: {row.entry.name: _standing(row) for row in table.rows}
-            for table in board.suites
+            table.name: {row.label: _standing(row) for row in table.rows} for table in board.suites
         },
     }
 
 
-def _standing(row: Standing) -> dict[str, Any]:
+def _standing(row: Row) -> dict[str, Any]:
     return {
         "rank": row.rank,
-        "gap_closed": _numbers(row.gap),
-        "metric": row.metric,
+        "gap_closed": _numbers(row.gap_closed),
+        "metric": row.metric and row.metric.value,
         "by_task": {task: _numbers(gap) for task, gap in row.by_task.items()},
     }
 
@@ -75,7 +73,7 @@ def read_ranking(path: Path) -> dict[str, Any]:
     return found
 
 
-def ranking_faults(committed: Mapping[str, Any], entries: Sequence[Entry]) -> list[str]:
+def ranking_faults(committed: Mapping[str, Any], entries: Sequence[Submitted]) -> list[str]:
     """Say where a committed ranking is not what the curves of its entries give, to TOLERANCE.
 
     Entries that the ranking does not name yet are left aside: a new submission changes the ranks

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ht_bench.leaderboard.known import KnownTask
-from ht_bench.leaderboard.schema import Fault, json_path
-from ht_bench.leaderboard.submission import Submission
+from ht_bench.leaderboard.reading import Fault, Submission, json_path
 from ht_bench.records.metrics import final_metric
 from ht_bench.records.record import Record
 

@@ -13,11 +13,11 @@ import numpy as np
 from ht_bench.errors import UsageError
 from ht_bench.files import write_atomically
 from ht_bench.leaderboard.choosing import SAME, Choice, check_complete, choose_runs
-from ht_bench.leaderboard.submission import CURVES, SCHEMA
-from ht_bench.leaderboard.valid import judge_bytes
+from ht_bench.leaderboard.reading import CURVES, SCHEMA
+from ht_bench.leaderboard.valid import check_bytes
 from ht_bench.methods.recipe import get_recipe
 from ht_bench.ranking.entries import Entry, TaskInfo, read_groups
-from ht_bench.ranking.pairing import WARM
+from ht_bench.ranking.pairs import WARM
 from ht_bench.records.metrics import Record, metric_key
 
 
@@ -82,7 +82,7 @@ def write_submission(path: Path, content: Mapping[str, Any]) -> None:
     Raises UsageError, and writes nothing, for what `ht-bench verify` would not call valid.
     """
     text = _lines(content, 0) + "\n"
-    _, faults = judge_bytes(text.encode(errors="surrogatepass"), path)
+    _, faults = check_bytes(text.encode(errors="surrogatepass"), path)
     for fault in faults:
         raise UsageError(f"This cannot be submitted: {fault}")
     write_atomically(path, text)

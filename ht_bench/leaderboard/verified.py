@@ -9,7 +9,7 @@ from typing import Any
 
 from ht_bench.errors import UsageError
 from ht_bench.files import write_atomically
-from ht_bench.leaderboard.submission import Submission
+from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.verify import LEVELS, Report
 
 Verified = Mapping[str, Mapping[str, Any]]

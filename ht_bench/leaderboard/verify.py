@@ -15,10 +15,8 @@ from typing import Any
 from ht_bench.errors import UsageError
 from ht_bench.leaderboard.consistent import FirstPoints, consistency_faults
 from ht_bench.leaderboard.known import KnownTask, find_known
-from ht_bench.leaderboard.reading import plain
+from ht_bench.leaderboard.reading import MOST_FAULTS, Fault, Submission, json_path, plain
 from ht_bench.leaderboard.reproduced import disagreements, equal
-from ht_bench.leaderboard.schema import MOST_FAULTS, Fault, json_path
-from ht_bench.leaderboard.submission import Submission
 from ht_bench.leaderboard.valid import read_submission
 from ht_bench.records.record import Record
 from ht_bench.streams.seeds import format_seeds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from ht_bench.errors import UsageError
 from ht_bench.files import folder
 from ht_bench.streams.seeds import parse_seeds
-from ht_bench.streams.tables import read_table
+from ht_bench.streams.tables import read_table, read_toml
 
 LARGEST_SEARCH = 12
 """Configurations a search may try for one task: the same budget for every method."""
@@ -21,6 +20,7 @@ LARGEST_SEARCH = 12
 class Recipe:
     """One baseline: its source, its hyperparameters, the search that chose them.
 
+    implementation: the class, "package.module:Class", by which the registry knows the method.
     default: hyperparameters where nothing more special is said. agents: replaces it where
     reinforcement-learning agents are trained. tasks: per task name. grid: the
     values a search tries, by hyperparameter; `grids` replaces it for a task. search: per task,
@@ -31,6 +31,7 @@ class Recipe:
     method: str
     summary: str
     source: str
+    implementation: str = ""
     default: dict[str, Any] = field(default_factory=dict)
     agents: dict[str, Any] = field(default_factory=dict)
     tasks: dict[str, Any] = field(default_factory=dict)
@@ -88,8 +89,4 @@ def get_recipe(method: str) -> Recipe | None:
     path = folder("baselines") / f"{method}.toml"
     if not path.is_file():
         return None
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is not valid TOML: {error}; mend that line.") from error
-    return read_table(Recipe, table, str(path))
+    return read_table(Recipe, read_toml(path), str(path))

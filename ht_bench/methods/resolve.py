@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import math
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from ht_bench import registry
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.methods.base import Method
 from ht_bench.methods.recipe import get_recipe
+from ht_bench.streams.tables import fits
 
 Named = str | type[Method] | Method
 
@@ -105,7 +106,7 @@ def _spec(
             )
     _check_types(cls, name, values)
     built = cls(**values)
-    return MethodSpec(name, reference, _fields(built), source_hash(cls))
+    return MethodSpec(name, reference, _fields(built), source_hash(cls))  # type: ignore[arg-type]
 
 
 def _check_types(cls: type[Method], name: str, values: Mapping[str, Any]) -> None:
@@ -117,22 +118,9 @@ def _check_types(cls: type[Method], name: str, values: Mapping[str, Any]) -> Non
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"Method '{name}': {key} = {value} is not a finite number.")
-        if not _fits(value, hints.get(key, Any)):
+        if not fits(value, hints.get(key, Any)):
             wanted = str(getattr(hints[key], "__name__", hints[key])).replace("typing.", "")
             raise UsageError(f"Method '{name}': {key} = {value!r} is not of type {wanted}.")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether `value` is one that a field annotated `hint` takes; only plain types are judged."""
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint in (bool, str, type(None)):
-        return isinstance(value, hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(hint))
-    return True
 
 
 def _fields(method: Method) -> dict[str, Any]:
@@ -156,6 +144,7 @@ def _name_of(cls: type[Method]) -> str:
     return own if isinstance(own, str) else cls.__name__
 
 
+@functools.cache  # finding a class in its file takes milliseconds
 def source_hash(cls: type[Method]) -> str:
     """Return the sha256 over the source text of the class and its bases up to Method."""
     texts = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ht_bench.ranking.entries import (
+    Entry,
     Groups,
     Setting,
     TaskInfo,
@@ -16,23 +17,13 @@ from ht_bench.ranking.entries import (
     read_groups,
     variant_notes,
 )
-from ht_bench.ranking.pairing import FRESH, WARM, PairedTask
-from ht_bench.ranking.rows import PROFILE_THRESHOLDS, REFERENCES, Row, make_rows
+from ht_bench.ranking.pairs import FRESH, WARM, Measured, PairedTask, measure
+from ht_bench.ranking.rows import Row, make_rows
 from ht_bench.ranking.score import Admission
-from ht_bench.records.metrics import CONTROL, Record, describe_metric
+from ht_bench.records.metrics import Record, describe_metric
+from ht_bench.streams.families import get_family
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.streams.suite import get_suite, suite_files
-
-__all__ = [
-    "PROFILE_THRESHOLDS",
-    "REFERENCES",
-    "Comparison",
-    "Row",
-    "Setting",
-    "Table",
-    "TaskInfo",
-    "compare",
-]
 
 
 @dataclass(frozen=True)
@@ -68,34 +59,62 @@ def compare(
     tasks: Mapping[str, TaskInfo],
     *,
     suites: Mapping[str, Sequence[str]] | None = None,
-    require_evaluation_seeds: bool = False,
 ) -> Comparison:
     """Compare the records' entries on every task, and on suites of tasks.
 
     tasks: by name, every task that a record names. suites: name → its tasks; without it, the
     tasks that pass admission make one suite each for generalization, trainability and control.
-    A complete entry has the seeds that both anchors have; with `require_evaluation_seeds`, on
-    the test split, all of the task's evaluation seeds. An incomplete one is shown, not ranked.
+    A complete entry has the seeds that both anchors have; an incomplete one is shown, not ranked.
     Raises UsageError as `group_records` does.
     """
-    known = list(records)
+    runs = list(records)
     suite_tables, task_tables, notes = [], [], []
-    for setting, by_task in group_records(known, tasks).items():
-        required = require_evaluation_seeds and setting.split == "test"
-        paired = {name: PairedTask(tasks[name], e, required) for name, e in by_task.items()}
-        chosen, left_out = _choose(paired, suites)
+    for setting, by_task in group_records(runs, tasks).items():
+        pairs = {
+            name: PairedTask(tasks[name], _measured(entries, tasks[name]))
+            for name, entries in by_task.items()
+        }
+        members, left_out = _admitted(pairs) if suites is None else _named(pairs, suites)
         notes += [f"{text} ({setting})" for text in left_out]
-        for name, members in chosen.items():
-            suite_tables.append(_table(name, True, [paired[m] for m in members], setting))
-        task_tables += [_table(name, False, [task], setting) for name, task in paired.items()]
+        benchmark = epoch(runs[0])
+        for name, names in members.items():
+            suite = [pairs[member] for member in names]
+            suite_tables.append(make_table(name, suite, setting, benchmark, is_suite=True))
+        for name, entries in by_task.items():
+            remarks = _task_notes(pairs[name], entries.values(), setting)
+            task_tables.append(make_table(name, [pairs[name]], setting, benchmark, remarks))
     return Comparison((*suite_tables, *task_tables), tuple(notes))
 
 
-def _choose(
-    tasks: Mapping[str, PairedTask], suites: Mapping[str, Sequence[str]] | None
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the suites that can be scored, and a sentence for each thing left out."""
-    return _admitted(tasks) if suites is None else _named(tasks, suites)
+def make_table(
+    name: str,
+    tasks: Sequence[PairedTask],
+    setting: Setting,
+    benchmark: str,
+    notes: Sequence[str] = (),
+    *,
+    is_suite: bool = False,
+) -> Table:
+    """Rank all entries on a task or on a suite of tasks."""
+    rows = make_rows(tasks)
+    families = {task.info.family for task in tasks}
+    one = describe_metric(tasks[0].info.family)
+    return Table(
+        name=name,
+        is_suite=is_suite,
+        tasks=tuple(task.info.name for task in tasks),
+        setting=setting,
+        benchmark=benchmark,
+        metric=one if len(families) == 1 else "each task's metric",
+        seeds={task.info.name: task.wanted for task in tasks},
+        admission=None if is_suite else tasks[0].admission(),
+        rows=rows,
+        notes=(*_doubtful_gaps(rows), *notes),
+    )
+
+
+def _measured(entries: Mapping[str, Entry], info: TaskInfo) -> dict[str, Measured]:
+    return {label: measure(entry.records.values(), info) for label, entry in entries.items()}
 
 
 def _named(
@@ -117,7 +136,7 @@ def _admitted(tasks: Mapping[str, PairedTask]) -> tuple[dict[str, list[str]], li
     chosen: dict[str, list[str]] = {}
     notes = []
     for name, task in tasks.items():
-        kind = _kind(task.info.family)
+        kind = get_family(task.info.family).kind
         admission = task.admission()
         if admission is not None and admission.passes:
             chosen.setdefault(f"all tasks, {kind}", []).append(name)
@@ -129,39 +148,11 @@ def _admitted(tasks: Mapping[str, PairedTask]) -> tuple[dict[str, list[str]], li
     return {name: members for name, members in chosen.items() if len(members) > 1}, notes
 
 
-def _kind(family: str) -> str:
-    if family in CONTROL:
-        return "control"
-    return "trainability" if family == "shuffled" else "generalization"
-
-
-def _table(name: str, is_suite: bool, tasks: Sequence[PairedTask], setting: Setting) -> Table:
-    rows = make_rows(tasks)
-    families = list(dict.fromkeys(task.info.family for task in tasks))
-    first = next(iter(next(iter(tasks[0].entries.values())).records.values()))
-    return Table(
-        name=name,
-        is_suite=is_suite,
-        tasks=tuple(task.info.name for task in tasks),
-        setting=setting,
-        benchmark=epoch(first),
-        metric=describe_metric(families[0]) if len(families) == 1 else "each task's metric",
-        seeds={task.info.name: task.wanted for task in tasks},
-        admission=None if is_suite else tasks[0].admission(),
-        rows=rows,
-        notes=tuple(_notes(tasks, rows, is_suite)),
-    )
-
-
-def _notes(tasks: Sequence[PairedTask], rows: Sequence[Row], is_suite: bool) -> list[str]:
+def _task_notes(task: PairedTask, entries: Iterable[Entry], setting: Setting) -> list[str]:
     """Say what a reader must know before believing the rows."""
-    notes = _doubtful_gaps(rows)
-    if is_suite:
-        return notes
-    task = tasks[0]
-    notes += _anchor_notes(task) + _seed_notes(task)
-    entries = list(task.entries.values())
-    return notes + variant_notes(entries) + mixture_notes(entries)
+    runs = list(entries)
+    notes = [*_anchor_notes(task), *_seed_notes(task, setting)]
+    return [*notes, *variant_notes(runs), *mixture_notes(runs)]
 
 
 def _doubtful_gaps(rows: Sequence[Row]) -> list[str]:
@@ -176,7 +167,7 @@ def _doubtful_gaps(rows: Sequence[Row]) -> list[str]:
 
 
 def _anchor_notes(task: PairedTask) -> list[str]:
-    absent = [m for m, entry in ((WARM, task.warm), (FRESH, task.fresh)) if entry is None]
+    absent = [method for method in (WARM, FRESH) if method not in task.anchors]
     if not absent:
         return []
     return [
@@ -185,12 +176,10 @@ def _anchor_notes(task: PairedTask) -> list[str]:
     ]
 
 
-def _seed_notes(task: PairedTask) -> list[str]:
+def _seed_notes(task: PairedTask, setting: Setting) -> list[str]:
     notes = []
-    first = next(iter(task.entries.values()))
-    split = next(iter(first.records.values()))["split"]
     lacking = sorted(set(task.info.seeds) - set(task.wanted))
-    if split == "test" and lacking:
+    if setting.split == "test" and lacking:
         notes.append(
             f"A leaderboard entry needs {format_seeds(task.info.seeds)}; "
             f"not compared here: {format_seeds(lacking)}."

@@ -1,25 +1,23 @@
-"""Paired tasks → rows: one entry's numbers on a task, or their means over a suite's tasks.
+"""Entries on paired tasks → rows: one entry's numbers on a task, or over a suite's tasks.
 
-A task's table is a suite of one task, so there is one way to make a row.
+The only ranking: the terminal's tables, figures, TensorBoard and the leaderboard's page show these
+rows. A task's table is a suite of one task, so there is one way to make a row.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ht_bench.ranking import score
-from ht_bench.ranking.pairing import FRESH, OWN, WARM, PairedTask
-from ht_bench.ranking.score import Array, Estimate
-from ht_bench.records import metrics
-from ht_bench.records.metrics import Record
+from ht_bench.ranking.pairs import FRESH, REFERENCES, WARM, PairedTask, suite_score
+from ht_bench.ranking.score import Estimate, SuiteScore
 from ht_bench.streams.seeds import format_seeds
 
-REFERENCES = (WARM, FRESH, OWN)
 PROFILE_THRESHOLDS = tuple(round(0.1 * step - 0.5, 1) for step in range(21))
 
 
@@ -28,11 +26,12 @@ class Row:
     """One entry's numbers, means over its table's tasks; None: not measured or not comparable.
 
     rank: None for an incomplete entry (`missing` says what it lacks) and for a lone seed.
-    n: seeds per task behind every number, those that both anchors have too. metric: mean over
-    seeds, in 0..1, with its standard error. improvement: probability of improvement over each of
-    REFERENCES. wall_time, peak_memory: relative to `none` on the same seeds. profile: share of
-    runs whose gap closed lies above each of PROFILE_THRESHOLDS. decimals: that its metric,
-    an accuracy or a return, is worth.
+    n: seeds per task behind every number, those that both anchors have too. by_task: gap closed
+    on each task that the entry has. metric: mean over seeds, in 0..1 or a return, with the 95 %
+    interval of that mean. improvement: probability of improvement over each of REFERENCES.
+    wall_time, peak_memory: relative to `none` on the same seeds; other_machine: that `none` ran
+    elsewhere. profile: share of runs whose gap closed lies above each of PROFILE_THRESHOLDS.
+    decimals: that its metric, an accuracy or a return, is worth.
     """
 
     label: str
@@ -44,15 +43,16 @@ class Row:
     gap_closed: Estimate | None
     gap_closed_by_mean: Estimate | None
     gap_closed_by_median: Estimate | None
+    by_task: Mapping[str, Estimate]
     denominator_crosses_zero: float | None
-    metric: float | None
-    standard_error: float | None
+    metric: Estimate | None
     last_phase_accuracy: float | None
     area: float | None
     retention: float | None
     improvement: Mapping[str, Estimate | None]
     wall_time: float | None
     peak_memory: float | None
+    other_machine: bool
     extra_parameters: int
     profile: tuple[float, ...] | None
     decimals: int = 3
@@ -70,144 +70,101 @@ def make_rows(tasks: Sequence[PairedTask]) -> tuple[Row, ...]:
     anchors. Several: by paired differences of the mean gap closed.
     """
     labels = dict.fromkeys(label for task in tasks for label in task.entries)
-    results = [_Result(label, tasks) for label in labels]
-    ranks = score.ranks({one.label: one.draws() for one in results if one.is_ranked})
-    return tuple(sorted((one.row(ranks.get(one.label)) for one in results), key=_order))
+    rows = []
+    draws = {}
+    for label in labels:
+        # Tasks apart first, while the resamples that the suite needs are at hand.
+        by_task = {t.info.name: t.score(label) for t in tasks if label in t.entries}
+        total = suite_score(tasks, label) if len(tasks) > 1 else tasks[0].score(label)
+        row = _row(label, tasks, total, {k: v.gap_closed for k, v in by_task.items() if v})
+        if row.complete and row.n > 1:
+            several = total is not None and len(tasks) > 1
+            draws[label] = total.draws if several and total else tasks[0].draws(label)
+        rows.append(row)
+    ranks = score.ranks(draws)
+    rows = [dataclasses.replace(row, rank=ranks.get(row.label)) for row in rows]
+    return tuple(sorted(rows, key=_order))
 
 
 def _order(row: Row) -> tuple[bool, int, float, str]:
-    best = row.gap_closed.value if row.gap_closed else row.metric
-    best = -math.inf if best is None or math.isnan(best) else best
-    return row.rank is None, row.rank or 0, -best, row.label
+    best = row.gap_closed or row.metric
+    value = -math.inf if best is None or math.isnan(best.value) else best.value
+    return row.rank is None, row.rank or 0, -value, row.label
 
 
-class _Result:
-    """One entry on all tasks of a table."""
+def _row(
+    label: str, tasks: Sequence[PairedTask], total: SuiteScore | None, by_task: dict[str, Estimate]
+) -> Row:
+    present = [task for task in tasks if label in task.entries]
+    runs = [task.entries[label] for task in present]
+    whole = len(present) == len(tasks)  # a mean over fewer tasks than the table's would mislead
+    absent = [f"{task.info.name} (not run)" for task in tasks if label not in task.entries]
+    lacking = [f"{t.info.name} seeds {format_seeds(m)}" for t in present if (m := t.missing[label])]
+    costs = [_relative_cost(task, label) for task in present]
 
-    def __init__(self, label: str, tasks: Sequence[PairedTask]) -> None:
-        self.label = label
-        self.tasks = [task for task in tasks if label in task.entries]
-        self.absent = [task.info.name for task in tasks if label not in task.entries]
-        self.values = {t.info.name: t.values(t.entries[label], self._used(t)) for t in self.tasks}
-        self.n = min(len(values) for values in self.values.values())
-        self.anchors = self._anchors()
-        self.score = score.suite_score(self.values, *self.anchors) if self.anchors else None
+    def mean(values: Iterable[float]) -> float | None:
+        average = float(np.mean([*values])) if whole else math.nan
+        return None if math.isnan(average) else average
 
-    def row(self, rank: int | None) -> Row:
-        gap = self.score
-        records = [record for task in self.tasks for record in self._records(task)]
-        return Row(
-            label=self.label,
-            method=records[0]["method"],
-            rank=rank,
-            n=self.n,
-            missing=self.missing(),
-            diverged=sum(metrics.is_diverged(record) for record in records),
-            gap_closed=gap.gap_closed if gap else None,
-            gap_closed_by_mean=gap.by_mean if gap else None,
-            gap_closed_by_median=gap.by_median if gap else None,
-            denominator_crosses_zero=gap.denominator_crosses_zero if gap else None,
-            metric=self._average(metrics.final_metric),
-            standard_error=self._standard_error(),
-            last_phase_accuracy=self._average(metrics.last_phase_accuracy),
-            area=self._average(metrics.area_last_phase),
-            retention=self._over_tasks([self._retention(task) for task in self.tasks]),
-            improvement={name: self._improvement(name) for name in REFERENCES},
-            wall_time=self._relative("seconds"),
-            peak_memory=self._relative("peak_memory_bytes"),
-            extra_parameters=max(record["extra_parameters"] for record in records),
-            profile=self._profile(),
-            decimals=1 if all(t.info.random is not None for t in self.tasks) else 3,
-        )
+    return Row(
+        label=label,
+        method=runs[0].method,
+        rank=None,
+        n=min(len(entry.seeds) for entry in runs),
+        missing=(*absent, *lacking),
+        diverged=sum(int(entry.diverged.sum()) for entry in runs),
+        gap_closed=total.gap_closed if total else None,
+        gap_closed_by_mean=total.by_mean if total else None,
+        gap_closed_by_median=total.by_median if total else None,
+        by_task=by_task,
+        denominator_crosses_zero=total.denominator_crosses_zero if total else None,
+        metric=score.mean_estimate(*(entry.final for entry in runs)) if whole else None,
+        last_phase_accuracy=mean(entry.last.mean() for entry in runs),
+        area=mean(entry.area.mean() for entry in runs),
+        retention=mean(entry.mean_retention() for entry in runs),
+        improvement={name: _improvement(label, name, tasks) for name in REFERENCES},
+        wall_time=mean(time for time, _, _ in costs),
+        peak_memory=mean(memory for _, memory, _ in costs),
+        other_machine=any(other for _, _, other in costs),
+        extra_parameters=max(entry.extra_parameters for entry in runs),
+        profile=_profile(label, tasks) if total else None,
+        decimals=1 if all(task.info.random is not None for task in tasks) else 3,
+    )
 
-    @property
-    def is_ranked(self) -> bool:
-        return not self.missing() and self.n > 1
 
-    def draws(self) -> Array:
-        if self.score is not None and len(self.tasks) > 1:
-            return self.score.draws
-        ((task, values),) = self.values.items()
-        return score.bootstrap(values, task)
+def _relative_cost(task: PairedTask, label: str) -> tuple[float, float, bool]:
+    """Return (time, memory) relative to `none`, nan if not known; whether it ran elsewhere."""
+    entry = task.entries[label]
+    cost, elsewhere = entry.none_cost, False
+    if cost is None:
+        warm = task.warm_entry(entry.seeds)
+        if warm is None:
+            return math.nan, math.nan, False
+        cost = float(warm.seconds.mean()), float(warm.memory.mean())
+        elsewhere = entry.submitted
+    if not (cost[0] and cost[1]):
+        return math.nan, math.nan, elsewhere
+    return float(entry.seconds.mean()) / cost[0], float(entry.memory.mean()) / cost[1], elsewhere
 
-    def missing(self) -> tuple[str, ...]:
-        """Say what keeps the entry from being complete."""
-        lacking = {task.info.name: task.seeds[self.label].missing for task in self.tasks}
-        seeds = [f"{name} seeds {format_seeds(some)}" for name, some in lacking.items() if some]
-        return (*(f"{task} (not run)" for task in self.absent), *seeds)
 
-    def _used(self, task: PairedTask) -> tuple[int, ...]:
-        return task.seeds[self.label].used
-
-    def _records(self, task: PairedTask) -> list[Record]:
-        return [task.entries[self.label].records[seed] for seed in self._used(task)]
-
-    def _reference(self, method: str) -> dict[str, Array] | None:
-        """Return a reference's metrics on this entry's seeds, by task; None if it lacks any."""
-        found = {}
-        for task in self.tasks:
-            entry = task.reference(method)
-            if entry is None or not set(self._used(task)) <= set(entry.records):
-                return None
-            found[task.info.name] = task.values(entry, self._used(task))
-        return found
-
-    def _anchors(self) -> tuple[dict[str, Array], dict[str, Array]] | None:
-        """Return both anchors' metrics on this entry's seeds, by task; None if any is missing."""
-        if self.absent or not all(task.seeds[self.label].paired for task in self.tasks):
+def _improvement(label: str, reference: str, tasks: Sequence[PairedTask]) -> Estimate | None:
+    own, theirs = {}, {}
+    for task in tasks:
+        if label not in task.entries or label == reference:
             return None
-        warm, fresh = self._reference(WARM), self._reference(FRESH)
-        return None if warm is None or fresh is None else (warm, fresh)
-
-    def _profile(self) -> tuple[float, ...] | None:
-        if self.anchors is None:
+        entry = task.entries[label]
+        values = task.reference(reference, entry.seeds)
+        if values is None:
             return None
-        warm, fresh = self.anchors
-        seeds = {t: score.seed_scores(x, warm[t], fresh[t]) for t, x in self.values.items()}
-        return tuple(float(x) for x in score.performance_profile(seeds, PROFILE_THRESHOLDS))
-
-    def _improvement(self, method: str) -> Estimate | None:
-        reference = self._reference(method)
-        if self.absent or reference is None or self.label == method:
-            return None
-        return score.probability_of_improvement(self.values, reference)
-
-    def _over_tasks(self, values: Sequence[float | None]) -> float | None:
-        """Return the mean over tasks, or None unless every task of the table has a value."""
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if len(known) == len(values) and not self.absent else None
-
-    def _average(self, measure: Callable[[Record, str, int], float]) -> float | None:
-        entry, used = self.label, self._used
-        means = [float(t.values(t.entries[entry], used(t), measure).mean()) for t in self.tasks]
-        return self._over_tasks(means)
-
-    def _standard_error(self) -> float | None:
-        if self.n < 2 or self.absent:
-            return None
-        squares = [values.var(ddof=1) / values.size for values in self.values.values()]
-        return math.sqrt(sum(squares)) / len(squares)
-
-    def _retention(self, task: PairedTask) -> float | None:
-        records = self._records(task)
-        values = [metrics.retention(record, task.info.classes) for record in records]
-        tested = any(r.get("retention") for r in records if not metrics.is_diverged(r))
-        known = [value for value in values if value is not None]
-        return float(np.mean(known)) if tested and len(known) == len(values) else None
-
-    def _relative(self, cost: str) -> float | None:
-        """Return the mean over tasks of a cost over that of `none` on the same seeds."""
-        ratios: list[float | None] = []
-        for task in self.tasks:
-            seeds = set(self._used(task))
-            if task.warm is None or not seeds <= set(task.warm.records):
-                return None
-            own = _mean_cost(self._records(task), cost)
-            warm = _mean_cost([task.warm.records[seed] for seed in sorted(seeds)], cost)
-            ratios.append(own / warm if own and warm else None)
-        return self._over_tasks(ratios)
+        own[task.info.name], theirs[task.info.name] = entry.final, values
+    return score.probability_of_improvement(own, theirs)
 
 
-def _mean_cost(records: Sequence[Mapping[str, Any]], cost: str) -> float | None:
-    values = [record["cost"].get(cost) for record in records]
-    return float(np.mean(values)) if all(value is not None for value in values) else None
+def _profile(label: str, tasks: Sequence[PairedTask]) -> tuple[float, ...]:
+    seeds = {}
+    for task in tasks:
+        entry = task.entries[label]
+        warm, fresh = (task.reference(method, entry.seeds) for method in (WARM, FRESH))
+        assert warm is not None and fresh is not None  # there is a score
+        seeds[task.info.name] = score.seed_scores(entry.final, warm, fresh)
+    return tuple(float(x) for x in score.performance_profile(seeds, PROFILE_THRESHOLDS))

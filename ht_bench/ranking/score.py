@@ -1,4 +1,7 @@
-"""Scores from per-seed numbers: gap closed, bootstrap intervals, ranks. NumPy only.
+"""Scores from per-seed numbers: gap closed, ranks, and every 95 % interval. NumPy, SciPy's t.
+
+Means over seeds have Student's interval (`mean_interval`); gap closed, a ratio of interquartile
+means, has the bootstrap's.
 
 Arrays hold one number per seed on their last axis, in the same order of seeds everywhere, so that
 seed k of a method, of the warm anchor and of the fresh anchor stand at one index: comparisons are
@@ -17,12 +20,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
 
 from ht_bench.errors import UsageError
 
 DRAWS = 10_000
 BOOTSTRAP_SEED = 0
 LEVEL = 0.95
+TIE = 1e-9
+"""Numbers this near are equal: frozen anchors are written with ten decimals, runs with all."""
 
 Array = NDArray[np.float64]
 Values = Mapping[str, ArrayLike]
@@ -42,9 +48,7 @@ class Estimate:
 class Admission:
     """Whether a stream has a gap to close: mean paired A_fresh − A_warm with its 95 % interval."""
 
-    mean: float
-    low: float
-    high: float
+    gap: Estimate
     passes: bool
 
 
@@ -158,7 +162,7 @@ def probability_of_improvement(x: ArrayLike | Values, y: ArrayLike | Values) -> 
     points, draws = [], []
     for task in _same_tasks(first, second):
         a, b = _paired(task, first[task], second[task])
-        wins = (a > b) + 0.5 * (a == b)
+        wins = (a > b + TIE) + 0.5 * (np.abs(a - b) <= TIE)
         points.append(wins.mean())
         draws.append(_mean_draws(wins, task))
     return Estimate(float(np.mean(points)), *interval(_mean_over_tasks(draws)))
@@ -181,22 +185,45 @@ def seed_scores(method: ArrayLike, warm: ArrayLike, fresh: ArrayLike) -> Array:
     )
 
 
-def paired_interval(x: ArrayLike, y: ArrayLike, task: str = "") -> Estimate:
-    """Mean of x − y over seeds with its 95 % bootstrap interval."""
-    a, b = _paired(task, x, y)
-    draws = _resampled(a - b, task).mean(axis=-1)
-    return Estimate(float(np.mean(a - b)), *interval(draws))
+def mean_interval(*samples: ArrayLike) -> tuple[Array, Array, Array]:
+    """Return the mean of samples' means over seeds, and the ends of its 95 % interval.
+
+    samples: arrays [seeds, …], one per task, of independent seeds; the results have the shape of
+    what follows the seeds. The interval is Student's, for several samples with the degrees of
+    freedom of Welch (1947); a lone seed leaves it unbounded.
+    """
+    arrays = [np.asarray(x, dtype=np.float64) for x in samples]
+    mean = np.mean([x.mean(axis=0) for x in arrays], axis=0)
+    if min(map(len, arrays)) < 2:
+        return mean, np.full_like(mean, -np.inf), np.full_like(mean, np.inf)
+    squares = np.array([x.var(axis=0, ddof=1) / len(x) for x in arrays])
+    weights = np.array([np.full(x.shape[1:], 1 / (len(x) - 1)) for x in arrays])
+    total = squares.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0: equal numbers, no width
+        freedom = total**2 / (weights * squares**2).sum(axis=0)
+    t = stdtrit(np.where(total > 0, freedom, 1.0), (1 + LEVEL) / 2)
+    width = t * np.sqrt(total) / len(arrays)
+    return mean, mean - width, mean + width
 
 
-def admission(
-    warm: ArrayLike, fresh: ArrayLike, minimum: float = 0.01, task: str = ""
-) -> Admission:
+def mean_estimate(*samples: ArrayLike) -> Estimate:
+    """Return `mean_interval` of samples [seeds] as an Estimate."""
+    return Estimate(*map(float, mean_interval(*samples)))
+
+
+def paired_interval(x: ArrayLike, y: ArrayLike) -> Estimate:
+    """Mean of x − y over seeds with its 95 % interval."""
+    a, b = _paired("", x, y)
+    return mean_estimate(a - b)
+
+
+def admission(warm: ArrayLike, fresh: ArrayLike, minimum: float = 0.01) -> Admission:
     """Say whether fresh − warm is surely above zero and on average at least `minimum`.
 
     The minimum is a point of accuracy, or `least_gap` for returns.
     """
-    gap = paired_interval(fresh, warm, task)
-    return Admission(gap.value, gap.low, gap.high, gap.low > 0 and gap.value >= minimum)
+    gap = paired_interval(fresh, warm)
+    return Admission(gap, gap.low > 0 and gap.value >= minimum)
 
 
 def least_gap(fresh: ArrayLike, random: float | None) -> float:

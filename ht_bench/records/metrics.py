@@ -1,51 +1,33 @@
 """What is read off one run's curve: its final metric and how it got there. No torch.
 
-A record is one seed's `result.json`. "Accuracy" below is the family's own: on the test set, but
-on the phase's training examples for `shuffled`, which measures trainability, and the evaluation
-return for streams of environments. A diverged run counts as guessing, 1 / classes or the uniform
-policy's return, in every number.
+A record is one seed's `result.json`. "Accuracy" below is the curve that its family is scored by
+(`streams.families`): on the test set, on the phase's training examples where trainability is
+measured, the evaluation return for streams of environments. A diverged run counts as guessing,
+1 / classes or the uniform policy's return, in every number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ht_bench.errors import UsageError
+from ht_bench.streams.families import get_family
 
 Record = Mapping[str, Any]
 
-CONTROL = ("swap", "drift", "game-modes", "game-sequence", "atari-100k")
-FAMILIES = (
-    "warm-start", "warm-start-clean", "continual", "class-incremental", "permuted", "shuffled",
-    *CONTROL,
-)  # fmt: skip
-
 
 def metric_key(family: str) -> str:
-    """Name the curve that `family` is judged by; raises UsageError for an unknown family."""
-    if family not in FAMILIES:
-        raise UsageError(f"No metric is defined for the family '{family}'; known: {FAMILIES}.")
-    if family in CONTROL:
-        return "eval/return"
-    return "train/accuracy" if family == "shuffled" else "test/accuracy"
+    """Name the curve that `family` is scored by; raises UsageError for an unknown family."""
+    return get_family(family).metric
 
 
 def describe_metric(family: str) -> str:
     """Say in words what `final_metric` is for a family."""
-    what = metric_key(family).replace("/", " ")
-    if family == "atari-100k":
-        return "human-normalised evaluation return at the end"
-    if family in CONTROL:
-        return "evaluation return, mean over the last phase's curve"
-    if family in ("continual", "class-incremental"):
-        return f"{what}, mean over the ends of phases after the first"
-    if family in ("permuted", "shuffled"):
-        return f"{what}, mean over the ends of the second half of the phases"
-    return f"{what} at the end of the last phase"
+    return get_family(family).words
 
 
 def is_diverged(record: Record) -> bool:
@@ -60,42 +42,35 @@ def guessing(record: Record, classes: int) -> float:
 
 
 def final_metric(record: Record, family: str, classes: int) -> float:
-    """Return the number a run is scored by (PROTOCOL, "Anchors and score").
+    """Return the number a run is scored by, as its family reads it (PROTOCOL, "Anchors and score").
 
-    `warm-start*`: accuracy at the end of the last phase. `continual`, `class-incremental`: its
-    mean over the ends of the phases after the first. `permuted`, `shuffled`: its mean over the
-    ends of the second half of the phases (of an odd number, the middle one included). Streams of
-    environments: the mean evaluation return over the last phase's curve; `atari-100k`: the return
-    at its end, 0 being a uniform policy's and 1 a human's.
+    Raises UsageError naming the run that lacks what is read.
     """
-    key = metric_key(family)
-    if family == "atari-100k":
-        return _human_normalised(record)
+    reading = get_family(family).reading
     if is_diverged(record):
-        return guessing(record, classes)
-    if family in CONTROL:
-        return area_last_phase(record, family, classes)
-    ends = phase_end_values(record, key)
-    if family in ("continual", "class-incremental"):
-        if len(ends) < 2:
+        value = guessing(record, classes)
+    elif reading.first is None:
+        value = area_last_phase(record, family, classes)
+    else:
+        ends = phase_end_values(record, metric_key(family))
+        counted = ends[reading.first(len(ends)) :]
+        if not len(counted):
             raise UsageError(
                 f"A phase is missing: '{family}' is judged on the phases after the first, but "
                 f"{describe(record)} has only one; run it again."
             )
-        return float(ends[1:].mean())
-    if family in ("permuted", "shuffled"):
-        return float(ends[len(ends) // 2 :].mean())
-    return float(ends[-1])
+        value = float(counted.mean())
+    return _human_normalised(record, value) if reading.human else value
 
 
-def _human_normalised(record: Record) -> float:
+def _human_normalised(record: Record, value: float) -> float:
     random, human = record["reference"]["random"], record["reference"]["human"]
     if human is None:
         raise UsageError(
             f"There is no human return to compare {describe(record)} with; add 'human' to the "
             "task's [reference]."
         )
-    return (last_phase_accuracy(record, "atari-100k", 0) - random) / (human - random)
+    return float((value - random) / (human - random))
 
 
 def last_phase_accuracy(record: Record, family: str, classes: int) -> float:
@@ -115,7 +90,7 @@ def area_last_phase(record: Record, family: str, classes: int) -> float:
     if is_diverged(record):
         return guessing(record, classes)
     ends = phase_end_points(record)
-    start = ends[-2] + (family in CONTROL) if len(ends) > 1 else 0
+    start = ends[-2] + get_family(family).is_control if len(ends) > 1 else 0
     steps = np.diff(curve(record, "step")[start:])
     accuracy = _finite(record, key, curve(record, key)[start:])
     if not len(steps) or steps.min() <= 0:
@@ -143,7 +118,11 @@ def curve(record: Record, key: str) -> NDArray[np.float64]:
 
 def phase_end_points(record: Record) -> NDArray[np.intp]:
     """Return the index of each phase's last point in the curve, [phases]."""
-    phases = np.asarray(record["curve"]["phase"])
+    return phase_ends(record["curve"]["phase"])
+
+
+def phase_ends(phases: Sequence[int]) -> NDArray[np.intp]:
+    """Return the index of each phase's last point, [phases], from the points' phases."""
     return np.append(np.flatnonzero(np.diff(phases)), len(phases) - 1)
 
 

@@ -71,11 +71,12 @@ def _anchors(task: Spec, entries: dict[str, Entry], classes: int) -> Anchors:
 
 def _admit(task: Spec, anchors: Anchors, random: float | None) -> None:
     minimum = least_gap(anchors.full_reset, random)
-    found = admission(anchors.none, anchors.full_reset, minimum, task=task.name)
+    found = admission(anchors.none, anchors.full_reset, minimum)
     if not found.passes:
+        gap = found.gap
         raise UsageError(
-            f"{task.name} does not pass admission: full-reset over none is {found.mean:.4f} "
-            f"[{found.low:.4f}, {found.high:.4f}]; leave it out of the suite."
+            f"{task.name} does not pass admission: full-reset over none is {gap.value:.4f} "
+            f"[{gap.low:.4f}, {gap.high:.4f}]; leave it out of the suite."
         )
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ht_bench import networks, registry
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.leaderboard.known import KnownTask
-from ht_bench.leaderboard.submission import Submission
+from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.verify import CouldNotRun
 from ht_bench.methods.base import Method
 from ht_bench.methods.resolve import MethodSpec, find_class, resolve

@@ -13,9 +13,8 @@ from ht_bench.ranking.score import Estimate, suite_score
 from ht_bench.records.metrics import final_metric, metric_key
 from ht_bench.records.record import Record, group_digest, seeds_of, write_record
 from ht_bench.records.runs import group_folder, result_file, write_spec
-from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.spec import Spec
-from ht_bench.streams.suite import Anchors, get_suite, suite_files
+from ht_bench.streams.suite import get_suite, suite_files
 
 
 class Result:
@@ -82,7 +81,7 @@ class Result:
             if anchors is None or first["split"] != "test":
                 continue
             if (anchors.task_sha256, anchors.data_sha256) == identity:
-                return anchors_by_seed(anchors)
+                return anchors.by_seed()
         raise UsageError(
             f"No suite has anchors for {self.task.name} as it is here; evaluate 'none' and "
             "'full-reset' on the same seeds and pass them as warm and fresh."
@@ -119,15 +118,6 @@ class Result:
             if len(final) > 1
             else f"Result({self.method} on {self.task.name}, seed {self.seeds[0]}, {final[0]:.4f})"
         )
-
-
-def anchors_by_seed(anchors: Anchors) -> dict[str, dict[int, float]]:
-    """Return a suite's frozen anchors as method → seed → final metric."""
-    seeds = parse_seeds(anchors.seeds, "anchors")
-    return {
-        "none": dict(zip(seeds, anchors.none, strict=True)),
-        "full-reset": dict(zip(seeds, anchors.full_reset, strict=True)),
-    }
 
 
 def _by_seed(result: Result) -> dict[int, float]:

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import sys
-import tomllib
 from pathlib import Path
 
 from ht_bench.errors import UsageError
 from ht_bench.files import folder, write_atomically
 from ht_bench.streams.spec import Spec
+from ht_bench.streams.tables import read_toml
 from ht_bench.streams.task import load_task
 
 LOCK = "LOCK.toml"
@@ -25,10 +25,7 @@ def read_lock(tasks: Path) -> dict[str, str]:
     path = tasks / LOCK
     if not path.is_file():
         return {}
-    try:
-        locked = tomllib.loads(path.read_text(encoding="utf-8")).get("tasks", {})
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is not valid TOML: {error}; restore the file.") from error
+    locked = read_toml(path, "restore the file").get("tasks", {})
     if not isinstance(locked, dict):
         raise UsageError(f"{path}: 'tasks' must be a table of hashes; restore the file.")
     return {str(name): str(sha256) for name, sha256 in locked.items()}

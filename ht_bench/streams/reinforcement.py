@@ -6,19 +6,14 @@ and a budget in environment steps.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ht_bench.errors import UsageError
-from ht_bench.streams.seeds import parse_seeds
-from ht_bench.streams.spec import Spec, as_table, check_name, repeated_tables
-from ht_bench.streams.tables import check_keys, read_table
+from ht_bench.streams.spec import Spec, read_spec
 
-ReinforcementFamily = Literal["swap", "drift", "game-modes", "game-sequence", "atari-100k"]
-FAMILIES = ("swap", "drift", "game-modes", "game-sequence", "atari-100k")
 ALGORITHMS = ("ppo", "a2c", "dqn", "qrdqn", "sac", "td3")
 
 
@@ -92,7 +87,6 @@ class EnvironmentPhase:
 class ReinforcementTask(Spec):
     """A stream of environments with its agent and budget: everything that fixes a number."""
 
-    family: ReinforcementFamily
     environment: EnvironmentSpec
     agent: AgentSpec
     reference: ReferenceSpec
@@ -115,36 +109,9 @@ class ReinforcementTask(Spec):
         return phase.id or self.environment.id, {**self.environment.kwargs, **phase.kwargs}
 
 
-_SECTIONS: dict[str, type] = {
-    "environment": EnvironmentSpec,
-    "agent": AgentSpec,
-    "evaluation": EvaluationSpec,
-    "reference": ReferenceSpec,
-}
-
-
 def parse_reinforcement(table: Mapping[str, Any], where: str) -> ReinforcementTask:
     """Build a task of environments from a parsed TOML table; `where` names its file in errors."""
-    values = dict(table)
-    check_keys(values, [entry.name for entry in dataclasses.fields(ReinforcementTask)], where)
-    for key, cls in _SECTIONS.items():
-        if key in values:
-            values[key] = read_table(cls, as_table(values[key], where, key), f"{where} [{key}]")
-    phases: list[EnvironmentPhase] = []
-    for place, phase, repeat in repeated_tables(values.get("phases", []), where):
-        phases += [read_table(EnvironmentPhase, phase, place)] * repeat
-    values["phases"] = tuple(phases)
-    if "seeds" in values:
-        values["seeds"] = parse_seeds(values["seeds"], where)
-    task = read_table(ReinforcementTask, values, where)
-    _validate(task, where)
-    return task
-
-
-def _validate(task: ReinforcementTask, where: str) -> None:
-    check_name(task.name, where)
-    if not task.phases:
-        raise UsageError(f"{where}: a task needs at least one [[phases]] table.")
+    task = read_spec(ReinforcementTask, table, where)
     counts = {
         "environment.copies": task.environment.copies,
         "evaluation.episodes": task.evaluation.episodes,
@@ -168,3 +135,4 @@ def _validate(task: ReinforcementTask, where: str) -> None:
         json.dumps(task.canonical())
     except TypeError as error:
         raise UsageError(f"{where}: {error}; only JSON values can be kept.") from error
+    return task

@@ -9,10 +9,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ht_bench.errors import UsageError
-from ht_bench.streams.seeds import format_seeds
+from ht_bench.streams.families import get_family
+from ht_bench.streams.seeds import format_seeds, parse_seeds
+from ht_bench.streams.tables import read_table
 
 NOT_HASHED = ("title", "description", "source", "status", "superseded_by", "minutes_per_stack")
 """Fields that describe a task without changing a number; they stay out of its hash."""
@@ -38,6 +40,11 @@ class Spec:
         """Seeds that train as one module."""
         return 1
 
+    @property
+    def retains(self) -> bool:
+        """Whether a run tells what its final network keeps of each phase."""
+        return get_family(self.family).retains
+
     def canonical(self) -> dict[str, Any]:
         """Return the spec as JSON types, without descriptions and without keys at defaults."""
         spec = without_defaults(self)
@@ -49,6 +56,9 @@ class Spec:
         """The hash of `canonical()` as sorted JSON, in hexadecimal."""
         text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+S = TypeVar("S", bound=Spec)
 
 
 def without_defaults(value: Any) -> Any:
@@ -70,32 +80,17 @@ def without_defaults(value: Any) -> Any:
     return value
 
 
-def check_name(name: str, where: str) -> None:
-    """Raise UsageError for a name that cannot be a folder's."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+def read_spec(cls: type[S], table: Mapping[str, Any], where: str) -> S:
+    """Build a task of class `cls` from a parsed TOML table; raises UsageError as `read_table`."""
+    values = dict(table)
+    if values.get("phases", []) == []:
+        raise UsageError(f"{where}: a task needs at least one [[phases]] table.")
+    if "seeds" in values:
+        values["seeds"] = parse_seeds(values["seeds"], where)
+    task = read_table(cls, values, where)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", task.name):  # it names a folder
         raise UsageError(
-            f"{where}: the name {name!r} must be of letters, digits, '.', '_' and '-', and "
+            f"{where}: the name {task.name!r} must be of letters, digits, '.', '_' and '-', and "
             "begin with a letter or digit."
         )
-
-
-def as_table(value: Any, where: str, key: str) -> Mapping[str, Any]:
-    """Return a TOML table as it is; raises UsageError for anything else."""
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{where}: '{key}' must be a table; write [{key}] above its keys.")
-    return value
-
-
-def repeated_tables(tables: Any, where: str) -> list[tuple[str, dict[str, Any], int]]:
-    """Return (its place, the table without `repeat`, how often it stands) of every [[phases]]."""
-    if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
-        raise UsageError(f"{where}: 'phases' must be tables; write [[phases]] above each one.")
-    found = []
-    for index, table in enumerate(tables):
-        values = dict(table)
-        repeat = values.pop("repeat", 1)
-        place = f"{where} [[phases]] {index + 1}"
-        if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1:
-            raise UsageError(f"{place}: 'repeat' is {repeat!r}; it must be 1 or more.")
-        found.append((place, values, repeat))
-    return found
+    return task

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ht_bench.errors import UsageError
 from ht_bench.streams.dataset import Dataset
+from ht_bench.streams.families import get_family
 from ht_bench.streams.randomness import Purpose, generator
 from ht_bench.streams.task import Phase, Task
 
@@ -72,7 +73,7 @@ class Stream:
     @functools.cached_property
     def _arrivals(self) -> list[Indices]:
         """The new training indices of each phase."""
-        if self.task.family == "class-incremental":
+        if get_family(self.task.family).by_class:
             return self._class_arrivals()
         order = self.training[self._draw("arrival").permutation(len(self.training))]
         shares = np.cumsum([phase.new for phase in self.task.phases])
@@ -134,7 +135,7 @@ class Stream:
         from_training = self.split == "validation"
         source = self.data.train_labels if from_training else self.data.test_labels
         indices = self.evaluation
-        if self.task.family == "class-incremental":
+        if get_family(self.task.family).by_class:
             seen = self._class_order[: sum(p.classes or 0 for p in self.task.phases[: index + 1])]
             indices = indices[np.isin(source[indices], seen)]
         labels = self._rename(source[indices].astype(np.int64), index)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.files import folder
-from ht_bench.streams.tables import read_table
+from ht_bench.streams.seeds import parse_seeds
+from ht_bench.streams.tables import read_table, read_toml
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,14 @@ class Anchors:
     none: tuple[float, ...]
     full_reset: tuple[float, ...]
     software: dict[str, Any] = field(default_factory=dict)
+
+    def by_seed(self) -> dict[str, dict[int, float]]:
+        """Return method → seed → final metric."""
+        seeds = parse_seeds(self.seeds, "anchors")
+        return {
+            "none": dict(zip(seeds, self.none, strict=True)),
+            "full-reset": dict(zip(seeds, self.full_reset, strict=True)),
+        }
 
 
 @dataclass(frozen=True)
@@ -49,13 +57,4 @@ def get_suite(name: str) -> Suite:
         raise UsageError(
             f"Unknown suite '{name}'.{did_you_mean(name, files)} `ht-bench list suites` shows them."
         )
-    where = str(files[name])
-    try:
-        table = tomllib.loads(files[name].read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{where} is not valid TOML: {error}.") from error
-    found = table.get("anchors", {})
-    anchors = {
-        key: read_table(Anchors, value, f"{where} [anchors.{key}]") for key, value in found.items()
-    }
-    return read_table(Suite, {**table, "anchors": anchors}, where)
+    return read_table(Suite, read_toml(files[name]), str(files[name]))

@@ -1,74 +1,116 @@
-"""A TOML table → a frozen dataclass, every key and type checked."""
+"""A TOML table → a frozen dataclass, every key and type checked, nested tables too."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ht_bench.errors import UsageError, did_you_mean
 
 T = TypeVar("T")
+_hints = functools.cache(typing.get_type_hints)
 
 
-def check_keys(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    """Raise UsageError for the first key of `table` that is not in `known`."""
-    names = list(known)
-    for key in table:
-        if key not in names:
-            raise UsageError(
-                f"{where}: unknown key '{key}'.{did_you_mean(key, names)} "
-                f"Known keys: {', '.join(names)}."
-            )
+def read_toml(path: Path, cure: str = "mend that line") -> dict[str, Any]:
+    """Return a file's tables; raises UsageError, which ends with `cure`, for what is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}; {cure}.") from error
 
 
 def read_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     """Build the dataclass `cls` from `table`; `where` names file and table in error sentences.
 
+    A field that is a dataclass, a mapping or a tuple of dataclasses is read from [key], from
+    [key.name] and from [[key]], where `repeat` says how often a table stands.
     Raises UsageError on an unknown key, a missing one, or a value of the wrong type.
     """
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
-    check_keys(table, fields, where)
-    hints = typing.get_type_hints(cls)
-    values = {key: _convert(value, hints[key], f"{where}: '{key}'") for key, value in table.items()}
+    for key in table:
+        if key not in fields:
+            raise UsageError(
+                f"{where}: unknown key '{key}'.{did_you_mean(key, fields)} "
+                f"Known keys: {', '.join(fields)}."
+            )
+    hints = _hints(cls)  # type: ignore[arg-type]
+    values = {key: _read(value, hints[key], where, key) for key, value in table.items()}
     for name, field in fields.items():
-        required = (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        )
+        required = field.default is field.default_factory is dataclasses.MISSING
         if required and name not in values:
             raise UsageError(f"{where}: the key '{name}' is missing; add it.")
     return cls(**values)
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _convert_union(value, hint, where)
-    if origin is tuple:
-        return _convert_tuple(value, typing.get_args(hint), where)
-    if origin is typing.Literal:
-        options = typing.get_args(hint)
-        if value not in options:
-            named = ", ".join(repr(option) for option in options)
-            raise UsageError(f"{where} is {value!r}; it must be one of {named}.")
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    expected = dict if origin is not None else hint
-    if (isinstance(value, bool) and expected is not bool) or not isinstance(value, expected):
-        name = getattr(expected, "__name__", str(expected))
-        raise UsageError(f"{where} is {value!r}; it must be of type {name}.")
+def _read(value: Any, hint: Any, where: str, key: str) -> Any:
+    arguments = typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return read_table(typing.cast(type, hint), _table(value, where, key), f"{where} [{key}]")
+    if arguments and dataclasses.is_dataclass(arguments[0]):
+        return _read_repeated(arguments[0], value, where, key)
+    if arguments and dataclasses.is_dataclass(arguments[-1]):
+        names = _table(value, where, key)
+        return {name: _read(names[name], arguments[-1], where, f"{key}.{name}") for name in names}
+    return _convert(value, hint, f"{where}: '{key}'")
+
+
+def _table(value: Any, where: str, key: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where}: '{key}' must be a table; write [{key}] above its keys.")
     return value
 
 
-def _convert_union(value: Any, hint: Any, where: str) -> Any:
-    options = [option for option in typing.get_args(hint) if option is not type(None)]
-    for option in options[:-1]:
-        if isinstance(option, type) and isinstance(value, option):
-            return value
-    return _convert(value, options[-1], where)
+def _read_repeated(cls: Any, tables: Any, where: str, key: str) -> tuple[Any, ...]:
+    if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
+        raise UsageError(f"{where}: '{key}' must be tables; write [[{key}]] above each one.")
+    rows: list[Any] = []
+    for index, table in enumerate(tables, start=1):
+        values = dict(table)
+        repeat = values.pop("repeat", 1)
+        place = f"{where} [[{key}]] {index}"
+        if not fits(repeat, int) or repeat < 1:
+            raise UsageError(f"{place}: 'repeat' is {repeat!r}; it must be 1 or more.")
+        rows += [read_table(cls, values, place)] * repeat
+    return tuple(rows)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a field annotated `hint` takes `value`; plain types and their unions are checked.
+
+    A float takes whole numbers too; a bool is no number.
+    """
+    if hint in (float, int):
+        numbers = int | float if hint is float else int
+        return isinstance(value, numbers) and not isinstance(value, bool)
+    if hint in (bool, str, dict, type(None)):
+        return isinstance(value, hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(fits(value, option) for option in typing.get_args(hint))
+    return True
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        fitting = (option for option in arguments if fits(value, option))
+        return _convert(value, next(fitting, arguments[0]), where)
+    if origin is tuple:
+        return _convert_tuple(value, arguments, where)
+    if origin is typing.Literal:
+        if value not in arguments:
+            options = ", ".join(map(repr, arguments))
+            raise UsageError(f"{where} is {value!r}; it must be one of {options}.")
+        return value
+    expected = hint if origin is None else dict
+    if not fits(value, expected):
+        raise UsageError(f"{where} is {value!r}; it must be of type {expected.__name__}.")
+    return float(value) if hint is float else value
 
 
 def _convert_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:

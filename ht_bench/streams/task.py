@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import tomllib
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +11,9 @@ from typing import Any, Literal
 from ht_bench import networks
 from ht_bench.errors import UsageError
 from ht_bench.streams import reinforcement
-from ht_bench.streams.seeds import parse_seeds
-from ht_bench.streams.spec import Spec, as_table, check_name, repeated_tables
-from ht_bench.streams.tables import check_keys, read_table
-
-Family = Literal[
-    "warm-start", "warm-start-clean", "continual", "class-incremental", "permuted", "shuffled"
-]
+from ht_bench.streams.families import FAMILIES, get_family
+from ht_bench.streams.spec import Spec, read_spec
+from ht_bench.streams.tables import read_toml
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,6 @@ class Task(Spec):
     Read one with `load_task`. `sha256` identifies it: two results compare only on equal hashes.
     """
 
-    family: Family
     data: DataSpec
     net: Mapping[str, Any]
     optimizer: OptimizerSpec
@@ -101,6 +93,11 @@ class Task(Spec):
         """The network, in a word."""
         return str(self.net["name"])
 
+    @property
+    def retains(self) -> bool:
+        """Whether a run tells what its final network keeps of each phase."""
+        return super().retains or "permuted" in (self.phases[0].inputs, self.phases[0].labels)
+
 
 AnyTask = Task | reinforcement.ReinforcementTask
 
@@ -108,13 +105,11 @@ AnyTask = Task | reinforcement.ReinforcementTask
 def load_task(path: Path) -> AnyTask:
     """Read and validate one task file; raises UsageError naming the file and the key."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = read_toml(path)
     except OSError as error:
         raise UsageError(
             f"Could not read the task file {path}: {error.strerror or error}."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}; mend that line.") from error
     return parse_task(table, str(path))
 
 
@@ -123,44 +118,20 @@ def parse_task(table: Mapping[str, Any], where: str) -> AnyTask:
 
     The family decides whether it is a task of data or of environments.
     """
-    known = (*typing.get_args(Family), *reinforcement.FAMILIES)
-    family = table.get("family", known[0])
-    if family not in known:
+    names = list(FAMILIES)
+    family = table.get("family", names[0])
+    if family not in names:
         raise UsageError(
-            f"{where}: 'family' is {family!r}; it must be one of {', '.join(map(repr, known))}."
+            f"{where}: 'family' is {family!r}; it must be one of {', '.join(map(repr, names))}."
         )
-    if family in reinforcement.FAMILIES:
+    if get_family(family).is_control:
         return reinforcement.parse_reinforcement(table, where)
-    return _parse_supervised(table, where)
-
-
-def _parse_supervised(table: Mapping[str, Any], where: str) -> Task:
-    values = dict(table)
-    known = [entry.name for entry in dataclasses.fields(Task)]
-    check_keys(values, known, where)
-    sections = {"data": DataSpec, "optimizer": OptimizerSpec, "training": TrainingSpec}
-    for key, cls in sections.items():
-        if key in values:
-            values[key] = read_table(cls, as_table(values[key], where, key), f"{where} [{key}]")
-    values["phases"] = _read_phases(values.get("phases", []), where)
-    if "seeds" in values:
-        values["seeds"] = parse_seeds(values["seeds"], where)
-    task = read_table(Task, values, where)
+    task = read_spec(Task, table, where)
     _validate(task, where)
     return task
 
 
-def _read_phases(tables: Any, where: str) -> tuple[Phase, ...]:
-    phases: list[Phase] = []
-    for place, values, repeat in repeated_tables(tables, where):
-        phases += [read_table(Phase, values, place)] * repeat
-    return tuple(phases)
-
-
 def _validate(task: Task, where: str) -> None:
-    check_name(task.name, where)
-    if not task.phases:
-        raise UsageError(f"{where}: a task needs at least one [[phases]] table.")
     for index, phase in enumerate(task.phases):
         _validate_phase(phase, index, task.family, f"{where} [[phases]] (phase {index})")
     total = math.fsum(phase.new for phase in task.phases)
@@ -218,10 +189,9 @@ def _validate_phase(phase: Phase, index: int, family: str, where: str) -> None:
         raise UsageError(f"{where}: give one budget, either 'epochs' or 'updates'.")
     if (phase.epochs or phase.updates or 0) < 1:
         raise UsageError(f"{where}: the budget must be at least 1.")
-    if (phase.classes is not None) != (family == "class-incremental"):
-        raise UsageError(
-            f"{where}: 'classes' belongs to the family 'class-incremental', and only there."
-        )
+    if (phase.classes is not None) != get_family(family).by_class:
+        owners = " or ".join(f"'{known.name}'" for known in FAMILIES.values() if known.by_class)
+        raise UsageError(f"{where}: 'classes' belongs to the family {owners}, and only there.")
     if phase.classes is not None and (phase.classes < 1 or phase.new > 0):
         raise UsageError(f"{where}: 'classes' must be 1 or more, and 'new' is not for this family.")
     if phase.labels == "random" and phase.wrong > 0:

@@ -217,7 +217,7 @@ class ReinforcementRun:
         return self._retention
 
     def _retained(self) -> list[list[float]] | None:
-        if self.task.family not in ("swap", "drift") or not bool(self.alive.all()):
+        if not self.task.retains or not bool(self.alive.all()):
             return None
         found = []
         for index in range(len(self.task.phases)):

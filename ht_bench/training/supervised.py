@@ -13,6 +13,7 @@ from ht_bench.methods.base import Method
 from ht_bench.networks.diagnostics import diagnose
 from ht_bench.networks.stacking import clip_gradients, finite, is_stacked
 from ht_bench.streams.dataset import Dataset
+from ht_bench.streams.families import get_family
 from ht_bench.streams.points import points_of_phase
 from ht_bench.streams.randomness import torch_seed
 from ht_bench.streams.stream import Split, Stream, phase_steps, planned_steps
@@ -222,7 +223,7 @@ class SupervisedRun:
         return values
 
     def _training_values(self) -> dict[str, Tensor]:
-        if self.task.family == "shuffled":
+        if get_family(self.task.family).metric == "train/accuracy":
             with self.method.evaluating() as judged:
                 accuracy, loss = measure(judged, self.batches, self.compute)
             return {"train/accuracy": accuracy, "train/loss": loss}
@@ -251,8 +252,7 @@ class SupervisedRun:
     def retention(self) -> list[list[float]] | None:
         """Return, per seed, the final accuracy on each phase's own test view; None if all agree."""
         views = [[stream.test(i) for stream in self.streams] for i in range(len(self.task.phases))]
-        permuted = views[0][0].permutation is not None or self.task.phases[0].labels == "permuted"
-        if not permuted and self.task.family != "class-incremental":
+        if not self.task.retains:
             return None
         rows = []
         with self.method.evaluating() as judged:

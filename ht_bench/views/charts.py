@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from ht_bench.leaderboard.summary import Array, Curve
+from ht_bench.ranking.curves import MeanCurve
+from ht_bench.ranking.score import Array, Estimate
+from ht_bench.views.style import MANY_PHASES, VIEW, gap_view
+from ht_bench.views.text import format_estimate
 
-VIEW = (-1.5, 3.0)
-"""The most of the gap-closed axis that is drawn; an interval that goes on ends in an arrow."""
 MOST_POINTS = 120
-MANY_PHASES = 12
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Line:
     """A labelled curve; band: whether its interval is drawn. style: a class of the style sheet."""
 
     label: str
-    curve: Curve
+    curve: MeanCurve
     style: str
     band: bool = False
 
@@ -92,7 +92,7 @@ class _Svg:
 
 def gap_chart(bars: Sequence[Bar], title: str, name: str) -> Markup:
     """Draw gap closed per entry, best first: a dot and its 95 % interval, lines at 0 and 1."""
-    low, high = _view([b.low for b in bars], [b.high for b in bars])
+    low, high = gap_view([(bar.low, bar.value, bar.high) for bar in bars])
     left, row, width = 168.0, 22.0, 640.0
     height = row * len(bars) + 44
     svg = _Svg(width, height, title, _bars_in_words(bars), name)
@@ -166,7 +166,7 @@ def curves(lines: Sequence[Line], title: str, axis: str, name: str) -> Markup:
     points = _points(first)
     top = [lines[0].curve.high] if lines[0].band else []
     spread = [line.curve.mean[points] for line in lines] + [values[points] for values in top]
-    xs = (0.0, float(first.step[-1]))
+    xs = (0.0, float(first.steps[-1]))
     ys = _range(np.concatenate(spread).tolist(), 0.04)
     words = "; ".join(f"{line.label} ends at {line.curve.mean[-1]:.3g}" for line in lines)
     svg = _Svg(width, height, title, f"Mean over seeds against steps: {words}.", name)
@@ -184,12 +184,12 @@ def curves(lines: Sequence[Line], title: str, axis: str, name: str) -> Markup:
         x = left + tick / xs[1] * (width - left - 12)
         svg.text(x, bottom + 16, f"{tick:,.0f}", "tick", "middle")
     if len(first.ends) <= MANY_PHASES:
-        for end in first.step[first.ends][:-1].tolist():
+        for end in first.steps[first.ends][:-1].tolist():
             x = left + end / xs[1] * (width - left - 12)
             svg.line(x, 18, x, bottom, "phase")
     svg.text(left, height - 8, "steps →", "tick")
     svg.text(4, 10, f"↑ {axis}", "tick")
-    steps = first.step[points].astype(np.float64)
+    steps = first.steps[points].astype(np.float64)
     for line in lines:
         low, high = line.curve.low[points], line.curve.high[points]
         svg.add('<g data-entry="{e}" class="{s}">', e=line.label, s=line.style)
@@ -201,18 +201,11 @@ def curves(lines: Sequence[Line], title: str, axis: str, name: str) -> Markup:
     return svg.done()
 
 
-def _points(curve: Curve) -> np.ndarray:
+def _points(curve: MeanCurve) -> np.ndarray:
     if len(curve.ends) > MANY_PHASES:
         return np.asarray(curve.ends)
-    every = -(-len(curve.step) // MOST_POINTS)
-    return np.unique(np.concatenate([np.arange(0, len(curve.step), every), curve.ends]))
-
-
-def _view(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
-    finite = [v for v in (*lows, *highs) if math.isfinite(v)] or [0.0, 1.0]
-    low = max(VIEW[0], min(-0.1, *finite) if len(finite) > 1 else -0.1)
-    high = min(VIEW[1], max(1.1, *finite) if len(finite) > 1 else 1.1)
-    return low, high
+    every = -(-len(curve.steps) // MOST_POINTS)
+    return np.unique(np.concatenate([np.arange(0, len(curve.steps), every), curve.ends]))
 
 
 def _range(values: Sequence[float], margin: float = 0.06) -> tuple[float, float]:
@@ -259,7 +252,7 @@ def _bars_in_words(bars: Sequence[Bar]) -> str:
 
 
 def _estimate(bar: Bar) -> str:
-    return f"{bar.value:.2f} [{bar.low:.2f}, {bar.high:.2f}]"
+    return format_estimate(Estimate(bar.value, bar.low, bar.high))
 
 
 def _cut(text: str, length: int) -> str:

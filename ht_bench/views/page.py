@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +12,11 @@ import jinja2
 
 from ht_bench.files import make_folder, write_atomically
 from ht_bench.leaderboard.board import Board
-from ht_bench.leaderboard.ranker import Table
-from ht_bench.ranking.rows import REFERENCES
-from ht_bench.ranking.score import DRAWS, Estimate
+from ht_bench.ranking.comparison import Table
+from ht_bench.ranking.pairs import REFERENCES
+from ht_bench.ranking.score import DRAWS
 from ht_bench.version import EPOCH
-from ht_bench.views import page_content
+from ht_bench.views import page_content, text
 
 TEMPLATES = Path(__file__).with_name("templates")
 ASSETS = ("style.css", "board.js")
@@ -38,16 +37,16 @@ def write_site(board: Board, out: Path) -> list[Path]:
     environment = _environment()
     written = []
     for path, template, values in _pages(board):
-        text = environment.get_template(template).render(values)
+        page = environment.get_template(template).render(values)
         (out / path).parent.mkdir(parents=True, exist_ok=True)
-        (out / path).write_text(text, encoding="utf-8")
+        (out / path).write_text(page, encoding="utf-8")
         written.append(out / path)
     return written
 
 
 def _pages(board: Board) -> Iterator[tuple[str, str, dict[str, Any]]]:
     yield "index.html", "index.html", {"root": "", **page_content.index_view(board)}
-    for entry in board.entries:
+    for entry in board.entries.values():
         view = page_content.method_view(board, entry)
         yield f"methods/{entry.name}.html", "method.html", {"root": "../", **view}
     for table in board.tasks:
@@ -64,38 +63,17 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "value": value,
-        "interval": interval,
-        "metric": metric,
-        "times": times,
+        "value": lambda estimate, digits=2: text.number(estimate and estimate.value, digits),
+        "interval": text.format_interval,
+        "estimate": text.format_estimate,
+        "metric": lambda number, table: text.number(number, table.rows[0].decimals),
+        "times": text.times,
         "setting": setting,
-        "kind": lambda table: page_content.kind_of(table.tasks),
-        "families": lambda table: " ".join(sorted({k.task.family for k in table.tasks})),
+        "kind": kind,
+        "families": families,
     }
     environment.globals |= {"epoch": EPOCH, "draws": DRAWS, "references": REFERENCES}
     return environment
-
-
-def value(estimate: Estimate | None) -> str:
-    """Write an estimate's number."""
-    return "–" if estimate is None else _number(estimate.value, 2)
-
-
-def interval(estimate: Estimate | None) -> str:
-    """Write an estimate's interval; nothing where the data bound neither end."""
-    if estimate is None or (math.isinf(estimate.low) and math.isinf(estimate.high)):
-        return ""
-    return f"[{_number(estimate.low, 2)}, {_number(estimate.high, 2)}]"
-
-
-def metric(number: float | None, table: Table) -> str:
-    """Write an accuracy with three decimals, a return with one."""
-    return "–" if number is None else _number(number, page_content.decimals(table.tasks))
-
-
-def times(ratio: float | None) -> str:
-    """Write a ratio of costs."""
-    return "–" if ratio is None else f"{ratio:.2f}×"
 
 
 def setting(value: Any) -> str:
@@ -103,9 +81,12 @@ def setting(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _number(number: float, digits: int) -> str:
-    if math.isnan(number):
-        return "–"
-    if math.isinf(number):
-        return "∞" if number > 0 else "−∞"
-    return f"{number + 0.0:.{digits}f}".replace("-0.00", "0.00") if number else f"{0:.{digits}f}"
+def kind(table: Table, board: Board) -> str:
+    """Return "agents" for tasks of environments, else "supervised"."""
+    agents = all(board.known[task].is_control for task in table.tasks)
+    return "agents" if agents else "supervised"
+
+
+def families(table: Table, board: Board) -> str:
+    """Return the families of a table's tasks, each a word."""
+    return " ".join(sorted({board.known[task].task.family for task in table.tasks}))

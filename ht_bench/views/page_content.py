@@ -6,17 +6,17 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from ht_bench.leaderboard.board import Board
-from ht_bench.leaderboard.known import KnownTask
-from ht_bench.leaderboard.ranker import Standing, Table
-from ht_bench.leaderboard.summary import Curve, Entry, TaskSummary
-from ht_bench.ranking.pairing import FRESH, OWN, WARM
+from ht_bench.leaderboard.board import Board, Submitted
+from ht_bench.ranking.comparison import Table
+from ht_bench.ranking.curves import MeanCurve
+from ht_bench.ranking.pairs import FRESH, OWN, WARM, PairedTask
+from ht_bench.ranking.rows import PROFILE_THRESHOLDS, Row
 from ht_bench.records.metrics import describe_metric, metric_key
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.views import charts
@@ -39,19 +39,9 @@ class Picture:
     svg: Markup
 
 
-def kind_of(tasks: Sequence[KnownTask]) -> str:
-    """Return "agents" for tasks of environments, else "supervised"."""
-    return "agents" if all(known.is_control for known in tasks) else "supervised"
-
-
-def decimals(tasks: Sequence[KnownTask]) -> int:
-    """Return how many decimals the tasks' metric is worth."""
-    return 1 if kind_of(tasks) == "agents" else 3
-
-
-def boundaries(entry: Entry) -> str:
+def boundaries(board: Board, name: str) -> str:
     """Return the mark that the filter looks for."""
-    return "yes" if entry.needs_boundaries else "no"
+    return "yes" if board.entries[name].needs_boundaries else "no"
 
 
 # ---- the index ----
@@ -59,64 +49,56 @@ def boundaries(entry: Entry) -> str:
 
 def index_view(board: Board) -> dict[str, Any]:
     """Return what index.html shows."""
-    suites = [(table, _gap_chart(table, index)) for index, table in enumerate(board.suites)]
-    families = sorted({table.tasks[0].task.family for table in board.tasks})
-    return {
-        "board": board,
-        "suites": suites,
-        "families": families,
-        "pictures": _pictures(board),
-    }
+    suites = [(table, _gap_chart(board, table, i)) for i, table in enumerate(board.suites)]
+    families = sorted({known.task.family for known in board.known.values()})
+    pictures = _pictures(board)
+    return {"board": board, "suites": suites, "families": families, "pictures": pictures}
 
 
-def _gap_chart(table: Table, index: int) -> Markup:
+def _gap_chart(board: Board, table: Table, index: int) -> Markup:
     bars = [
-        Bar(row.entry.name, *_ends(row), boundaries(row.entry))
+        Bar(row.label, *ends, boundaries(board, row.label))
         for row in table.rows
-        if row.gap is not None and math.isfinite(row.gap.value)
+        if (ends := _ends(row)) is not None
     ]
     return charts.gap_chart(bars, f"Gap closed on {table.name}", f"gap-{index}")
 
 
-def _ends(row: Standing) -> tuple[float, float, float]:
-    assert row.gap is not None
-    return row.gap.value, row.gap.low, row.gap.high
+def _ends(row: Row) -> tuple[float, float, float] | None:
+    """Return gap closed and its interval, where it is a number."""
+    gap = row.gap_closed
+    return None if gap is None or math.isnan(gap.value) or math.isinf(gap.value) else astuple(gap)
 
 
 def _pictures(board: Board) -> list[Picture]:
     tables = {table.name: table for table in board.suites}
-    found = []
-    for index, table in enumerate(board.suites):
-        found.append(_cost(table, f"cost-{index}"))
+    pictures = [_cost(board, table, f"cost-{i}") for i, table in enumerate(board.suites)]
     if CORE in tables and TRAINABILITY in tables:
-        found.append(_two_scores(tables[CORE], tables[TRAINABILITY]))
-    return [picture for picture in found if picture.dots]
+        pictures.append(_two_scores(board, tables[CORE], tables[TRAINABILITY]))
+    return [picture for picture in pictures if picture.dots]
 
 
-def _cost(table: Table, name: str) -> Picture:
+def _cost(board: Board, table: Table, name: str) -> Picture:
     dots = tuple(
-        Dot(row.entry.name, row.time, *_ends(row), boundaries(row.entry))
+        Dot(row.label, row.wall_time, *ends, boundaries(board, row.label))
         for row in table.rows
-        if row.time is not None and row.gap is not None and math.isfinite(row.gap.value)
+        if row.wall_time is not None and (ends := _ends(row)) is not None
     )
     title = f"Score against cost: {table.name}"
     words = (
         "Gap closed against wall time relative to none. Up and to the left is better; full-reset "
-        "is the price of starting over."
+        "is the price of training from scratch."
     )
     return _picture(title, words, ("time relative to none", "gap closed"), dots, name)
 
 
-def _two_scores(core: Table, trainability: Table) -> Picture:
-    other = {row.entry.name: row for row in trainability.rows if row.gap is not None}
-    dots = []
-    for row in core.rows:
-        match = other.get(row.entry.name)
-        if row.gap is None or match is None or match.gap is None:
-            continue
-        if math.isfinite(row.gap.value) and math.isfinite(match.gap.value):
-            name = row.entry.name
-            dots.append(Dot(name, match.gap.value, *_ends(row), boundaries(row.entry)))
+def _two_scores(board: Board, core: Table, trainability: Table) -> Picture:
+    other = {row.label: ends[0] for row in trainability.rows if (ends := _ends(row)) is not None}
+    dots = tuple(
+        Dot(row.label, other[row.label], *ends, boundaries(board, row.label))
+        for row in core.rows
+        if row.label in other and (ends := _ends(row)) is not None
+    )
     words = (
         "Trainability is the accuracy reached on new random labels. Lee et al. (2024) hold that "
         "keeping it does not bring generalization: were the two one thing, the points would lie "
@@ -124,7 +106,7 @@ def _two_scores(core: Table, trainability: Table) -> Picture:
         f"{_spearman([dot.x for dot in dots], [dot.y for dot in dots]):.2f}."
     )
     axes = ("trainability: gap closed", "generalization: gap closed")
-    return _picture("Generalization against trainability", words, axes, tuple(dots), "two")
+    return _picture("Generalization against trainability", words, axes, dots, "two")
 
 
 def _spearman(x: Sequence[float], y: Sequence[float]) -> float:
@@ -154,58 +136,64 @@ def _within(dot: Dot) -> Dot:
 # ---- a method ----
 
 
-def method_view(board: Board, entry: Entry) -> dict[str, Any]:
+def method_view(board: Board, entry: Submitted) -> dict[str, Any]:
     """Return what a method's page shows."""
     tables = [*board.suites, *board.tasks]
-    rows = [(t, row) for t in tables for row in t.rows if row.entry is entry]
-    references = {one.name: one for one in board.entries if one.name in (WARM, FRESH)}
+    standings = [
+        {"table": table, "row": row, "above": _above(row)}
+        for table in tables
+        for row in table.rows
+        if row.label == entry.name
+    ]
     parts = [
-        _part(table, entry, entry.tasks[table.name], references, index)
+        _part(board, table, entry, index)
         for index, table in enumerate(board.tasks)
         if table.name in entry.tasks
     ]
-    return {"entry": entry, "standings": rows, "parts": parts}
+    return {"entry": entry, "standings": standings, "parts": parts}
 
 
-def _part(
-    table: Table,
-    entry: Entry,
-    summary: TaskSummary,
-    references: Mapping[str, Entry],
-    index: int,
-) -> dict[str, Any]:
-    task = summary.known.task
-    own = summary.curve
-    others = {}
-    for name, reference in references.items():
-        theirs = reference.tasks.get(table.name)
-        if reference is not entry and theirs is not None and theirs.curve is not None:
-            others[name] = theirs.curve
+def _above(row: Row) -> tuple[float, ...] | None:
+    """Return the shares of runs above `none` and above `full-reset`."""
+    profile = row.profile
+    return profile and tuple(profile[PROFILE_THRESHOLDS.index(x)] for x in (0.0, 1.0))
+
+
+def _part(board: Board, table: Table, entry: Submitted, index: int) -> dict[str, Any]:
+    own = entry.tasks[table.name]
+    runs, curve, key = own.runs, own.curve, metric_key(own.known.task.family)
+    others = {
+        name: other.curve
+        for name in (WARM, FRESH)
+        if name != entry.name
+        and name in board.entries
+        and (other := board.entries[name].tasks.get(table.name)) is not None
+        and other.curve is not None
+    }
     svg = None
-    if own is not None:
-        lines = [Line(entry.name, own, "own", band=True)]
-        lines += [Line(name, curve, name) for name, curve in others.items()]
-        title = f"{entry.name} on {table.name}"
-        svg = charts.curves(lines, title, metric_key(task.family), f"curve-{index}")
+    if curve is not None:
+        lines = [Line(entry.name, curve, "own", band=True)]
+        lines += [Line(name, other, name) for name, other in others.items()]
+        svg = charts.curves(lines, f"{entry.name} on {table.name}", key, f"curve-{index}")
     return {
         "name": table.name,
-        "title": task.title,
+        "title": board.titles[table.name],
         "table": table,
         "svg": svg,
         "others": list(others),
-        "n": own.n if own else 0,
-        "ends": _ends_of_phases(own) if own else [],
-        "seeds": summary.seeds,
-        "final": summary.final.tolist(),
-        "words": summary.table,
-        "seconds": summary.seconds,
-        "memory": summary.memory,
-        "diverged": summary.diverged,
+        "n": curve.n if curve else 0,
+        "ends": _ends_of_phases(curve) if curve else [],
+        "seeds": runs.seeds,
+        "final": runs.final.tolist(),
+        "words": own.words,
+        "seconds": runs.seconds.mean(),
+        "memory": runs.memory.mean(),
+        "diverged": int(runs.diverged.sum()),
     }
 
 
-def _ends_of_phases(curve: Curve) -> list[tuple[int, float, float, float]]:
-    columns = (curve.step, curve.mean, curve.low, curve.high)
+def _ends_of_phases(curve: MeanCurve) -> list[tuple[int, float, float, float]]:
+    columns = (curve.steps, curve.mean, curve.low, curve.high)
     return list(zip(*(column[curve.ends].tolist() for column in columns), strict=True))
 
 
@@ -214,41 +202,50 @@ def _ends_of_phases(curve: Curve) -> list[tuple[int, float, float, float]]:
 
 def task_view(board: Board, table: Table) -> dict[str, Any]:
     """Return what a task's page shows."""
-    task = table.tasks[0].task
-    lines = _lines(table)
+    known, pair = board.known[table.name], board.pairs[table.name]
+    task = known.task
+    lines = _lines(board, table)
     svg = None
     if lines:
-        axis = metric_key(task.family)
         drawn = sorted(lines, key=lambda line: line.style != "quiet")
-        svg = charts.curves(drawn, f"All methods on {table.name}", axis, "curves")
+        title = f"All methods on {table.name}"
+        svg = charts.curves(drawn, title, metric_key(task.family), "curves")
     ends: list[int] = lines[0].curve.ends[-MOST_ENDS:].tolist() if lines else []
     return {
+        "board": board,
         "table": table,
         "task": task,
-        "anchors": board.anchors.get(table.name),
+        "anchors": _anchors(pair),
+        "frozen": table.name in board.frozen,
         "metric_words": describe_metric(task.family),
         "seeds": format_seeds(task.seeds),
         "spec": _spec(task.canonical()),
         "lines": lines,
         "svg": svg,
         "ends_cut": bool(lines) and len(lines[0].curve.ends) > MOST_ENDS,
-        "end_steps": lines[0].curve.step[ends].tolist() if lines else [],
+        "end_steps": lines[0].curve.steps[ends].tolist() if lines else [],
         "end_rows": [(line.label, line.curve.mean[ends].tolist()) for line in lines],
     }
 
 
-def _lines(table: Table) -> list[Line]:
+def _anchors(pair: PairedTask) -> dict[str, list[float]] | None:
+    if not pair.anchored:
+        return None
+    return {
+        method: [pair.anchors[method][seed] for seed in pair.wanted] for method in (WARM, FRESH)
+    }
+
+
+def _lines(board: Board, table: Table) -> list[Line]:
     """Return every method's curve; anchors, Hare & Tortoise and the leaders stand out."""
-    found = []
+    lines = []
     free = iter(f"c{index}" for index in range(3, COLOURS))
     for row in table.rows:
-        curve = row.entry.tasks[table.name].curve
-        if curve is None:
-            continue
-        name = row.entry.name
-        style = {WARM: WARM, FRESH: FRESH, OWN: "own"}.get(name) or next(free, "quiet")
-        found.append(Line(name, curve, style))
-    return found
+        curve = board.entries[row.label].tasks[table.name].curve
+        if curve is not None:
+            style = {WARM: WARM, FRESH: FRESH, OWN: "own"}.get(row.label) or next(free, "quiet")
+            lines.append(Line(row.label, curve, style))
+    return lines
 
 
 def _spec(canonical: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ matplotlib is imported when the first picture is drawn, and its global state is 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ht_bench.files import write_atomically
-from ht_bench.ranking.pairing import FRESH, OWN, WARM
+from ht_bench.ranking.pairs import FRESH, OWN, WARM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MANY_PHASES = 12
+"""Streams of more phases are drawn by the ends of their phases."""
+VIEW = (-1.5, 3.0)
+"""The most of the gap-closed axis that is shown; an interval that goes on ends in an arrow."""
 INK, QUIET, HIGHLIGHT, PLAIN = "#222222", "#767676", "#D55E00", "#0072B2"
 # Okabe & Ito's palette (told apart with any colour vision), without its yellow, too pale on white,
 # and without the vermilion that marks hare-tortoise.
@@ -111,6 +116,20 @@ def heading(figure: Figure, title: str, subtitle: str) -> None:
     inches = figure.get_figheight()
     figure.text(0.012, 1 - 0.10 / inches, title, va="top", size=12.5, weight="bold", color=INK)
     figure.text(0.012, 1 - 0.36 / inches, subtitle, va="top", size=9, color=QUIET)
+
+
+def gap_view(gaps: Iterable[tuple[float, float, float]]) -> tuple[float, float]:
+    """Return the part of the gap-closed axis to show of (low, value, high) each.
+
+    VIEW at the most, though every value is in it; 0 and 1 at the least.
+    """
+    gaps = list(gaps)
+    ends = [x for gap in gaps for x in gap if math.isfinite(x)]
+    values = [value for _, value, _ in gaps]
+    low = max(min([*ends, -0.05]), min(VIEW[0], *values, 0.0))
+    high = min(max([*ends, 1.05]), max(VIEW[1], *values, 1.0))
+    margin = 0.04 * (high - low)
+    return low - margin, high + margin
 
 
 def line_styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:

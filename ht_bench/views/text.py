@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ht_bench.ranking.comparison import Comparison, Table
-from ht_bench.ranking.pairing import FRESH, OWN, WARM
-from ht_bench.ranking.rows import PROFILE_THRESHOLDS, REFERENCES, Row
+from ht_bench.ranking.pairs import FRESH, OWN, REFERENCES, WARM
+from ht_bench.ranking.rows import PROFILE_THRESHOLDS, Row
 from ht_bench.ranking.score import DRAWS, Estimate
 from ht_bench.streams.seeds import format_seeds
 
@@ -20,22 +20,28 @@ WIDTH = 100
 NOTHING = "–"
 SHORT = {WARM: WARM, FRESH: "reset", OWN: "H&T"}
 LEGEND = (
-    f"gap closed: 0 = no better than going on ({WARM}), 1 = as good as starting over ({FRESH}); "
-    f"interquartile means over seeds, [95 % interval of {DRAWS:,} paired bootstrap draws of the "
-    "seeds].",
-    f"±: standard error. P: share of seeds on which the entry is better than {WARM}, {FRESH} "
-    f"(reset), {OWN} (H&T), ties counting half.",
+    f"gap closed: 0 = as {WARM}, 1 = as {FRESH}; interquartile means over seeds, [95 % interval of "
+    f"{DRAWS:,} paired bootstrap draws of the seeds].",
     "rank: 1 + the entries whose paired difference is surely above, so entries that cannot be "
     "told apart share a rank.",
-    f"area: mean accuracy (or return) over the last phase. kept: on earlier phases at the end. "
-    f"time, memory: relative to {WARM}. div.: diverged runs, which count as guessing.",
+    f"metric: mean over seeds [its 95 % interval, Student's]. time: relative to {WARM}. div.: "
+    "diverged runs, which count as guessing.",
+)
+DETAILS_LEGEND = (
+    f"P: share of seeds on which the entry is better than {WARM}, {FRESH} (reset), {OWN} (H&T), "
+    "ties counting half.",
+    "area: mean accuracy (or return) over the last phase. kept: on earlier phases at the end. "
+    f"memory: peak, relative to {WARM}.",
 )
 
 Column = tuple[str, Callable[[Row], str]]
 
 
-def to_text(comparison: Comparison, width: int = WIDTH) -> str:
-    """Return aligned tables for a terminal of `width` columns, every line fitting."""
+def to_text(comparison: Comparison, width: int = WIDTH, *, details: bool = False) -> str:
+    """Return aligned tables for a terminal of `width` columns, every line fitting.
+
+    details: with the columns of a second table below the first.
+    """
     from rich.console import Console
 
     console = Console(
@@ -45,24 +51,24 @@ def to_text(comparison: Comparison, width: int = WIDTH) -> str:
     with console.capture() as capture:
         for table in comparison.tables:
             console.print(_title(table))
-            for columns in (_score_columns(), _detail_columns()):
+            for columns in (_columns(), _detail_columns())[: 1 + details]:
                 console.print()
                 console.print(_grid(table.rows, columns))
             console.print()
             for line in (_caption(table), *_remarks(table)):
                 console.print(line)
             console.print()
-        for line in (*comparison.notes, *LEGEND):
+        for line in (*comparison.notes, *_legend(details)):
             console.print(line)
     lines = capture.get().splitlines()
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def to_markdown(comparison: Comparison) -> str:
+def to_markdown(comparison: Comparison, *, details: bool = False) -> str:
     """Return one Markdown table per task and suite, with the legend at the end."""
     blocks = []
     for table in comparison.tables:
-        columns = _filled((*_score_columns(), *_detail_columns()[1:]), table.rows)
+        columns = _filled((*_columns(), *(_detail_columns()[1:] if details else ())), table.rows)
         lines = [[name.replace("\n", " ") for name, _ in columns], ["---"] * len(columns)]
         lines += [[show(row) for _, show in columns] for row in table.rows]
         grid = "\n".join(f"| {' | '.join(map(_escape, cells))} |" for cells in lines)
@@ -70,7 +76,7 @@ def to_markdown(comparison: Comparison) -> str:
         blocks.append("\n\n".join(filter(None, (
             f"### {_escape(_title(table))}", grid, _escape(_caption(table)), remarks
         ))))  # fmt: skip
-    legend = "\n".join(f"- {_escape(line)}" for line in (*comparison.notes, *LEGEND))
+    legend = "\n".join(f"- {_escape(line)}" for line in (*comparison.notes, *_legend(details)))
     return "\n\n".join((*blocks, legend)) + "\n"
 
 
@@ -91,40 +97,60 @@ def to_csv(comparison: Comparison) -> str:
     return target.getvalue()
 
 
-def format_estimate(estimate: Estimate | None, digits: int = 2) -> str:
-    """Write "0.68 [0.52, 0.84]"; without the brackets where the data bound neither end."""
-    if estimate is None:
+def number(value: float | None, digits: int = 2) -> str:
+    """Write a number; a dash for one that is missing or undefined."""
+    if value is None or math.isnan(value):
         return NOTHING
-    low, high = estimate.low, estimate.high
-    text = _number(estimate.value, digits)
-    if math.isinf(low) and math.isinf(high):
-        return text
-    return f"{text} [{_number(low, digits)}, {_number(high, digits)}]"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: never "-0.00"
 
 
-def _score_columns() -> tuple[Column, ...]:
+def format_interval(estimate: Estimate | None, digits: int = 2) -> str:
+    """Write "[0.52, 0.84]"; nothing where the data bound neither end."""
+    if estimate is None or (math.isinf(estimate.low) and math.isinf(estimate.high)):
+        return ""
+    return f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
+
+
+def format_estimate(estimate: Estimate | None, digits: int = 2) -> str:
+    """Write "0.68 [0.52, 0.84]"."""
+    value = number(estimate.value if estimate else None, digits)
+    return f"{value} {format_interval(estimate, digits)}".rstrip()
+
+
+def times(ratio: float | None) -> str:
+    """Write a ratio of costs."""
+    return NOTHING if ratio is None else f"{ratio:.2f}×"
+
+
+def _legend(details: bool) -> tuple[str, ...]:
+    return (*LEGEND, *DETAILS_LEGEND) if details else LEGEND
+
+
+def _columns() -> tuple[Column, ...]:
     return (
         ("rank", lambda row: NOTHING if row.rank is None else str(row.rank)),
         ("method", lambda row: row.label),
         ("n", lambda row: str(row.n)),
         ("gap closed", lambda row: format_estimate(row.gap_closed)),
-        ("metric", _metric),
-        *((f"P over\n{SHORT[name]}", _improvement(name)) for name in REFERENCES),
+        ("metric", lambda row: format_estimate(row.metric, row.decimals)),
+        ("time", lambda row: times(row.wall_time)),
+        ("div.", lambda row: f"{row.diverged}" if row.diverged else NOTHING),
     )
 
 
 def _detail_columns() -> tuple[Column, ...]:
     return (
         ("method", lambda row: row.label),
+        *((f"P over\n{SHORT[name]}", _improvement(name)) for name in REFERENCES),
         ("gap by\nmeans", lambda row: _value(row.gap_closed_by_mean, 2)),
         ("gap by\nmedians", lambda row: _value(row.gap_closed_by_median, 2)),
-        ("last\nphase", lambda row: _number(row.last_phase_accuracy, row.decimals)),
-        ("area", lambda row: _number(row.area, row.decimals)),
-        ("kept", lambda row: _number(row.retention, row.decimals)),
-        ("time", lambda row: _times(row.wall_time)),
-        ("memory", lambda row: _times(row.peak_memory)),
+        ("last\nphase", lambda row: number(row.last_phase_accuracy, row.decimals)),
+        ("area", lambda row: number(row.area, row.decimals)),
+        ("kept", lambda row: number(row.retention, row.decimals)),
+        ("memory", lambda row: times(row.peak_memory)),
         ("extra\nparams", lambda row: f"{row.extra_parameters:,}"),
-        ("div.", lambda row: f"{row.diverged}" if row.diverged else NOTHING),
     )
 
 
@@ -133,23 +159,7 @@ def _improvement(name: str) -> Callable[[Row], str]:
 
 
 def _value(estimate: Estimate | None, digits: int) -> str:
-    return _number(estimate.value if estimate else None, digits)
-
-
-def _metric(row: Row) -> str:
-    digits = row.decimals
-    error = "" if row.standard_error is None else f" ± {row.standard_error:.{digits}f}"
-    return _number(row.metric, digits) + error
-
-
-def _number(value: float | None, digits: int) -> str:
-    if value is None or math.isnan(value):
-        return NOTHING
-    return f"{value:.{digits}f}"
-
-
-def _times(ratio: float | None) -> str:
-    return NOTHING if ratio is None else f"{ratio:.2f}×"
+    return number(estimate.value if estimate else None, digits)
 
 
 def _filled(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
@@ -188,7 +198,7 @@ def _caption(table: Table) -> str:
     gap = table.admission
     if gap is not None:
         digits = max((row.decimals for row in table.rows), default=3)
-        estimate = format_estimate(Estimate(gap.mean, gap.low, gap.high), digits)
+        estimate = format_estimate(gap.gap, digits)
         verdict = "a gap to close" if gap.passes else "no sure gap to close"
         parts.append(f"{FRESH} over {WARM}: {estimate}, {verdict}.")
     return " ".join(parts)
@@ -220,9 +230,9 @@ def _flat(table: Table, row: Row) -> dict[str, Any]:
         if key == "improvement":
             for name in REFERENCES:
                 line |= _ends(f"improvement over {name}", value[name])
-        elif key.startswith("gap_closed"):
+        elif key.startswith("gap_closed") or key == "metric":
             line |= _ends(key, value)
-        elif key != "profile":
+        elif key not in ("profile", "by_task"):
             line[key] = "; ".join(value) if isinstance(value, tuple) else value
     return line
 

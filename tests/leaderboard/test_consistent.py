@@ -16,7 +16,7 @@ import pytest
 
 from ht_bench.errors import UsageError
 from ht_bench.leaderboard.known import KnownTask, find_known
-from ht_bench.leaderboard.submission import Submission
+from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.verify import Judge, verify
 from ht_bench.running import reruns
 from ht_bench.streams.catalog import get_task
@@ -24,7 +24,7 @@ from ht_bench.streams.catalog import get_task
 Content = dict[str, Any]
 Write = Callable[..., Path]
 Judged = Callable[..., Any]
-CURVE = "$.tasks['warm-start-digits-v1'].seeds['100'].curve['test/accuracy']"
+CURVE = "$.tasks['quick-digits-v1'].seeds['100'].curve['test/accuracy']"
 SUBMISSIONS = Path(__file__).parents[2] / "leaderboard" / "submissions"
 
 
@@ -43,7 +43,7 @@ def test_untrained_networks_are_recomputed(
 ) -> None:
     """They are the curves' first points, bit for bit, on the software that made them."""
     submission = Submission(json.loads(honest_bytes))
-    found = first_points(find_known("warm-start-digits-v1"), submission)
+    found = first_points(find_known("quick-digits-v1"), submission)
     assert {seed: values["test/accuracy"] for seed, values in found.items()} == {
         seed: accuracy(table, seed)[0] for seed in range(100, 120)
     }
@@ -80,7 +80,7 @@ def test_what_counts_as_other_arithmetic(
     accuracy(table)[0] = round(accuracy(table)[0] + 1 / 500, 3)
     for name, consistent in (("python", False), (key, True)):
         changed = copy.deepcopy(content)
-        changed["tasks"]["warm-start-digits-v1"][part][name] = "other"
+        changed["tasks"]["quick-digits-v1"][part][name] = "other"
         if part == "hardware" and name == "python":
             continue
         assert (judge_file(write(changed)).level == "consistent") is consistent
@@ -217,8 +217,8 @@ def test_the_submissions_precision_is_what_is_recomputed(
     monkeypatch.setattr(reruns, "make_run", lambda *given: seen.append(given[-1]) or make(*given))
     content = json.loads(honest_bytes)
     content["precision"] = "bf16"
-    content["tasks"]["warm-start-digits-v1"]["software"]["threads"] = 10**18
-    found = reruns.first_points(find_known("warm-start-digits-v1"), Submission(content))
+    content["tasks"]["quick-digits-v1"]["software"]["threads"] = 10**18
+    found = reruns.first_points(find_known("quick-digits-v1"), Submission(content))
     assert {compute.precision for compute in seen} == {"bf16"}
     assert {compute.threads for compute in seen} == {1}
     assert len(found) == 20
@@ -227,7 +227,7 @@ def test_the_submissions_precision_is_what_is_recomputed(
 def test_data_that_are_not_here(
     content: Content, write: Write, judge_file: Judged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = find_known("warm-start-digits-v1")
+    known = find_known("quick-digits-v1")
     assert not isinstance(known, str)
     absent = dataclasses.replace(known, data=None)
     monkeypatch.setattr("ht_bench.leaderboard.verify.find_known", lambda name: absent)

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from ht_bench.leaderboard.known import find_known
+from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.reproduced import disagreements
-from ht_bench.leaderboard.submission import Submission
 from ht_bench.running import reruns
 
 Content = dict[str, Any]
 Call = Callable[..., Any]
 Write = Callable[..., Path]
 Judged = Callable[..., Any]
-TASK = "warm-start-digits-v1"
+TASK = "quick-digits-v1"
 MINE = """\
 from pathlib import Path
 from dataclasses import dataclass

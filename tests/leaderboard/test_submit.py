@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from ht_bench.leaderboard.choosing import Choice, choose_runs
-from ht_bench.leaderboard.submission import CURVES
+from ht_bench.leaderboard.reading import CURVES
 from ht_bench.leaderboard.valid import read_submission
+from ht_bench.methods.recipe import get_recipe
 from ht_bench.ranking.entries import read_groups
 
 Content = dict[str, Any]
 Call = Callable[..., Any]
-TASK, METHOD = "warm-start-digits-v1", "early-stop"
+TASK, METHOD = "quick-digits-v1", "early-stop"
 ABOUT = ("--authors", "A. Author, B. Author", "--tuning", "by hand", "--tuning-runs", "3")
 
 
@@ -84,7 +85,11 @@ def test_what_a_recipe_knows_need_not_be_said(call: Call, copied: Path, tmp_path
     words = ("--method", METHOD, "--authors", "A", "--out", out)
     assert call("submit", copied, *words).code == 0
     content = json.loads(out.read_text(encoding="utf-8"))
-    assert content["tuning"]["runs"] > 0 and "grid search" in content["tuning"]["how"]
+    assert content["tuning"]["runs"] == 0 and "no search" in content["tuning"]["how"]
+    recipe = get_recipe(METHOD)
+    assert recipe is not None
+    how, runs = recipe.searched(("warm-start-digits-v1",))
+    assert runs == 6 * 5 and "grid search" in how and "tuning seeds 0-4" in how
     assert content["method"]["summary"]
 
 
@@ -162,8 +167,8 @@ def test_the_command_repeats_settings(other: Any, tmp_path: Path) -> None:
 
 
 def test_the_command_repeats_other_settings(other: Any, tmp_path: Path) -> None:
-    command = shlex.split(other(METHOD, {"fraction": 0.5}, precision="bf16"))
-    assert command[4:8] == ["--set", "fraction=0.5", "--precision", "bf16"]
+    command = shlex.split(other(METHOD, {"fraction": 0.05}, precision="bf16"))
+    assert command[4:8] == ["--set", "fraction=0.05", "--precision", "bf16"]
 
 
 def test_the_command_names_a_file_as_it_was_named(
@@ -232,7 +237,7 @@ def test_one_of_several_variants_is_chosen(submit: Call, copied: Path, tmp_path:
     group = results(copied)[0].parents[1]
     shutil.copytree(group, group.with_name("early-stop-00000001"))
     for path in group.with_name("early-stop-00000001").glob("seed*/result.json"):
-        change(path, hyperparameters={"fraction": 0.5})
+        change(path, hyperparameters={"fraction": 0.05})
     answer = submit()
     variants = sorted(re.findall(r"\b[0-9a-f]{8}\b", answer.error))
     assert answer.code == 2 and len(variants) == 2
@@ -247,10 +252,10 @@ def test_one_of_several_variants_is_chosen(submit: Call, copied: Path, tmp_path:
     ("words", "out", "said"),
     [
         ((), "my entry.json", "$.name"),
-        ((), "a\u202eb.json", "control character"),
+        ((), "a\u202eb.json", "$.name"),
         (("--link", "javascript:alert(1)"), "mine.json", "$.link"),
         (("--summary", "x" * 301), "mine.json", "$.method.summary"),
-        (("--citation", "\x1b[31m"), "mine.json", "control character U+001B"),
+        (("--citation", "\x1b[31m"), "mine.json", "$.method.citation: holds a control character"),
     ],
 )
 def test_only_what_is_valid_is_written(

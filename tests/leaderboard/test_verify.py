@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ht_bench.errors import UsageError
-from ht_bench.leaderboard.submission import Submission
+from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.verified import add_report, level_of, read_verified
 from ht_bench.leaderboard.verify import LEVELS, Report
 
@@ -18,7 +18,7 @@ Content = dict[str, Any]
 Call = Callable[..., Any]
 Write = Callable[..., Path]
 Judged = Callable[..., Any]
-TASK = "warm-start-digits-v1"
+TASK = "quick-digits-v1"
 
 
 def curve(table: Content, seed: int = 100) -> list[float]:
@@ -153,7 +153,7 @@ def test_every_seed_is_compared(
         curve(table, seed)[1:] = kept
 
 
-@pytest.mark.parametrize(("key", "value"), [("status", "diverged"), ("steps", 674)])
+@pytest.mark.parametrize(("key", "value"), [("status", "diverged"), ("steps", 39)])
 def test_more_than_curves_is_compared(
     key: str, value: Any, content: Content, table: Content, write: Write, judge_file: Judged
 ) -> None:
@@ -166,7 +166,7 @@ def test_more_than_curves_is_compared(
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        ("hyperparameters", {"fraction": 0.5}),
+        ("hyperparameters", {"fraction": 0.25}),
         ("hyperparameters", {}),
         ("hyperparameters", {"fraction": 0.05, "score": 1}),
         ("extra_parameters", 1),

@@ -4,17 +4,20 @@ import time
 
 import numpy as np
 import pytest
-from scipy.stats import trim_mean
+from scipy import stats
 
 from ht_bench.errors import UsageError
 from ht_bench.ranking import score
 from ht_bench.ranking.score import (
     DRAWS,
+    Estimate,
     admission,
     bootstrap,
     gap_closed,
     interquartile_mean,
     interval,
+    mean_estimate,
+    mean_interval,
     paired_interval,
     performance_profile,
     probability_of_improvement,
@@ -32,8 +35,8 @@ def spread(n, center, key):
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 19, 20, 21])
 def test_interquartile_mean_is_scipys_trimmed_mean(n):
     x = np.random.default_rng(n).normal(size=(3, n))
-    np.testing.assert_allclose(interquartile_mean(x), trim_mean(x, 0.25, axis=1), rtol=1e-14)
-    np.testing.assert_allclose(interquartile_mean(x, axis=0), trim_mean(x, 0.25, axis=0))
+    np.testing.assert_allclose(interquartile_mean(x), stats.trim_mean(x, 0.25, axis=1), rtol=1e-14)
+    np.testing.assert_allclose(interquartile_mean(x, axis=0), stats.trim_mean(x, 0.25, axis=0))
 
 
 def test_interquartile_mean_by_hand():
@@ -170,6 +173,8 @@ def test_probability_of_improvement_counts_ties_half():
     assert forward.value == (1 + 0.5 + 0 + 1) / 4
     assert forward.value + backward.value == 1
     assert probability_of_improvement(x, x) == score.Estimate(0.5, 0.5, 0.5)
+    thirds = np.arange(1, 4) / 3  # as a suite's file holds them
+    assert probability_of_improvement(thirds, np.round(thirds, 10)).value == 0.5
     wins = np.array([1, 0.5, 0, 1])[seed_indices("", 4)].mean(axis=1)
     assert (forward.low, forward.high) == interval(wins)
 
@@ -186,12 +191,34 @@ def test_performance_profile_by_hand():
     np.testing.assert_allclose(seed_scores([0.5, 0.75], [0.5, 0.5], [1.0, 1.0]), [0, 0.5])
 
 
-def test_paired_interval_by_hand():
-    x, y = np.array([0.9, 0.8, 0.7]), np.array([0.8, 0.75, 0.7])
-    estimate = paired_interval(x, y, "a")
-    assert estimate.value == pytest.approx(0.05)
-    draws = (x - y)[seed_indices("a", 3)].mean(axis=1)
-    assert (estimate.low, estimate.high) == pytest.approx(interval(draws))
+@pytest.mark.parametrize("n", [2, 3, 5, 20, 1000])
+def test_the_interval_of_a_mean_is_students(n):
+    values = np.random.default_rng(n).normal(3, 2, n)
+    wanted = stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values))
+    assert mean_interval(values) == pytest.approx((values.mean(), *wanted))
+    curves = np.stack([values, values + 1], axis=1)
+    np.testing.assert_allclose(mean_interval(curves)[1], wanted[0] + np.arange(2))
+    assert paired_interval(values, np.zeros(n)) == mean_estimate(values)
+
+
+def test_the_interval_of_a_mean_over_tasks_is_welchs():
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(1, 1, 5), draw.normal(0, 3, 9)
+    welch = stats.ttest_ind(x, -y, equal_var=False).confidence_interval(0.95)
+    mean, *ends = mean_interval(x, y)
+    assert mean == pytest.approx((x.mean() + y.mean()) / 2)
+    assert ends == pytest.approx([welch.low / 2, welch.high / 2])
+
+
+def test_equal_numbers_have_no_width_and_a_lone_one_no_bounds():
+    assert mean_estimate([0.5] * 4) == Estimate(0.5, 0.5, 0.5)
+    assert mean_estimate([0.5], [0.1, 0.3]) == Estimate(0.35, -math.inf, math.inf)
+
+
+def test_the_interval_of_a_mean_holds_it_as_often_as_it_says():
+    samples = np.random.default_rng(1).normal(0, 1, (5, 20_000))
+    _, low, high = mean_interval(samples)
+    assert np.mean((low <= 0) & (high >= 0)) == pytest.approx(0.95, abs=0.005)
 
 
 @pytest.mark.parametrize(
@@ -207,8 +234,8 @@ def test_admission(gaps, passes):
     warm = np.full(4, 0.9)
     verdict = admission(warm, warm + gaps)
     assert verdict.passes is passes
-    assert verdict.mean == pytest.approx(np.mean(gaps))
-    assert verdict.low <= verdict.mean <= verdict.high
+    assert verdict.gap.value == pytest.approx(np.mean(gaps))
+    assert verdict.gap.low <= verdict.gap.value <= verdict.gap.high
     assert admission(warm, warm + gaps, minimum=0.004).passes is (passes or gaps[0] == 0.005)
 
 

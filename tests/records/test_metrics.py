@@ -2,8 +2,6 @@ import pytest
 
 from ht_bench.errors import UsageError
 from ht_bench.records.metrics import (
-    CONTROL,
-    FAMILIES,
     area_last_phase,
     describe_metric,
     final_metric,
@@ -12,6 +10,7 @@ from ht_bench.records.metrics import (
     phase_end_points,
     retention,
 )
+from ht_bench.streams.families import FAMILIES
 
 # Untrained 0.1, then two points a phase.
 THREE = [[0.1, 0.3, 0.5], [0.4, 0.7], [0.6, 0.9]]
@@ -44,7 +43,7 @@ def test_second_half_of_an_even_number_of_phases(make_record):
 def test_only_the_ends_of_phases_count(make_record):
     assert list(phase_end_points(make_record(THREE))) == [2, 4, 6]
     other = make_record([[0.0, 1.0, 0.5], [0.0, 0.7], [0.0, 0.9]])
-    for family in set(FAMILIES) - set(CONTROL):
+    for family in [family.name for family in FAMILIES.values() if not family.is_control]:
         assert final_metric(other, family, 10) == final_metric(make_record(THREE), family, 10)
 
 

@@ -94,7 +94,7 @@ def test_released_suites_fit_their_tasks_and_pass_admission() -> None:
             assert len(anchors.none) == len(anchors.full_reset) == 20
             random = task.reference.random if isinstance(task, ReinforcementTask) else None
             least = least_gap(anchors.full_reset, random)
-            assert admission(anchors.none, anchors.full_reset, least, task=member).passes
+            assert admission(anchors.none, anchors.full_reset, least).passes
 
 
 def test_finals_are_recomputed_not_stored(task: Task) -> None:

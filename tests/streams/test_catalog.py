@@ -35,7 +35,7 @@ def nothing() -> None:
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "tasks", registry.Registry("task", "ht_bench.tasks", {}))
+    monkeypatch.setattr(registry, "tasks", registry.Registry("task", "ht_bench.tasks"))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ht_bench.errors import UsageError
 from ht_bench.ranking.comparison import TaskInfo, compare
-from ht_bench.views import figures, style
+from ht_bench.views import style
 from ht_bench.views.figures import curves_figure, ranking_figure
 from ht_bench.views.style import line_styles, spread
 
@@ -125,14 +125,6 @@ def test_curves_show_stream_and_last_phase(make_runs, tmp_path, drawn):
     assert_no_text_overlaps_or_leaves(drawn[0])
 
 
-def test_the_band_is_the_bootstrap_interval_of_the_mean(make_runs):
-    values = np.array([[0.1, 0.5], [0.2, 0.5], [0.6, 0.5]])
-    low, high = figures._band(values, "digits-v1")
-    draws = values[figures.seed_indices("digits-v1", 3), 0].mean(axis=1)
-    np.testing.assert_allclose([low[0], high[0]], np.quantile(draws, [0.025, 0.975]))
-    np.testing.assert_allclose([low[1], high[1]], 0.5)
-
-
 def test_many_phases_are_drawn_by_their_ends(make_runs, tmp_path, drawn):
     runs = make_runs(phases=13)
     curves_figure(runs, "digits-v1", "test/accuracy", tmp_path / "x")
@@ -180,8 +172,7 @@ def test_ranking_draws_each_gap_with_its_interval(make_runs, tmp_path, drawn):
         assert (dot.get_markerfacecolor() == "white") is (row.label == "ema")
     verticals = [line for line in axes.lines if list(line.get_ydata()) == [0, 1]]
     assert [line.get_xdata()[0] for line in verticals[:2]] == [0, 1]
-    assert "going on\n(none)" in texts(axes)
-    assert "starting over\n(full-reset)" in texts(axes)
+    assert {"none", "full-reset"} <= set(texts(axes))
     assert_no_text_overlaps_or_leaves(drawn[0])
 
 

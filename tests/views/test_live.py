@@ -16,7 +16,7 @@ from ht_bench.methods.resolve import resolve
 from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.task import parse_task
 from ht_bench.training.observer import Interrupted, Observer
-from ht_bench.views.live import SeedWriters, columns
+from ht_bench.views.live import COORDINATES, SeedWriters
 
 Make = Callable[..., dict[str, Any]]
 Series = list[tuple[int, float]]
@@ -120,11 +120,10 @@ def job(tmp_path: Path) -> StackJob:
 def assert_shows(folder: Path, record: Mapping[str, Any]) -> None:
     found = scalars(folder)
     for table in (record["curve"], record["diagnostics"]):
-        wanted: dict[str, Series] = {}
-        for key, step, value in columns(table):
-            wanted.setdefault(key, []).append((step, value))
-        for key, series in wanted.items():
-            assert_series(found[key], series)
+        for key in table.keys() - set(COORDINATES):
+            points = zip(table["step"], table[key], strict=True)
+            series = [(step, value) for step, value in points if value is not None]
+            assert_series(found.get(key, []), series)
     assert [step for step, _ in found["phase"]] == record["curve"]["step"]
     assert hyperparameters(folder)["seed"] == record["seed"]
 

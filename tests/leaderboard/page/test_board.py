@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from ht_bench.errors import UsageError
 from ht_bench.leaderboard.board import Board, make_board, read_entries
-from ht_bench.leaderboard.ranker import Standing
+from ht_bench.ranking.comparison import Table, compare
+from ht_bench.ranking.entries import TaskInfo
+from ht_bench.ranking.rows import PROFILE_THRESHOLDS, Row
 from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.suite import get_suite, suite_files
 
@@ -21,21 +24,35 @@ CORE = "suite-core-v1"
 WARM_START = "warm-start-digits-v1"
 
 
-def row(board: Board, table: str, entry: str) -> Standing:
+def row(board: Board, table: str, entry: str) -> Row:
     [found] = [
         row
         for one in (*board.suites, *board.tasks)
         for row in one.rows
-        if one.name == table and row.entry.name == entry
+        if one.name == table and row.label == entry
     ]
     return found
+
+
+def name_of(table: Table) -> str:
+    return table.name
+
+
+def flat(values: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """Nested tables as one, a tuple's places numbered."""
+    rows: dict[str, Any] = {}
+    for key, value in values.items():
+        value = dict(enumerate(value)) if isinstance(value, tuple) else value
+        within = flat(value, f"{place}{key}.") if isinstance(value, dict) else None
+        rows |= {f"{place}{key}": value} if within is None else within
+    return rows
 
 
 def test_the_anchors_stand_at_zero_and_one(write: Write) -> None:
     board = board_of(write(committed("none"), committed("full-reset")))
     for table in (*board.suites, *board.tasks):
         for name, expected in (("none", 0), ("full-reset", 1)):
-            gap = row(board, table.name, name).gap
+            gap = row(board, table.name, name).gap_closed
             assert gap is not None
             assert (gap.value, gap.low, gap.high) == pytest.approx((expected,) * 3, abs=1e-7)
 
@@ -52,8 +69,35 @@ def test_the_same_runs_under_another_name_share_the_rank_and_the_gap(write: Writ
     for table in board.suites:
         own, twin = (row(board, table.name, name) for name in ("l2-init", "twin"))
         assert own.rank == twin.rank
-        assert own.gap == twin.gap
+        assert own.gap_closed == twin.gap_closed
         assert own.improvement == twin.improvement
+
+
+def test_the_board_says_what_the_terminal_says(
+    write: Write, make_record: Callable[..., Any]
+) -> None:
+    """The same runs, once as submissions against frozen anchors, once as a folder's records."""
+    contents = [committed(name) for name in ("none", "full-reset", "hare-tortoise")]
+    records = [
+        make_record(
+            [[0.0]],
+            content["name"],
+            int(seed),
+            task=WARM_START,
+            curve={**table["grid"], **run["curve"]},
+            extra_parameters=table["extra_parameters"],
+            cost=run,
+        )
+        for content in contents
+        for table in [content["tasks"][WARM_START]]
+        for seed, run in table["seeds"].items()
+    ]
+    info = TaskInfo(WARM_START, "warm-start", 10, tuple(range(100, 120)))
+    [terminal] = compare(records, {WARM_START: info}).tables
+    board = board_of(write(*contents))
+    for shown in terminal.rows:
+        ranked = flat(asdict(row(board, WARM_START, shown.label)))
+        assert ranked == pytest.approx(flat(asdict(shown)), abs=1e-6)
 
 
 def test_rank_counts_the_entries_that_are_surely_above(write: Write) -> None:
@@ -70,16 +114,20 @@ def test_rank_counts_the_entries_that_are_surely_above(write: Write) -> None:
                     ]
     board = board_of(write(committed("none"), worse, better))
     for table in board.suites:
-        ranks = {one.entry.name: one.rank for one in table.rows}
+        ranks = {one.label: one.rank for one in table.rows}
         assert ranks == {"better": 1, "none": 2, "worse": 3}
 
 
 def test_shares_of_runs_above_the_anchors(write: Write) -> None:
-    table = row(board_of(write(committed("ema"))), WARM_START, "ema")
+    board = board_of(write(committed("ema")))
+    profile = row(board, WARM_START, "ema").profile
+    assert profile is not None
     anchors = get_suite(CORE).anchors[WARM_START]
     middle = [np.sort(x)[5:15].mean() for x in (anchors.none, anchors.full_reset)]
-    final = table.entry.tasks[WARM_START].final
-    assert table.above == tuple(pytest.approx(np.mean(final > level)) for level in middle)
+    final = board.entries["ema"].tasks[WARM_START].runs.final
+    for level, anchor in zip(middle, (0.0, 1.0), strict=True):
+        share = profile[PROFILE_THRESHOLDS.index(anchor)]
+        assert share == pytest.approx(np.mean(final > level))
 
 
 def test_an_entry_that_lacks_a_task_is_shown_last_and_not_ranked(write: Write) -> None:
@@ -87,9 +135,9 @@ def test_an_entry_that_lacks_a_task_is_shown_last_and_not_ranked(write: Write) -
     board = board_of(write(committed("none"), committed("full-reset"), partial))
     [core] = [table for table in board.suites if table.name == CORE]
     last = core.rows[-1]
-    assert last.entry.name == "partial"
-    assert last.rank is None and last.gap is None
-    assert last.missing == ("permuted-digits-v1", "continual-digits-v1")
+    assert last.label == "partial"
+    assert last.rank is None and last.gap_closed is None
+    assert last.missing == ("permuted-digits-v1 (not run)", "continual-digits-v1 (not run)")
     assert set(last.by_task) == {WARM_START}
     assert row(board, WARM_START, "partial").rank == 1
 
@@ -104,11 +152,11 @@ def test_costs_are_relative_to_none_on_the_entrys_own_machine(write: Write) -> N
     alone["tasks"][WARM_START]["none_cost"] = None
     board = board_of(write(committed("none"), elsewhere, alone))
     own = row(board, WARM_START, "elsewhere")
-    assert (own.time, own.memory, own.other_machine) == (1.5, 2.5, False)
+    assert (own.wall_time, own.peak_memory, own.other_machine) == (1.5, 2.5, False)
     none = committed("none")["tasks"][WARM_START]["seeds"].values()
     foreign = row(board, WARM_START, "alone")
     assert foreign.other_machine
-    assert foreign.time == pytest.approx(3.0 / np.mean([seed["seconds"] for seed in none]))
+    assert foreign.wall_time == pytest.approx(3.0 / np.mean([seed["seconds"] for seed in none]))
 
 
 def test_a_diverged_run_counts_as_guessing(write: Write) -> None:
@@ -116,11 +164,11 @@ def test_a_diverged_run_counts_as_guessing(write: Write) -> None:
     runs = broken["tasks"][WARM_START]["seeds"]
     for seed in ("100", "101"):
         runs[seed]["status"] = "diverged"
-    found = row(board_of(write(broken)), WARM_START, "broken")
-    assert found.diverged == 2
-    summary = found.entry.tasks[WARM_START]
-    assert summary.final[:2].tolist() == [0.1, 0.1]
-    assert summary.curve is not None and summary.curve.n == 18
+    board = board_of(write(broken))
+    assert row(board, WARM_START, "broken").diverged == 2
+    task = board.entries["broken"].tasks[WARM_START]
+    assert task.runs.final[:2].tolist() == [0.1, 0.1]
+    assert task.curve is not None and task.curve.n == 18
 
 
 def test_without_frozen_anchors_the_boards_own_serve(write: Write) -> None:
@@ -128,17 +176,19 @@ def test_without_frozen_anchors_the_boards_own_serve(write: Write) -> None:
     entries = read_entries(folder / "submissions", {})
     board = make_board(entries, suites=[])
     assert not board.suites
-    assert not any(anchors.frozen for anchors in board.anchors.values())
+    assert not board.frozen
     with_suites = make_board(entries)
-    for name, anchors in with_suites.anchors.items():
-        assert anchors.frozen
-        assert board.anchors[name].admission.mean == pytest.approx(anchors.admission.mean)
+    assert with_suites.frozen == {table.name for table in board.tasks}
+    for own, frozen in zip(board.tasks, sorted(with_suites.tasks, key=name_of), strict=True):
+        assert own.name == frozen.name and own.admission is not None
+        assert frozen.admission is not None
+        assert own.admission.gap.value == pytest.approx(frozen.admission.gap.value)
 
 
 def test_without_any_anchors_there_is_a_rank_and_no_gap(write: Write) -> None:
     entries = read_entries(write(committed("ema")) / "submissions", {})
     [first, *_] = make_board(entries, suites=[]).tasks
-    assert first.rows[0].gap is None
+    assert first.rows[0].gap_closed is None
     assert first.rows[0].rank == 1
 
 
@@ -149,7 +199,7 @@ def test_the_reference_entries_are_the_frozen_anchors(suite: str, method: str) -
     for task, anchors in get_suite(suite).anchors.items():
         frozen: Any = anchors.none if method == "none" else anchors.full_reset
         order = np.argsort(parse_seeds(anchors.seeds))
-        final = entries[method].tasks[task].final
+        final = entries[method].tasks[task].runs.final
         np.testing.assert_allclose(final, np.asarray(frozen)[order], rtol=0, atol=1e-6)
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from ht_bench.cli import main
-from ht_bench.ranking.score import Estimate
-from ht_bench.views.page import TEMPLATES, interval, metric, value, write_site
+from ht_bench.views.page import TEMPLATES, write_site
 
 from .conftest import HOSTILE, board_of, committed
 
@@ -170,26 +169,6 @@ def test_a_folder_without_submissions_is_a_sentence(
 ) -> None:
     assert main(["page", str(tmp_path)]) == 2
     assert "no folder submissions/" in capsys.readouterr().err
-
-
-def test_numbers_that_are_not_finite_are_shown_as_such() -> None:
-    [task] = board_tables()
-    assert value(None) == "–"
-    assert value(Estimate(float("nan"), -INFINITE, INFINITE)) == "–"
-    assert value(Estimate(INFINITE, 0.0, INFINITE)) == "∞"
-    assert value(Estimate(-0.001, 0.0, 0.0)) == "0.00"
-    assert interval(Estimate(1.0, -INFINITE, INFINITE)) == ""
-    assert interval(Estimate(1.0, -INFINITE, 2.0)) == "[−∞, 2.00]"
-    assert metric(None, task) == "–"
-    assert metric(0.12345, task) == "0.123"
-
-
-def board_tables() -> list[Any]:
-    from ht_bench.leaderboard.known import known_task
-    from ht_bench.leaderboard.ranker import Table
-    from ht_bench.streams.catalog import get_task
-
-    return [Table("one", "", (known_task(get_task("warm-start-digits-v1")),), ())]
 
 
 def test_a_large_board_stays_light(

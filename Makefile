@@ -1,4 +1,5 @@
-# make demo   set up, evaluate twelve methods on two streams of real data, print the ranked table
+# make setup  a virtual environment in .venv; `. .venv/bin/activate` then puts ht-bench on the PATH
+# make demo   set up, evaluate twelve methods on three streams of digits, print the ranked table
 # make test   set up, run the tests
 # make lint   set up, run the linters and the type checker
 # make board  set up, verify changed submissions, prove the committed ranking from the committed curves

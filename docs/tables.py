@@ -1,6 +1,6 @@
-"""Rewrite the README's tables and pictures from runs: `python docs/tables.py` after `make demo`.
+"""Rewrite the tables and figures of README.md and docs/ from runs: `python docs/tables.py`.
 
-Each marked block of the README whose runs are there is replaced by what the command in it prints.
+Each marked block whose runs are there is replaced by what the commands in it print.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from ht_bench.cli import main
 from ht_bench.streams.suite import get_suite, suite_files
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
-FIGURES = Path("docs/figures")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def printed(*arguments: str) -> str:
-    """Return what a command prints, up to the legend and the tables after the first."""
+    """Return what a command prints."""
     caught = io.StringIO()
     with contextlib.redirect_stdout(caught):
         code = main(list(arguments))
@@ -33,11 +32,13 @@ def printed(*arguments: str) -> str:
 
 
 def first_table(text: str) -> str:
-    """Return the first table's two parts and its caption, without what follows."""
-    lines = text.splitlines()
-    ends = [i for i, line in enumerate(lines) if line.startswith("n = ")]
-    stop = next(i for i in range(ends[0], len(lines)) if not lines[i])
-    return "\n".join(lines[:stop])
+    """Return the first table with its caption, and the legend, without the tables between."""
+    parts = text.strip("\n").split("\n\n")
+    caption = next(index for index, part in enumerate(parts) if part.startswith("n = "))
+    first = "\n\n".join(parts[: caption + 1])
+    if LEGEND in first:
+        return first
+    return f"{first}\n\n{LEGEND}{parts[-1].partition(LEGEND)[2]}"
 
 
 def shown(run: str, compare: str) -> str:
@@ -81,15 +82,27 @@ def drifts(run: str, compare: str) -> str:
 
 
 def rewrite() -> None:
-    """Rewrite README.md and docs/figures from the folders in runs/ that are there."""
-    text = README.read_text(encoding="utf-8")
+    """Rewrite the marked blocks of every page, and docs/figures, from the runs that are there."""
+    blocks = {"suites": suites()}
     for name, (run, compare, show) in BLOCKS.items():
         if Path(compare.split()[2]).is_dir():
-            text = replaced(text, name, show(run, compare))
-    README.write_text(replaced(text, "suites", suites()), encoding="utf-8")
+            blocks[name] = show(run, compare)
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for name, content in blocks.items():
+            text = replaced(text, name, content)
+        page.write_text(text, encoding="utf-8")
 
 
+LEGEND = "gap closed: "
+"""How the legend of `ht-bench compare` begins."""
 BLOCKS: dict[str, tuple[str, str, Callable[[str, str], str]]] = {
+    "first table": (
+        "ht-bench run --task warm-start-digits-v1 --method none,full-reset,hare-tortoise "
+        "--out runs/first",
+        "ht-bench compare runs/first",
+        shown,
+    ),
     "demo table": (
         "ht-bench run --suite suite-core-v1 --method all --out runs/demo",
         "ht-bench compare runs/demo --figures docs/figures",
@@ -113,7 +126,7 @@ BLOCKS: dict[str, tuple[str, str, Callable[[str, str], str]]] = {
         drifts,
     ),
 }
-"""Marked blocks of the README: the commands beside a table, and what shows it."""
+"""Marked blocks: the commands beside a table, and what shows it."""
 
 
 if __name__ == "__main__":

@@ -1,59 +1,198 @@
-"""The README's examples run, and its generated parts are what the runs' files say."""
+"""The examples of README and docs run, their commands too, and their lists are complete."""
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import ht_bench
+import ht_bench.sb3
+import ht_bench.testing
+from ht_bench import registry
+from ht_bench.methods.hare_tortoise import HareTortoise
+from ht_bench.methods.recipe import recipe_names
+
 ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+FENCES = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(ROOT),
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+}
 
 
-def run(folder: Path, *command: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "COLUMNS": "100"}
+def blocks(text: str, language: str) -> list[tuple[int, str]]:
+    """Return (line, content) of every fenced block in `language`."""
+    fences = FENCES.finditer(text)
+    return [(text[: f.start(2)].count("\n"), f[2]) for f in fences if f[1] == language]
+
+
+EXAMPLES = {page: blocks(page.read_text(encoding="utf-8"), "python") for page in PAGES}
+[METHOD] = [block for _, block in EXAMPLES[ROOT / "README.md"] if "register_method" in block]
+OWN = README[README.index("## Compare three methods") : README.index("## What is measured")]
+COMMANDS = "".join(block for _, block in blocks(OWN, "") if "ht-bench" in block)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_task: Any) -> Iterator[Path]:
+    """The present folder, with README's method and tiny.toml; its names are forgotten after."""
+    (tmp_path / "my_method.py").write_text(METHOD, encoding="utf-8")
+    write_task()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry.methods, "_entries", dict(registry.methods._entries))
+    yield tmp_path
+    sys.modules.pop("my_method", None)
+
+
+@pytest.mark.parametrize("page", filter(EXAMPLES.get, PAGES), ids=lambda page: page.name)
+def test_the_python_examples_run(
+    page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
+    """A namespace each; a fault names the page's line. On a task of a few updates without
+    --evidence. What says that it resets does.
+    """
+    resets: list[HareTortoise] = []
+    reset = HareTortoise._return_to_tortoise
+    monkeypatch.setattr(
+        HareTortoise, "_return_to_tortoise", lambda self: (resets.append(self), reset(self))
+    )
+    for line, code in EXAMPLES[page]:
+        if not pytestconfig.getoption("--evidence"):
+            code = code.replace("warm-start-digits-v1", "tiny.toml")
+        resets.clear()
+        exec(compile("\n" * line + code, str(page), "exec"), {"__name__": "example"})
+        if page == ROOT / "README.md":
+            expected = 5 if "HareTortoise(" in code else 2 if "HareTortoiseMlp" in code else 0
+            assert len(resets) == expected
+
+
+def commands() -> Iterator[str]:
+    """Yield the lines of the README's way to a method of one's own, its loop written out."""
+    values, *rest = re.findall(r"^for pull in (.*); do$", COMMANDS, flags=re.MULTILINE)
+    assert not rest
+    for line in COMMANDS.splitlines():
+        if line.startswith("    "):
+            yield from (line.strip().replace("$pull", value) for value in values.split())
+        elif not line.startswith(("for ", "done")):
+            yield line
+
+
+def test_the_commands_run(folder: Path, call: Any) -> None:
+    """The lines as they stand, on a task of a few updates."""
+    tables = []
+    for line in commands():
+        words = shlex.split(line.replace("warm-start-digits-v1", "tiny.toml"))
+        if words[:2] == ["python", "-c"]:
+            exec(words[2], {})
+            continue
+        assert words[0] == "ht-bench"
+        answer = call(*words[1:], *(["--jobs", "1"] if words[1] == "run" else []))
+        assert answer.code == 0, answer.error
+        tables.append(answer.out)
+    assert all(part in tables[-1] for part in ("decay-to-initial", "hare-tortoise", "gap closed"))
+    assert "pull = 0.001" in "".join(tables)
+
+
+@pytest.mark.evidence
+def test_the_commands_run_as_they_stand(folder: Path) -> None:
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-euc", COMMANDS], env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert "decay-to-initial" in done.stdout
 
 
-def block(beginning: str) -> str:
-    [found] = [text for text in BLOCKS if beginning in text]
-    return found
+def tidy(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def test_hare_and_tortoise_in_a_plain_program(tmp_path: Path) -> None:
-    run(tmp_path, sys.executable, "-c", block("HareTortoise("))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not link.startswith(("http://", "https://")):
+            name, _, anchor = link.partition("#")
+            target = page.parent / name if name else page
+            assert target.exists(), link
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if anchor else []
+            assert not anchor or anchor in map(tidy, headings), link
 
 
-def test_a_method_of_ones_own_is_checked_and_run(tmp_path: Path) -> None:
-    (tmp_path / "my_method.py").write_text(block("register_method"), encoding="utf-8")
-    [check] = re.findall(r'python -c "(.*?)"', README)
-    run(tmp_path, sys.executable, "-c", check)
-    [arguments] = re.findall(r"ht-bench (run --task warm-start-digits-v1 --method my.*)", README)
-    words = arguments.replace(",none,full-reset,hare-tortoise", "").split()
-    run(tmp_path, sys.executable, "-m", "ht_bench", *words, "--seeds", "100", "--jobs", "1")
-    table = run(tmp_path, sys.executable, "-m", "ht_bench", "compare", "runs")
-    assert "decay-to-initial" in table
+def test_every_page_of_docs_is_in_its_table() -> None:
+    table = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages == set(re.findall(r"\]\(([\w-]+\.md)\)", table))
 
 
-def test_evaluate_from_python(tmp_path: Path) -> None:
-    printed = run(tmp_path, sys.executable, "-c", block("ht_bench.evaluate("))
-    assert "Estimate(value=" in printed
-    assert (tmp_path / "curves.png").is_file()
-    assert len(list(tmp_path.glob("runs/*/*/seed*/result.json"))) == 10
+def test_make_targets_and_extras_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    assert {name for text in texts for name in re.findall(r"`make\s([\w-]+)", text)} <= targets
+    assert set(re.findall(r"^make ([\w-]+)", README, re.MULTILINE)) <= targets
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    [sentence] = re.findall(r"^Extras: (.*?);", README, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", sentence)) <= set(project["optional-dependencies"])
 
 
-@pytest.mark.parametrize("beginning", ["import ht_bench.sb3", "make_vec(", "SwapCartPolePPO"])
-def test_agents_and_environments(tmp_path: Path, beginning: str) -> None:
-    run(tmp_path, sys.executable, "-c", block(beginning))
+@pytest.mark.parametrize("module", ["ht_bench", "ht_bench.sb3", "ht_bench.testing"])
+def test_the_api_page_lists_every_public_name(module: str) -> None:
+    text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    [part] = re.findall(rf"^## `{module}`\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    cells = re.findall(r"^\| (`[^|]*) \|", part, re.MULTILINE)
+    listed = [name for cell in cells for name in re.findall(r"`(\w+)", cell)]
+    assert len(listed) == len(set(listed))
+    public = {
+        "ht_bench": ht_bench.__all__,
+        "ht_bench.sb3": ht_bench.sb3.__all__,
+        "ht_bench.testing": [n for n in vars(ht_bench.testing) if n.startswith("check_")],
+    }[module]
+    assert set(listed) == set(public)
 
 
-@pytest.mark.parametrize("name", re.findall(r"\]\(((?:docs|leaderboard|[A-Z])[^)]*)\)", README))
-def test_links_lead_somewhere(name: str) -> None:
-    assert (ROOT / name).is_file()
+def test_the_methods_table_lists_every_method() -> None:
+    [part] = re.findall(r"^## Methods\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
+    cells = re.findall(r"^\| (`[^|]*) \|", part, re.MULTILINE)
+    assert sorted(n for cell in cells for n in re.findall(r"`([\w-]+)`", cell)) == recipe_names()
+
+
+def test_tables_are_written_into_every_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/tables.py knows every marked block; a table keeps its legend and loses the others."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import tables
+
+    marks = [m for page in PAGES for m in re.findall(r"<!-- (\w[\w ]*) -->", page.read_text())]
+    assert sorted(marks) == sorted({*tables.BLOCKS, "suites"})
+    text = (
+        "a suite\n\ngrid\n\nn = 3. metric: x.\n\na task\n\ngrid 2\n\nn = 3.\n\nnote\ngap closed: 0"
+    )
+    assert tables.first_table(text) == "a suite\n\ngrid\n\nn = 3. metric: x.\n\ngap closed: 0"
+    page = tmp_path / "page.md"
+    page.write_text("x\n<!-- suites -->\nold\n<!-- /suites -->\ny\n")
+    monkeypatch.setattr(tables, "PAGES", (page,))
+    monkeypatch.chdir(tmp_path)  # no runs here
+    tables.rewrite()
+    assert page.read_text().count("| `suite-") == len(tables.suites().splitlines())
+
+
+def test_the_citation_and_the_workflow() -> None:
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert "arXiv:2406.02596" in str(citation["references"])
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    assert os.access(ROOT / ".ci/run", os.X_OK) and ".ci/run" in [step.get("run") for step in steps]
+    assert [s["with"]["path"] for s in steps if "pages-artifact" in str(s)] == ["leaderboard/site"]

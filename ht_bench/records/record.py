@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ht_bench.errors import UsageError
-from ht_bench.files import write_atomically
+from ht_bench.files import read_json, write_atomically
 
 SCHEMA = 1
 Record = dict[str, Any]
@@ -32,14 +32,7 @@ def write_record(path: Path, record: Record) -> None:
 
 def read_record(path: Path) -> Record:
     """Read and check one result.json; raises UsageError naming the file and the key."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"Could not read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise UsageError(
-            f"{path} is not valid JSON ({error}); delete it and run again to remake it."
-        ) from error
+    record = read_json(path, "delete it and run again to remake it")
     check_record(record, str(path))
     return dict(record)
 

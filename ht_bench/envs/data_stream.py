@@ -119,28 +119,30 @@ class Cursor:
         """
         if self.done:
             raise UsageError("There is no example to classify; call reset() to begin an episode.")
-        chosen = self.upcoming(count)
-        self.position += len(chosen)
+        indices = self.upcoming(count)
+        self.position += len(indices)
         self.changed = False
-        return self.examples.labels[chosen], self.examples.true_labels[chosen]
+        return self.examples.labels[indices], self.examples.true_labels[indices]
 
     def observe(self, count: int) -> Floats:
         """Return `count` observations: the upcoming examples, and zeros where there are none."""
-        chosen = self.upcoming(count)
-        found = np.zeros((count, *self.image_shape), np.float32)
-        found[: len(chosen)] = self.examples.permute(self._normalise(self.examples.pixels(chosen)))
-        return found.reshape(count, -1) if self._flat else found
+        indices = self.upcoming(count)
+        batch = np.zeros((count, *self.image_shape), np.float32)
+        batch[: len(indices)] = self.examples.permute(
+            self._normalise(self.examples.pixels(indices))
+        )
+        return batch.reshape(count, -1) if self._flat else batch
 
     def steps(self, count: int) -> list[int]:
         """Return the steps of `count` examples that each phase lasts; partial ones count."""
         if not self.started:
             raise UsageError("How long phases are depends on the seed; call reset(seed=…) first.")
-        found = []
+        steps = []
         for index in range(len(self.task.phases)):
             examples = PhaseExamples(self._stream, index, self._examples)
             epochs, rest = divmod(examples.budget, examples.count)
-            found.append(epochs * math.ceil(examples.count / count) + math.ceil(rest / count))
-        return found
+            steps.append(epochs * math.ceil(examples.count / count) + math.ceil(rest / count))
+        return steps
 
     def info(self) -> dict[str, Any]:
         """Return the keys that every info has."""
@@ -232,11 +234,11 @@ class DataStreamEnv(gymnasium.Env[Floats, np.int64]):
         return np.broadcast_to(bright, (3, *cursor.image_shape[1:])).transpose(1, 2, 0).copy()
 
 
-def check_choice(what: str, given: object, known: Collection[str]) -> None:
-    """Raise UsageError unless `given` is one of `known`."""
-    if given not in known:
-        nearest = did_you_mean(str(given), known)
-        raise UsageError(f"Unknown {what} {given!r}.{nearest} Known: {', '.join(known)}.")
+def check_choice(what: str, given: object, choices: Collection[str]) -> None:
+    """Raise UsageError unless `given` is one of `choices`."""
+    if given not in choices:
+        nearest = did_you_mean(str(given), choices)
+        raise UsageError(f"Unknown {what} {given!r}.{nearest} Known: {', '.join(choices)}.")
 
 
 def draw_seed(draw: np.random.Generator) -> int:
@@ -253,18 +255,18 @@ def not_a_class(action: object, cursor: Cursor) -> UsageError:
 def _task_ids(task: Task) -> list[int]:
     """Phases with the true inputs and labels share an id, changed ones never."""
     numbers: dict[int, int] = {}
-    found = []
+    ids = []
     for index, phase in enumerate(task.phases):
         same = phase.inputs == "true" and phase.labels == "true"
-        found.append(numbers.setdefault(-1 if same else index, len(numbers)))
-    return found
+        ids.append(numbers.setdefault(-1 if same else index, len(numbers)))
+    return ids
 
 
 def _supervised(task: str | Path | Task) -> Task:
-    found = get_task(task)
-    if not isinstance(found, Task):
+    spec = get_task(task)
+    if not isinstance(spec, Task):
         raise UsageError(
-            f"{found.name} streams environments, not data; "
-            f'use `gymnasium.make("ht_bench/EnvironmentStream-v1", task="{found.name}")`.'
+            f"{spec.name} streams environments, not data; "
+            f'use `gymnasium.make("ht_bench/EnvironmentStream-v1", task="{spec.name}")`.'
         )
-    return found
+    return spec

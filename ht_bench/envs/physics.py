@@ -25,12 +25,12 @@ def apply_physics(
     true value. What CartPole derives from its masses and length is derived anew. Raises
     UsageError for any other key, and for a value that is no number.
     """
-    known = _known(environment) if physics else []
+    names = _names(environment) if physics else []
     for name, value in physics.items():
-        if name not in known:
+        if name not in names:
             raise UsageError(
                 f"{where}: {type(environment).__name__} has no physics '{name}'."
-                f"{did_you_mean(name, known)} Known: {', '.join(known)}."
+                f"{did_you_mean(name, names)} Known: {', '.join(names)}."
             )
         if not _is_number(value):
             raise UsageError(f"{where}: physics {name} = {value!r}; give a number.")
@@ -42,7 +42,7 @@ def apply_physics(
         _derive(environment)
 
 
-def _known(environment: Any) -> list[str]:
+def _names(environment: Any) -> list[str]:
     """Return what a phase may set: public numbers that nothing else derives."""
     names = [name for name in dir(environment) if not name.startswith("_")]
     values = {name: inspect.getattr_static(environment, name) for name in names}

@@ -236,10 +236,10 @@ def _number(stream: Any) -> int | None:
 
 
 def _of_environments(task: str | Path | ReinforcementTask) -> ReinforcementTask:
-    found = get_task(task)
-    if not isinstance(found, ReinforcementTask):
+    spec = get_task(task)
+    if not isinstance(spec, ReinforcementTask):
         raise UsageError(
-            f"{found.name} streams data, not environments; "
-            f'use `gymnasium.make("ht_bench/DataStream-v1", task="{found.name}")`.'
+            f"{spec.name} streams data, not environments; "
+            f'use `gymnasium.make("ht_bench/DataStream-v1", task="{spec.name}")`.'
         )
-    return found
+    return spec

@@ -47,14 +47,14 @@ def _numbers(gap: Estimate | None) -> list[float | None] | None:
 
 def write_ranking(path: Path, board: Board) -> None:
     """Write ranking.json, a line per entry."""
-    found = ranking(board)
+    content = ranking(board)
     suites = [
         f"  {json.dumps(name)}: {{\n"
         + ",\n".join(f"   {json.dumps(k)}: {json.dumps(v)}" for k, v in rows.items())
         + "\n  }"
-        for name, rows in found["suites"].items()
+        for name, rows in content["suites"].items()
     ]
-    head = f' "benchmark": "{EPOCH}",\n "entries": {json.dumps(found["entries"])},\n'
+    head = f' "benchmark": "{EPOCH}",\n "entries": {json.dumps(content["entries"])},\n'
     write_atomically(path, "{\n" + head + ' "suites": {\n' + ",\n".join(suites) + "\n }\n}\n")
 
 

@@ -106,7 +106,7 @@ def make_table(
         setting=setting,
         benchmark=benchmark,
         metric=one if len(families) == 1 else "each task's metric",
-        seeds={task.info.name: task.wanted for task in tasks},
+        seeds={task.info.name: task.seeds for task in tasks},
         admission=None if is_suite else tasks[0].admission(),
         rows=rows,
         notes=(*_doubtful_gaps(rows), *notes),
@@ -120,32 +120,32 @@ def _measured(entries: Mapping[str, Entry], info: TaskInfo) -> dict[str, Measure
 def _named(
     tasks: Mapping[str, PairedTask], suites: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, list[str]], list[str]]:
-    chosen, notes = {}, []
+    scored, notes = {}, []
     for name, members in suites.items():
         lacking = [m for m in members if m not in tasks or not tasks[m].anchored]
         if not lacking:
-            chosen[name] = list(members)
+            scored[name] = list(members)
         elif any(member in tasks for member in members):
             notes.append(
                 f"{name} is not scored: it needs {WARM} and {FRESH} on {', '.join(lacking)}."
             )
-    return chosen, notes
+    return scored, notes
 
 
 def _admitted(tasks: Mapping[str, PairedTask]) -> tuple[dict[str, list[str]], list[str]]:
-    chosen: dict[str, list[str]] = {}
+    suites: dict[str, list[str]] = {}
     notes = []
     for name, task in tasks.items():
         kind = get_family(task.info.family).kind
         admission = task.admission()
         if admission is not None and admission.passes:
-            chosen.setdefault(f"all tasks, {kind}", []).append(name)
+            suites.setdefault(f"all tasks, {kind}", []).append(name)
         elif admission is not None and len(tasks) > 1:
             notes.append(
                 f"{name} is left out of the mean over tasks: starting over is not surely better "
                 "than going on there."
             )
-    return {name: members for name, members in chosen.items() if len(members) > 1}, notes
+    return {name: members for name, members in suites.items() if len(members) > 1}, notes
 
 
 def _task_notes(task: PairedTask, entries: Iterable[Entry], setting: Setting) -> list[str]:
@@ -178,13 +178,13 @@ def _anchor_notes(task: PairedTask) -> list[str]:
 
 def _seed_notes(task: PairedTask, setting: Setting) -> list[str]:
     notes = []
-    lacking = sorted(set(task.info.seeds) - set(task.wanted))
+    lacking = sorted(set(task.info.seeds) - set(task.seeds))
     if setting.split == "test" and lacking:
         notes.append(
             f"A leaderboard entry needs {format_seeds(task.info.seeds)}; "
             f"not compared here: {format_seeds(lacking)}."
         )
-    if len(task.wanted) < 2:
+    if len(task.seeds) < 2:
         notes.append("One seed gives no interval and no rank; run more with --seeds.")
     return notes
 
@@ -198,5 +198,5 @@ def compare_folder(out: Path, suite: str = "") -> tuple[Comparison, Groups, dict
     groups, infos, records = read_groups(out)
     suites = {name: get_suite(name).tasks for name in ([suite] if suite else suite_files())}
     several = {name: tasks for name, tasks in suites.items() if suite or set(tasks) <= set(infos)}
-    chosen = {name: tasks for name, tasks in several.items() if len(tasks) > 1 or suite}
-    return compare(records, infos, suites=chosen or None), groups, infos
+    shown = {name: tasks for name, tasks in several.items() if len(tasks) > 1 or suite}
+    return compare(records, infos, suites=shown or None), groups, infos

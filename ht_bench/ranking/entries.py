@@ -64,10 +64,10 @@ def group_records(records: Iterable[Record], tasks: Mapping[str, TaskInfo]) -> G
     Raises UsageError for an unknown task, for two records of one seed, and, naming both sides,
     for records of one task whose task hash, data hash or benchmark epoch differ.
     """
-    known = list(records)
-    _check_comparable(known, tasks)
+    runs = list(records)
+    _check_comparable(runs, tasks)
     groups: Groups = {}
-    for record in known:
+    for record in runs:
         entries = groups.setdefault(_setting(record), {}).setdefault(record["task"], {})
         _add(entries, record)
     return {
@@ -165,11 +165,11 @@ def _check_comparable(records: list[Record], tasks: Mapping[str, TaskInfo]) -> N
         members = [record for record in records if record["task"] == name]
         _check_same(members, "task hashes", lambda record: record["task_sha256"][:12])
         _check_same(members, "data hashes", lambda record: record["data_sha256"][:12])
-        wanted = tasks[name].sha256
-        if wanted and members[0]["task_sha256"] != wanted:
+        sha256 = tasks[name].sha256
+        if sha256 and members[0]["task_sha256"] != sha256:
             raise UsageError(
                 f"The results of '{name}' have task hash {members[0]['task_sha256'][:12]}, the "
-                f"task's file has {wanted[:12]}; run them again, or restore the file."
+                f"task's file has {sha256[:12]}; run them again, or restore the file."
             )
 
 

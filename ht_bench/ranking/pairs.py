@@ -53,8 +53,8 @@ class Measured:
         arrays: dict[str, Any] = {
             k: v[places] for k, v in vars(self).items() if isinstance(v, np.ndarray)
         }
-        chosen = tuple(self.seeds[place] for place in places)
-        return dataclasses.replace(self, seeds=chosen, **arrays)
+        arrays["seeds"] = tuple(self.seeds[place] for place in places)
+        return dataclasses.replace(self, **arrays)
 
     def by_seed(self) -> dict[int, float]:
         """Return seed → final metric."""
@@ -91,8 +91,8 @@ def measure(records: Iterable[Record], info: TaskInfo) -> Measured:
 class PairedTask:
     """A task's entries by label, on the seeds where they compare with one another and the anchors.
 
-    `wanted` are the seeds that a complete entry has; `entries` hold the runs that count, or all
-    of an entry that has none of those; `missing` the wanted seeds that each lacks.
+    `seeds` are those that a complete entry has; `entries` hold the runs that count, or all
+    of an entry that has none of those; `missing` the seeds that each lacks.
     """
 
     def __init__(
@@ -113,12 +113,12 @@ class PairedTask:
         self.anchors: Mapping[str, Mapping[int, float]] = own if anchors is None else anchors
         everyone: set[int] = set().union(*(entry.seeds for entry in entries.values()))
         common = set.intersection(everyone, *map(set, self.anchors.values()))
-        self.wanted = tuple(sorted(common or everyone))
+        self.seeds = tuple(sorted(common or everyone))
         self.entries, self.missing, self.paired = {}, {}, {}
         for label, entry in entries.items():
             seeds = common & set(entry.seeds)
             self.entries[label] = entry.on(seeds or entry.seeds)
-            self.missing[label] = tuple(sorted(set(self.wanted) - seeds))
+            self.missing[label] = tuple(sorted(set(self.seeds) - seeds))
             self.paired[label] = len(self.anchors) == 2 and bool(seeds)
         self._all = entries
         self._scores: dict[str, SuiteScore | None] = {}

@@ -48,7 +48,7 @@ def freeze(runs: Path, name: str, title: str, tasks: Sequence[str], folder: Path
 
 
 def _anchors(task: Spec, entries: dict[str, Entry], classes: int) -> Anchors:
-    found: dict[str, list[float]] = {}
+    finals: dict[str, list[float]] = {}
     for method in ANCHORS:
         records = entries[method].records if method in entries else {}
         missing = [seed for seed in task.seeds if seed not in records]
@@ -57,23 +57,23 @@ def _anchors(task: Spec, entries: dict[str, Entry], classes: int) -> Anchors:
                 f"'{method}' lacks seeds {format_seeds(missing)} on {task.name}; run it first: "
                 f"ht-bench run --task {task.name} --method {method}."
             )
-        found[method] = [final_metric(records[s], task.family, classes) for s in task.seeds]
+        finals[method] = [final_metric(records[s], task.family, classes) for s in task.seeds]
     first = entries["none"].records[task.seeds[0]]
     return Anchors(
         task_sha256=task.sha256,
         data_sha256=first["data_sha256"],
         seeds=format_seeds(task.seeds),
-        none=tuple(found["none"]),
-        full_reset=tuple(found["full-reset"]),
+        none=tuple(finals["none"]),
+        full_reset=tuple(finals["full-reset"]),
         software={key: first["software"][key] for key in _LIBRARIES if key in first["software"]},
     )
 
 
 def _admit(task: Spec, anchors: Anchors, random: float | None) -> None:
     minimum = least_gap(anchors.full_reset, random)
-    found = admission(anchors.none, anchors.full_reset, minimum)
-    if not found.passes:
-        gap = found.gap
+    verdict = admission(anchors.none, anchors.full_reset, minimum)
+    if not verdict.passes:
+        gap = verdict.gap
         raise UsageError(
             f"{task.name} does not pass admission: full-reset over none is {gap.value:.4f} "
             f"[{gap.low:.4f}, {gap.high:.4f}]; leave it out of the suite."

@@ -31,10 +31,10 @@ def find_algorithm(name: str) -> type[BaseAlgorithm]:
             )
         return contrib.QRDQN  # type: ignore[no-any-return]
     if name not in _CLASSES:
-        known = [*_CLASSES, "qrdqn"]
+        names = [*_CLASSES, "qrdqn"]
         raise UsageError(
-            f"The algorithm '{name}' is not supported.{did_you_mean(name, known)} "
-            f"Supported: {', '.join(known)}."
+            f"The algorithm '{name}' is not supported.{did_you_mean(name, names)} "
+            f"Supported: {', '.join(names)}."
         )
     return _CLASSES[name]
 

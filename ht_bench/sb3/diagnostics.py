@@ -31,14 +31,14 @@ def diagnose_policy(
         _run(policy, acting, inputs)
     parameters = {n: p.detach() for n, p in policy.named_parameters() if "_target" not in n}
     away = [parameter - initial[name] for name, parameter in parameters.items()]
-    found = {
+    values = {
         **ranks(records.features.flatten(1)[None].float()),
         "weights/norm": squared_norms(list(parameters.values()), False).sqrt(),
         "weights/distance_from_init": squared_norms(away, False).sqrt(),
     }
     if records.activations:
-        found["plasticity/dormant_fraction"] = dormant_fraction(records.activations, False)
-    return {key: value.cpu() for key, value in found.items()}
+        values["plasticity/dormant_fraction"] = dormant_fraction(records.activations, False)
+    return {key: value.cpu() for key, value in values.items()}
 
 
 def last_observations(steps: Sequence[Any], count: int) -> Any:

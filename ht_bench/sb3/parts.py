@@ -36,20 +36,20 @@ def parts_of(policy: BasePolicy) -> list[Part]:
     """Return the trained parts, the one that acts first; raises UsageError for other policies."""
     if isinstance(policy, ActorCriticPolicy):
         return [Part("policy", policy, policy.optimizer)]
-    found = []
+    parts = []
     for name in ("q_net", "quantile_net", "actor", "critic"):
         module = getattr(policy, name, None)
         if not isinstance(module, nn.Module):
             continue
         owner: Any = module if hasattr(module, "optimizer") else policy
         target = f"{name}_target" if hasattr(policy, f"{name}_target") else ""
-        found.append(Part(name, module, owner.optimizer, target))
-    if not found:
+        parts.append(Part(name, module, owner.optimizer, target))
+    if not parts:
         raise UsageError(
             f"{type(policy).__name__} is of an algorithm that is not supported; plasticity works "
             "with PPO, A2C, DQN, QR-DQN, SAC and TD3."
         )
-    return found
+    return parts
 
 
 def check_supported(method: Method, policy: BasePolicy) -> None:

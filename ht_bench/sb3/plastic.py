@@ -52,9 +52,9 @@ class PlasticPolicy:
         tortoise_target: bool = True,
         **kwargs: Any,
     ) -> None:
-        chosen = self.default_plasticity if plasticity is None else plasticity
-        self._plasticity = _specify(chosen, plasticity_kwargs or {})
-        self._named = chosen if isinstance(chosen, str) else type(self._plasticity.build())
+        method = self.default_plasticity if plasticity is None else plasticity
+        self._plasticity = _specify(method, plasticity_kwargs or {})
+        self._named = method if isinstance(method, str) else type(self._plasticity.build())
         self._tortoise_target = tortoise_target
         self._acting: Which | None = None
         given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
@@ -276,14 +276,14 @@ class PlasticPolicy:
             method.restore(saved[name], None, None)
 
 
-def _specify(chosen: str | type[Method] | Method, changes: Mapping[str, Any]) -> MethodSpec:
+def _specify(method: str | type[Method] | Method, changes: Mapping[str, Any]) -> MethodSpec:
     if not isinstance(changes, Mapping):
         raise UsageError(
             f"plasticity_kwargs = {changes!r}; give hyperparameters by name: dict(decay=0.999)."
         )
-    named = find_class(chosen) if isinstance(chosen, str) else chosen
+    named = find_class(method) if isinstance(method, str) else method
     spec = resolve(named, overrides=changes)
-    reference = chosen if isinstance(chosen, str) else spec.reference
+    reference = method if isinstance(method, str) else spec.reference
     return dataclasses.replace(spec, reference=reference)
 
 

@@ -77,12 +77,12 @@ def ranking_figure(
     that are not ranked have open dots. Returns the paths of the PNG and the SVG; raises UsageError
     if no row has a finite gap closed.
     """
-    chosen = table or comparison.tables[0]
-    scores = [(row, row.gap_closed) for row in chosen.rows if row.gap_closed is not None]
+    shown = table or comparison.tables[0]
+    scores = [(row, row.gap_closed) for row in shown.rows if row.gap_closed is not None]
     scores = [(row, gap) for row, gap in scores if math.isfinite(gap.value)]
     if not scores:
         raise UsageError(
-            f"There is no gap closed to draw for '{chosen.name}': it needs {WARM} and {FRESH}, "
+            f"There is no gap closed to draw for '{shown.name}': it needs {WARM} and {FRESH}, "
             "with different results."
         )
     scores.sort(key=lambda pair: -pair[1].value)
@@ -99,7 +99,7 @@ def ranking_figure(
             _dot(axes, place, row, gap)
         _row_labels(axes, scores)
         axes.set_xlabel("gap closed")
-        style.heading(figure, _ranking_title(chosen), _ranking_subtitle(chosen))
+        style.heading(figure, _ranking_title(shown), _ranking_subtitle(shown))
         return style.save(figure, path)
 
 

@@ -231,9 +231,7 @@ def task_view(board: Board, table: Table) -> dict[str, Any]:
 def _anchors(pair: PairedTask) -> dict[str, list[float]] | None:
     if not pair.anchored:
         return None
-    return {
-        method: [pair.anchors[method][seed] for seed in pair.wanted] for method in (WARM, FRESH)
-    }
+    return {method: [pair.anchors[method][seed] for seed in pair.seeds] for method in (WARM, FRESH)}
 
 
 def _lines(board: Board, table: Table) -> list[Line]:

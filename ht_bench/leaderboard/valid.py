@@ -25,6 +25,7 @@ from ht_bench.leaderboard.reading import (
     shown,
 )
 from ht_bench.records.metrics import metric_key
+from ht_bench.streams.catalog import task_names
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.version import EPOCH
 
@@ -66,16 +67,10 @@ def _faults(content: Mapping[str, Any], path: Path) -> Iterator[Fault]:
         known = find_known(name)
         place = ("tasks", name)
         if isinstance(known, str):
-            hint = did_you_mean(name, _names()) if "no task" in known else ""
+            hint = did_you_mean(name, task_names()) if "no task" in known else ""
             yield Fault(json_path(place), f"{known}.{hint}")
             continue
         yield from _task_faults(table, known, place)
-
-
-def _names() -> list[str]:
-    from ht_bench.streams.catalog import task_names
-
-    return task_names()
 
 
 def _task_faults(table: Mapping[str, Any], known: KnownTask, place: Place) -> Iterator[Fault]:

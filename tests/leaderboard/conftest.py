@@ -146,22 +146,35 @@ def mutations() -> ModuleType:
     return module
 
 
-Verify = Callable[..., Any]
+class Entry:
+    """The honest submission, to be changed at will and verified; reruns are replayed."""
+
+    def __init__(self, content: Content, path: Path, checks: Mapping[str, Any]) -> None:
+        self.content, self._path, self._checks = content, path, checks
+        self.table: Content = content["tasks"][TASK]
+
+    def curve(self, seed: int = 100) -> list[float]:
+        """The accuracies of a seed, to be changed."""
+        values: list[float] = self.table["seeds"][str(seed)]["curve"]["test/accuracy"]
+        return values
+
+    def write(self) -> Path:
+        """Write the file as it now is."""
+        self._path.write_text(json.dumps(self.content), encoding="utf-8")
+        return self._path
+
+    def verify(self, level: str = "consistent", path: Path | None = None, **changes: Any) -> Any:
+        """Write and verify the file, or another; `changes` to what it is checked with."""
+        from ht_bench.leaderboard.verify import Checks, verify
+
+        rerun = self._checks["rerun"] if level == "reproduced" else None
+        return verify(path or self.write(), Checks(**{**self._checks, "rerun": rerun, **changes}))
 
 
-@pytest.fixture(scope="session")
-def verify_file(first_points: Any, replay: Any) -> Verify:
-    """Verify a file; reruns are replayed from the honest records."""
-    from ht_bench.leaderboard.verify import Checks, verify
+@pytest.fixture
+def entry(content: Content, tmp_path: Path, first_points: Any, replay: Any) -> Entry:
+    """The honest submission as tmp_path/early-stop.json."""
     from ht_bench.running import reruns
 
-    def run(path: Path, level: str = "consistent", **changes: Any) -> Any:
-        checks = {
-            "machine": reruns.machine,
-            "first_points": None if level == "valid" else first_points,
-            "rerun": replay if level == "reproduced" else None,
-            "seeds": tuple(range(100, 120)),
-        }
-        return verify(path, Checks(**{**checks, **changes}))
-
-    return run
+    checks = {"machine": reruns.machine, "first_points": first_points, "rerun": replay}
+    return Entry(content, tmp_path / f"{METHOD}.json", {**checks, "seeds": tuple(range(100, 120))})

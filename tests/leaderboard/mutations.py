@@ -182,7 +182,7 @@ def odd_text(m: Mutant) -> str:
     m.put(path, text[:at] + character + text[at:])
     if character in HIDDEN:
         return BROKEN
-    return FINE if PROSE & set(path) else ANY if is_free(path) else BROKEN
+    return FINE if PROSE & set(path) else ANY if is_free(path) or "link" in path else BROKEN
 
 
 def path_like(m: Mutant) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 from collections.abc import Callable
@@ -22,111 +21,83 @@ from ht_bench.streams.catalog import get_task
 
 Content = dict[str, Any]
 Write = Callable[..., Path]
-Verify = Callable[..., Any]
 CURVE = "$.tasks['quick-digits-v1'].seeds['100'].curve['test/accuracy']"
 SUBMISSIONS = Path(__file__).parents[2] / "leaderboard" / "submissions"
 
 
-def accuracy(table: Content, seed: int = 100) -> list[float]:
-    found: list[float] = table["seeds"][str(seed)]["curve"]["test/accuracy"]
-    return found
-
-
-def test_the_honest_one(honest_bytes: bytes, write: Write, verify_file: Verify) -> None:
-    report = verify_file(write(honest_bytes))
+def test_the_honest_one(entry: Any) -> None:
+    report = entry.verify()
     assert (report.level, report.faults, report.exit_code) == ("consistent", [], 0)
 
 
 def test_untrained_networks_are_recomputed(
-    honest_bytes: bytes, first_points: Any, table: Content
+    honest_bytes: bytes, first_points: Any, entry: Any
 ) -> None:
     """They are the curves' first points, bit for bit, on the software that made them."""
     submission = Submission(json.loads(honest_bytes))
     found = first_points(find_known("quick-digits-v1"), submission)
     assert {seed: values["test/accuracy"] for seed, values in found.items()} == {
-        seed: accuracy(table, seed)[0] for seed in range(100, 120)
+        seed: entry.curve(seed)[0] for seed in range(100, 120)
     }
 
 
-def test_a_first_point_one_example_off(
-    content: Content, table: Content, write: Write, verify_file: Verify
-) -> None:
-    accuracy(table)[0] += 1 / 500
-    report = verify_file(write(content))
+def test_a_first_point_one_example_off(entry: Any) -> None:
+    entry.curve()[0] += 1 / 500
+    report = entry.verify()
     assert report.level == "valid" and report.exit_code == 1
     [fault] = report.faults
     assert fault.path == CURVE and "untrained network gives" in fault.sentence
 
 
 @pytest.mark.parametrize(("examples", "caught"), [(2, False), (3, True)])
-def test_other_arithmetic_may_turn_two_examples(
-    examples: int,
-    caught: bool,
-    content: Content,
-    table: Content,
-    write: Write,
-    verify_file: Verify,
-) -> None:
-    accuracy(table)[0] = round(accuracy(table)[0] + examples / 500, 3)
-    table["software"]["torch"] = "1.0"
-    assert bool(verify_file(write(content)).faults) is caught
+def test_other_arithmetic_may_turn_two_examples(examples: int, caught: bool, entry: Any) -> None:
+    entry.curve()[0] = round(entry.curve()[0] + examples / 500, 3)
+    entry.table["software"]["torch"] = "1.0"
+    assert bool(entry.verify().faults) is caught
 
 
 @pytest.mark.parametrize(("part", "key"), [("software", "threads"), ("hardware", "processor")])
-def test_what_counts_as_other_arithmetic(
-    part: str, key: str, content: Content, table: Content, write: Write, verify_file: Verify
-) -> None:
-    accuracy(table)[0] = round(accuracy(table)[0] + 1 / 500, 3)
-    for name, consistent in (("python", False), (key, True)):
-        changed = copy.deepcopy(content)
-        changed["tasks"]["quick-digits-v1"][part][name] = "other"
-        if part == "hardware" and name == "python":
-            continue
-        assert (verify_file(write(changed)).level == "consistent") is consistent
+def test_what_counts_as_other_arithmetic(part: str, key: str, entry: Any) -> None:
+    entry.curve()[0] = round(entry.curve()[0] + 1 / 500, 3)
+    if part == "software":
+        entry.table[part]["python"] = "other"
+        assert entry.verify().level == "valid"
+    entry.table[part][key] = "other"
+    assert entry.verify().level == "consistent"
 
 
-def test_a_curve_shifted_in_time(
-    content: Content, table: Content, write: Write, verify_file: Verify
-) -> None:
+def test_a_curve_shifted_in_time(entry: Any) -> None:
     for seed in range(100, 120):
-        values = accuracy(table, seed)
+        values = entry.curve(seed)
         values[:] = values[1:] + values[-1:]
-    report = verify_file(write(content))
+    report = entry.verify()
     assert report.level == "valid" and len(report.faults) == 20
 
 
-def test_curves_swapped_between_seeds(
-    content: Content, table: Content, write: Write, verify_file: Verify
-) -> None:
-    seeds = table["seeds"]
-    other = next(s for s in seeds if accuracy(table, int(s))[0] != accuracy(table)[0])
+def test_curves_swapped_between_seeds(entry: Any) -> None:
+    seeds = entry.table["seeds"]
+    other = next(s for s in seeds if entry.curve(int(s))[0] != entry.curve()[0])
     seeds["100"], seeds[other] = seeds[other], seeds["100"]
-    assert len(verify_file(write(content)).faults) == 2
+    assert len(entry.verify().faults) == 2
 
 
 @pytest.mark.parametrize("change", [0.0005, 1e-6, -0.001])
-def test_accuracies_are_whole_numbers_of_examples(
-    change: float, content: Content, table: Content, write: Write, verify_file: Verify
-) -> None:
-    accuracy(table)[9] += change
-    [fault] = verify_file(write(content)).faults
+def test_accuracies_are_whole_numbers_of_examples(change: float, entry: Any) -> None:
+    entry.curve()[9] += change
+    [fault] = entry.verify().faults
     assert fault.path == CURVE and "at point 9 is no whole number of 500" in fault.sentence
 
 
-def test_a_diverged_run_stands_at_chance(
-    content: Content, table: Content, write: Write, verify_file: Verify
-) -> None:
-    accuracy(table)[5:] = [0.1] * 16
-    table["seeds"]["100"]["status"] = "diverged"
-    assert verify_file(write(content)).level == "consistent"
+def test_a_diverged_run_stands_at_chance(entry: Any) -> None:
+    entry.curve()[5:] = [0.1] * 16
+    entry.table["seeds"]["100"]["status"] = "diverged"
+    assert entry.verify().level == "consistent"
 
 
-def test_faults_are_bounded(
-    content: Content, table: Content, write: Write, verify_file: Verify
-) -> None:
+def test_faults_are_bounded(entry: Any) -> None:
     for seed in range(100, 120):
-        accuracy(table, seed)[0] = 0.9001
-    assert len(verify_file(write(content)).faults) == 20
+        entry.curve(seed)[0] = 0.9001
+    assert len(entry.verify().faults) == 20
 
 
 def test_train_accuracy_is_counted_on_the_phases_examples() -> None:
@@ -186,11 +157,9 @@ NETWORKS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("network", "said"), NETWORKS)
-def test_a_strangers_network(
-    network: dict[str, Any], said: str, content: Content, write: Write, verify_file: Verify
-) -> None:
-    content["method"]["network"] = network
-    report = verify_file(write(json.dumps(content)))
+def test_a_strangers_network(network: dict[str, Any], said: str, entry: Any) -> None:
+    entry.content["method"]["network"] = network
+    report = entry.verify()
     assert report.exit_code == 1
     assert said in str(report.faults[0]) or report.level == said == "not valid"
     assert all(str(fault).isascii() and str(fault).isprintable() for fault in report.faults)
@@ -221,13 +190,11 @@ def test_the_submissions_precision_is_what_is_recomputed(
     assert len(found) == 20
 
 
-def test_data_that_are_not_here(
-    content: Content, write: Write, verify_file: Verify, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_that_are_not_here(monkeypatch: pytest.MonkeyPatch, entry: Any) -> None:
     known = find_known("quick-digits-v1")
     assert not isinstance(known, str)
     absent = dataclasses.replace(known, data=None)
     monkeypatch.setattr("ht_bench.leaderboard.verify.find_known", lambda name: absent)
-    report = verify_file(write(content))
+    report = entry.verify()
     assert (report.level, report.exit_code) == ("valid", 2)
     assert "needs data that are not on this machine" in report.could_not[0]

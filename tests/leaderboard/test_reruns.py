@@ -14,10 +14,7 @@ from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.reproduced import disagreements
 from ht_bench.running import reruns
 
-Content = dict[str, Any]
 Call = Callable[..., Any]
-Write = Callable[..., Path]
-Verify = Callable[..., Any]
 TASK = "quick-digits-v1"
 MINE = """\
 from pathlib import Path
@@ -40,11 +37,9 @@ def mine(tmp_path: Path) -> Path:
     return path
 
 
-def test_named_code_is_run_and_its_source_noted(
-    call: Call, content: Content, write: Write, mine: Path
-) -> None:
-    content["method"]["name"] = "mine"
-    answer = call("verify", write(content), "--seeds", "107", "--code", mine)
+def test_named_code_is_run_and_its_source_noted(call: Call, mine: Path, entry: Any) -> None:
+    entry.content["method"]["name"] = "mine"
+    answer = call("verify", entry.write(), "--seeds", "107", "--code", mine)
     assert answer.code == 0
     assert answer.out.startswith("early-stop: reproduced\n")
     assert "another source hash" in answer.out and "agree bit for bit" in answer.out
@@ -52,28 +47,23 @@ def test_named_code_is_run_and_its_source_noted(
 
 @pytest.mark.parametrize("name", ["mine", "mine.py", "mine.Mine", "os.system", "Mine"])
 def test_code_that_was_not_named_is_never_imported(
-    name: str,
-    call: Call,
-    content: Content,
-    write: Write,
-    mine: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, call: Call, mine: Path, monkeypatch: pytest.MonkeyPatch, entry: Any
 ) -> None:
     monkeypatch.chdir(mine.parent)
     monkeypatch.syspath_prepend(str(mine.parent))
-    content["method"]["name"] = name
-    answer = call("verify", write(content), "--rerun", 1)
+    entry.content["method"]["name"] = name
+    answer = call("verify", entry.write(), "--rerun", 1)
     assert answer.code == 2
     assert f"The package has no method '{name}'" in answer.out and "--code" in answer.out
     assert not mine.with_suffix(".imported").exists() and "mine" not in sys.modules
 
 
 @pytest.mark.parametrize("name", ["mine.py:Mine", "./mine.py", "os:system", "a/../mine", "~mine"])
-def test_references_are_no_names(name: str, content: Content, write: Write, mine: Path) -> None:
+def test_references_are_no_names(name: str, mine: Path, entry: Any) -> None:
     from ht_bench.leaderboard.valid import read_submission
 
-    content["method"]["name"] = name
-    submission, [fault] = read_submission(write(content))
+    entry.content["method"]["name"] = name
+    submission, [fault] = read_submission(entry.write())
     assert submission is None and fault.path == "$.method.name"
 
 
@@ -90,20 +80,14 @@ def test_references_are_no_names(name: str, content: Content, write: Write, mine
     ],
 )
 def test_code_that_does_not_serve_is_the_verifiers_matter(
-    code: str,
-    said: str,
-    call: Call,
-    content: Content,
-    write: Write,
-    mine: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    code: str, said: str, call: Call, mine: Path, monkeypatch: pytest.MonkeyPatch, entry: Any
 ) -> None:
     """Exit code 2, no fault of the submission."""
     monkeypatch.chdir(mine.parent)
     (mine.parent / "broken.py").write_text("1 / 0", encoding="utf-8")
     (mine.parent / "other.py").write_text("x = 1", encoding="utf-8")
-    content["method"]["name"] = "mine"
-    answer = call("verify", write(content), "--rerun", 1, "--code", code)
+    entry.content["method"]["name"] = "mine"
+    answer = call("verify", entry.write(), "--rerun", 1, "--code", code)
     assert answer.code == 2 and said in answer.out
 
 
@@ -132,18 +116,11 @@ HYPERPARAMETERS: list[tuple[str, dict[str, Any], int, str]] = [
 
 @pytest.mark.parametrize(("method", "changes", "code", "said"), HYPERPARAMETERS)
 def test_a_strangers_numbers(
-    method: str,
-    changes: dict[str, Any],
-    code: int,
-    said: str,
-    content: Content,
-    table: Content,
-    write: Write,
-    verify_file: Verify,
+    method: str, changes: dict[str, Any], code: int, said: str, entry: Any
 ) -> None:
-    content["method"]["name"] = method
-    table["hyperparameters"] = changes
-    report = verify_file(write(content), "reproduced", rerun=reruns.Trainer(), seeds=(100,))
+    entry.content["method"]["name"] = method
+    entry.table["hyperparameters"] = changes
+    report = entry.verify("reproduced", rerun=reruns.Trainer(), seeds=(100,))
     assert (report.level, report.exit_code) == ("consistent", code)
     [sentence] = [*map(str, report.faults), *report.could_not]
     assert said in sentence
@@ -151,42 +128,36 @@ def test_a_strangers_numbers(
 
 
 @pytest.mark.parametrize("threads", [0, -1, 65, 2**62, "8", "x" * 200])
-def test_threads_are_bounded(
-    threads: Any, content: Content, table: Content, write: Write, verify_file: Verify
-) -> None:
-    table["software"]["threads"] = threads
-    report = verify_file(write(content), "reproduced", rerun=reruns.Trainer(), seeds=(100,))
+def test_threads_are_bounded(threads: Any, entry: Any) -> None:
+    entry.table["software"]["threads"] = threads
+    report = entry.verify("reproduced", rerun=reruns.Trainer(), seeds=(100,))
     assert report.exit_code == 1 and "1 to 64 can be re-run" in report.faults[0].sentence
 
 
-def test_a_device_that_is_not_here(
-    call: Call, content: Content, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_device_that_is_not_here(call: Call, monkeypatch: pytest.MonkeyPatch, entry: Any) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    content["device"] = "cuda"
-    answer = call("verify", write(content), "--rerun", 1)
+    entry.content["device"] = "cuda"
+    answer = call("verify", entry.write(), "--rerun", 1)
     assert answer.code == 2 and "torch sees no CUDA device" in answer.out
 
 
-def test_a_crash_of_named_code_is_a_sentence(
-    content: Content, write: Write, verify_file: Verify, mine: Path
-) -> None:
+def test_a_crash_of_named_code_is_a_sentence(mine: Path, entry: Any) -> None:
     body = '    def after_step(self):\n        raise KeyError("\\x1b[31m")\n'
     mine.write_text(MINE + body, encoding="utf-8")
-    content["method"]["name"] = "mine"
+    entry.content["method"]["name"] = "mine"
     trainer = reruns.Trainer(code=str(mine))
-    report = verify_file(write(content), "reproduced", rerun=trainer, seeds=(100,))
+    report = entry.verify("reproduced", rerun=trainer, seeds=(100,))
     assert report.exit_code == 2
     assert "Method 'mine' failed: KeyError" in report.could_not[0]
     assert "\x1b" not in report.could_not[0]
 
 
-def test_a_retention_that_was_touched_up(records: Any, content: Content, table: Content) -> None:
+def test_a_retention_that_was_touched_up(records: Any, entry: Any) -> None:
     """On other software the mean retention lies within the tolerance as well."""
     known = find_known(TASK)
     assert not isinstance(known, str)
-    table["seeds"]["100"]["retention"] = [0.5, 0.9]
-    submission = Submission(content)
+    entry.table["seeds"]["100"]["retention"] = [0.5, 0.9]
+    submission = Submission(entry.content)
     for kept, agree in (([0.5, 0.9], True), ([0.5, 0.93], True), ([0.5, 0.95], False)):
         again = {100: {**records[100], "retention": kept}}
         assert (not [*disagreements(submission, known, again, exact=False)]) is agree

@@ -15,24 +15,18 @@ from ht_bench.leaderboard.known import find_known, known_task
 from ht_bench.leaderboard.valid import read_submission
 from ht_bench.streams.catalog import get_task
 
-Content = dict[str, Any]
 Write = Callable[..., Path]
 TASK = "$.tasks['quick-digits-v1']"
 SUBMISSIONS = Path(__file__).parents[2] / "leaderboard" / "submissions"
 SEED = f"{TASK}.seeds['100']"
 
 
-@pytest.fixture
-def only(content: Content, write: Write) -> Callable[..., None]:
-    """Judge the changed content: it must have exactly one fault, at `place`, that says `said`."""
-
-    def check(place: str, said: str) -> None:
-        submission, faults = read_submission(write(content))
-        assert submission is None
-        assert [fault.path for fault in faults] == [place]
-        assert said in faults[0].sentence
-
-    return check
+def only(entry: Any, place: str, said: str) -> None:
+    """The changed entry has exactly one fault, at `place`, that says `said`."""
+    submission, faults = read_submission(entry.write())
+    assert submission is None
+    assert [fault.path for fault in faults] == [place]
+    assert said in faults[0].sentence
 
 
 def test_the_honest_one_is_valid(honest_bytes: bytes, write: Write) -> None:
@@ -58,9 +52,9 @@ def test_the_file_carries_the_name(honest_bytes: bytes, write: Write) -> None:
     assert "\\x1b" in fault.sentence
 
 
-def test_benchmark(content: Content, only: Callable[..., None]) -> None:
-    content["benchmark"] = "0.0"
-    only("$.benchmark", "is 0.0, this is 0.1")
+def test_benchmark(entry: Any) -> None:
+    entry.content["benchmark"] = "0.0"
+    only(entry, "$.benchmark", "is 0.0, this is 0.1")
 
 
 @pytest.mark.parametrize(
@@ -72,22 +66,21 @@ def test_benchmark(content: Content, only: Callable[..., None]) -> None:
         ("atari-100k-pong-v1", "is a draft"),
     ],
 )
-def test_tasks(name: str, said: str, content: Content, only: Callable[..., None]) -> None:
-    content["tasks"][name] = content["tasks"]["quick-digits-v1"]
-    only(f"$.tasks['{name}']", said)
+def test_tasks(name: str, said: str, entry: Any) -> None:
+    entry.content["tasks"][name] = entry.content["tasks"]["quick-digits-v1"]
+    only(entry, f"$.tasks['{name}']", said)
 
 
 def test_a_path_is_never_opened_as_a_task(
-    content: Content, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: Any
 ) -> None:
-    """`get_task` reads TOML files; a stranger's name must not reach it, whatever lies there."""
+    """`get_task` reads TOML files; an untrusted name must not reach it, whatever lies there."""
     monkeypatch.chdir(tmp_path)
-    table = content["tasks"].pop("quick-digits-v1")
     text = Path(find_known.__code__.co_filename).parents[2] / "tasks" / "warm-start-digits-v1.toml"
     (tmp_path / "mine.toml").write_text(text.read_text(encoding="utf-8"), encoding="utf-8")
-    content["tasks"]["mine.toml"] = table
+    entry.content["tasks"] = {"mine.toml": entry.table}
     assert get_task("mine.toml").name == "warm-start-digits-v1"
-    submission, [fault] = read_submission(write(content))
+    submission, [fault] = read_submission(entry.write())
     assert submission is None and "is no task" in fault.sentence
 
 
@@ -101,36 +94,34 @@ def test_a_path_is_never_opened_as_a_task(
         ("classes", 11, "is 11, the task has 10"),
     ],
 )
-def test_hashes_and_facts(
-    key: str, value: Any, said: str, table: Content, only: Callable[..., None]
-) -> None:
-    table[key] = value
-    only(f"{TASK}.{key}", said)
+def test_hashes_and_facts(key: str, value: Any, said: str, entry: Any) -> None:
+    entry.table[key] = value
+    only(entry, f"{TASK}.{key}", said)
 
 
-def test_a_missing_seed(table: Content, only: Callable[..., None]) -> None:
-    del table["seeds"]["117"]
-    only(f"{TASK}.seeds", "lacks seeds 117")
+def test_a_missing_seed(entry: Any) -> None:
+    del entry.table["seeds"]["117"]
+    only(entry, f"{TASK}.seeds", "lacks seeds 117")
 
 
-def test_a_foreign_seed(table: Content, only: Callable[..., None]) -> None:
-    table["seeds"]["120"] = table["seeds"]["119"]
-    only(f"{TASK}.seeds", "holds seeds 120, which are not evaluation seeds")
+def test_a_foreign_seed(entry: Any) -> None:
+    entry.table["seeds"]["120"] = entry.table["seeds"]["119"]
+    only(entry, f"{TASK}.seeds", "holds seeds 120, which are not evaluation seeds")
 
 
-def test_a_tuning_seed_in_place_of_another(table: Content, write: Write, content: Content) -> None:
-    table["seeds"]["0"] = table["seeds"].pop("100")
-    assert len(read_submission(write(content))[1]) == 2
+def test_a_tuning_seed_in_place_of_another(entry: Any) -> None:
+    entry.table["seeds"]["0"] = entry.table["seeds"].pop("100")
+    assert len(read_submission(entry.write())[1]) == 2
 
 
-def test_the_grid(table: Content, only: Callable[..., None]) -> None:
-    table["grid"]["step"][3] += 1
-    only(f"{TASK}.grid", "is not the task's: 21 points over 2 phases and 60 steps")
-    table["grid"]["step"][3] -= 1
-    table["grid"]["phase"][10] = 1
-    only(f"{TASK}.grid", "is not the task's")
-    table["grid"]["phase"].pop()
-    only(f"{TASK}.grid", "has 20 phases for 21 steps")
+def test_the_grid(entry: Any) -> None:
+    entry.table["grid"]["step"][3] += 1
+    only(entry, f"{TASK}.grid", "is not the task's: 21 points over 2 phases and 60 steps")
+    entry.table["grid"]["step"][3] -= 1
+    entry.table["grid"]["phase"][10] = 1
+    only(entry, f"{TASK}.grid", "is not the task's")
+    entry.table["grid"]["phase"].pop()
+    only(entry, f"{TASK}.grid", "has 20 phases for 21 steps")
 
 
 @pytest.mark.parametrize(
@@ -149,10 +140,8 @@ def test_a_grid_whose_steps_only_the_data_know(
     phase: list[int] | None,
     step: list[int] | None,
     said: str,
-    table: Content,
-    content: Content,
-    write: Write,
     monkeypatch: pytest.MonkeyPatch,
+    entry: Any,
 ) -> None:
     """Where data are absent and budgets in epochs, a grid still has the form of one."""
     known = known_task(get_task("quick-digits-v1"))
@@ -160,20 +149,18 @@ def test_a_grid_whose_steps_only_the_data_know(
     other = dataclasses.replace(known, data=None)
     other.__dict__["grid"] = None
     monkeypatch.setattr("ht_bench.leaderboard.valid.find_known", lambda name: other)
-    table["grid"] = {"phase": phase or known.grid[0], "step": step or known.grid[1]}
-    faults = read_submission(write(content))[1]
+    entry.table["grid"] = {"phase": phase or known.grid[0], "step": step or known.grid[1]}
+    faults = read_submission(entry.write())[1]
     assert [said in fault.sentence for fault in faults] == ([True] if said else [])
 
 
-def test_a_curve_that_the_task_asks_for(
-    table: Content, content: Content, write: Write, only: Callable[..., None]
-) -> None:
-    curve = table["seeds"]["100"]["curve"]
+def test_a_curve_that_the_task_asks_for(entry: Any) -> None:
+    curve = entry.table["seeds"]["100"]["curve"]
     curve["train/accuracy"] = curve["test/accuracy"]
-    only(f"{SEED}.curve['train/accuracy']", "is not asked for")
+    only(entry, f"{SEED}.curve['train/accuracy']", "is not asked for")
     curve["train/accuracy"] = curve.pop("test/accuracy")
-    table["seeds"]["100"]["curve"] = {"eval/return": curve["train/accuracy"]}
-    _, faults = read_submission(write(content))
+    entry.table["seeds"]["100"]["curve"] = {"eval/return": curve["train/accuracy"]}
+    _, faults = read_submission(entry.write())
     assert [fault.path for fault in faults] == [f"{SEED}.curve", f"{SEED}.curve['eval/return']"]
     assert "lacks test/accuracy" in faults[0].sentence
 
@@ -187,31 +174,27 @@ def test_a_curve_that_the_task_asks_for(
     ],
 )
 @pytest.mark.parametrize("status", ["finished", "diverged"])
-def test_values(
-    value: Any, said: str, status: str, table: Content, only: Callable[..., None]
-) -> None:
-    table["seeds"]["100"]["status"] = status
-    table["seeds"]["100"]["curve"]["test/accuracy"][7] = value
-    only(f"{SEED}.curve['test/accuracy']", said)
+def test_values(value: Any, said: str, status: str, entry: Any) -> None:
+    entry.table["seeds"]["100"]["status"] = status
+    entry.table["seeds"]["100"]["curve"]["test/accuracy"][7] = value
+    only(entry, f"{SEED}.curve['test/accuracy']", said)
 
 
 @pytest.mark.parametrize("change", [-1, 1])
-def test_a_curve_has_the_grids_points(
-    change: int, table: Content, only: Callable[..., None]
-) -> None:
-    curve = table["seeds"]["100"]["curve"]["test/accuracy"]
-    table["seeds"]["100"]["curve"]["test/accuracy"] = [*curve, 0.5][: 21 + change]
-    only(f"{SEED}.curve['test/accuracy']", f"has {21 + change} points, the grid 21")
+def test_a_curve_has_the_grids_points(change: int, entry: Any) -> None:
+    curve = entry.table["seeds"]["100"]["curve"]["test/accuracy"]
+    entry.table["seeds"]["100"]["curve"]["test/accuracy"] = [*curve, 0.5][: 21 + change]
+    only(entry, f"{SEED}.curve['test/accuracy']", f"has {21 + change} points, the grid 21")
 
 
-def test_steps(table: Content, only: Callable[..., None]) -> None:
-    table["seeds"]["100"]["steps"] = 61
-    only(f"{SEED}.steps", "is 61, the task allows 60")
+def test_steps(entry: Any) -> None:
+    entry.table["seeds"]["100"]["steps"] = 61
+    only(entry, f"{SEED}.steps", "is 61, the task allows 60")
 
 
-def test_retention_where_the_task_has_none(table: Content, only: Callable[..., None]) -> None:
-    table["seeds"]["100"]["retention"] = [0.5, 0.9]
-    only(f"{SEED}.retention", "is given, the task does not ask for it")
+def test_retention_where_the_task_has_none(entry: Any) -> None:
+    entry.table["seeds"]["100"]["retention"] = [0.5, 0.9]
+    only(entry, f"{SEED}.retention", "is given, the task does not ask for it")
 
 
 @pytest.mark.parametrize(

@@ -16,38 +16,30 @@ from ht_bench.leaderboard.verify import LEVELS, Report, add_report, level_of, re
 Content = dict[str, Any]
 Call = Callable[..., Any]
 Write = Callable[..., Path]
-Verify = Callable[..., Any]
 TASK = "quick-digits-v1"
-
-
-def curve(table: Content, seed: int = 100) -> list[float]:
-    found: list[float] = table["seeds"][str(seed)]["curve"]["test/accuracy"]
-    return found
 
 
 # ---- the command ----
 
 
-def test_levels_and_exit_codes(
-    call: Call, honest_bytes: bytes, content: Content, table: Content, write: Write
-) -> None:
-    path = write(honest_bytes)
+def test_levels_and_exit_codes(call: Call, entry: Any) -> None:
+    path = entry.write()
     answer = call("verify", path, "--level", "valid")
     assert (answer.code, answer.out) == (0, "early-stop: valid\n")
     answer = call("verify", path)
     assert (answer.code, answer.out) == (0, "early-stop: consistent\n")
-    curve(table)[0] = 0.9
-    answer = call("verify", write(content))
+    entry.curve()[0] = 0.9
+    answer = call("verify", entry.write())
     assert answer.code == 1 and answer.out.startswith("early-stop: valid\n  $.tasks[")
     assert call("verify", path, "--level", "valid").code == 0
-    content["score"] = 1.0
-    answer = call("verify", write(content))
+    entry.content["score"] = 1.0
+    answer = call("verify", entry.write())
     assert answer.code == 1
     assert answer.out.startswith("'early-stop.json': not valid\n  $: ") and "score" in answer.out
 
 
-def test_a_rerun_reproduces_bit_for_bit(call: Call, honest_bytes: bytes, write: Write) -> None:
-    answer = call("verify", write(honest_bytes), "--rerun", 1, "--json")
+def test_a_rerun_reproduces_bit_for_bit(call: Call, entry: Any) -> None:
+    answer = call("verify", entry.write(), "--rerun", 1, "--json")
     assert answer.code == 0
     found = json.loads(answer.out)
     assert (found["level"], found["exit_code"], found["notes"]) == ("reproduced", 0, [])
@@ -57,11 +49,9 @@ def test_a_rerun_reproduces_bit_for_bit(call: Call, honest_bytes: bytes, write: 
     assert "training seeds" in answer.error
 
 
-def test_a_rerun_catches_one_edited_point(
-    call: Call, content: Content, table: Content, write: Write
-) -> None:
-    curve(table, 104)[-1] = round(curve(table, 104)[-1] + 1 / 500, 3)
-    path = write(content)
+def test_a_rerun_catches_one_edited_point(call: Call, entry: Any) -> None:
+    entry.curve(104)[-1] = round(entry.curve(104)[-1] + 1 / 500, 3)
+    path = entry.write()
     assert call("verify", path).code == 0
     answer = call("verify", path, "--seeds", "104")
     assert answer.code == 1
@@ -70,12 +60,10 @@ def test_a_rerun_catches_one_edited_point(
     assert "agree not at all" in answer.out
 
 
-def test_several_files_and_json(
-    call: Call, honest_bytes: bytes, content: Content, write: Write
-) -> None:
-    good = write(honest_bytes)
-    content["name"], content["split"] = "bad", "train"
-    bad = write(content, "bad.json")
+def test_several_files_and_json(call: Call, write: Write, entry: Any) -> None:
+    good = entry.write()
+    entry.content["name"], entry.content["split"] = "bad", "train"
+    bad = write(entry.content, "bad.json")
     answer = call("verify", good, bad, "--level", "valid", "--json")
     assert answer.code == 1
     found = json.loads(answer.out)
@@ -97,10 +85,8 @@ def test_several_files_and_json(
         (("--seeds", "x"), "is not a seed"),
     ],
 )
-def test_wrong_use_is_a_sentence(
-    call: Call, honest_bytes: bytes, write: Write, words: tuple[str, ...], said: str
-) -> None:
-    answer = call("verify", write(honest_bytes), *words)
+def test_wrong_use_is_a_sentence(call: Call, entry: Any, words: tuple[str, ...], said: str) -> None:
+    answer = call("verify", entry.write(), *words)
     assert answer.code == 2 and said in answer.error and "Traceback" not in answer.error
 
 
@@ -123,41 +109,35 @@ def test_a_hostile_file_name_is_escaped(call: Call, tmp_path: Path) -> None:
     assert answer.code == 2 and "\x1b" not in answer.error
 
 
-def test_nothing_of_a_file_reaches_the_terminal_raw(
-    content: Content, table: Content, write: Write, verify_file: Verify, call: Call
-) -> None:
+def test_nothing_of_a_file_reaches_the_terminal_raw(call: Call, entry: Any) -> None:
     """Names and values of software and hardware are free text; notes quote them escaped."""
     text = "1\nearly-stop: reproduced é" + "x" * 150
-    table["software"] |= {"torch": text, "a\nb": text}
-    table["hardware"] |= {f"k{index}": text for index in range(30)}
-    report = verify_file(write(content), "reproduced")
+    entry.table["software"] |= {"torch": text, "a\nb": text}
+    entry.table["hardware"] |= {f"k{index}": text for index in range(30)}
+    report = entry.verify("reproduced")
     assert report.level == "reproduced" and report.notes
     for said in report.notes:
         assert said.isascii() and said.isprintable() and len(said) < 400
-    assert call("verify", write(content), "--level", "valid").out == "early-stop: valid\n"
+    assert call("verify", entry.write(), "--level", "valid").out == "early-stop: valid\n"
 
 
 # ---- levels ----
 
 
-def test_every_seed_is_compared(
-    content: Content, table: Content, write: Write, verify_file: Verify
-) -> None:
-    assert verify_file(write(content), "reproduced").level == "reproduced"
+def test_every_seed_is_compared(entry: Any) -> None:
+    assert entry.verify("reproduced").level == "reproduced"
     for seed in (100, 119):
-        kept = curve(table, seed)[1:]
-        curve(table, seed)[1] += 1 / 500
-        report = verify_file(write(content), "reproduced")
+        kept = entry.curve(seed)[1:]
+        entry.curve(seed)[1] += 1 / 500
+        report = entry.verify("reproduced")
         assert report.level == "consistent" and f"seed {seed} differs" in str(report.faults[0])
-        curve(table, seed)[1:] = kept
+        entry.curve(seed)[1:] = kept
 
 
 @pytest.mark.parametrize(("key", "value"), [("status", "diverged"), ("steps", 39)])
-def test_more_than_curves_is_compared(
-    key: str, value: Any, content: Content, table: Content, write: Write, verify_file: Verify
-) -> None:
-    table["seeds"]["101"][key] = value
-    report = verify_file(write(content), "reproduced")
+def test_more_than_curves_is_compared(key: str, value: Any, entry: Any) -> None:
+    entry.table["seeds"]["101"][key] = value
+    report = entry.verify("reproduced")
     assert report.level == "consistent"
     assert f"{key} is" in str(report.faults[0])
 
@@ -172,27 +152,25 @@ def test_more_than_curves_is_compared(
         ("needs_boundaries", False),
     ],
 )
-def test_what_a_submission_claims_of_its_method(
-    place: str, value: Any, content: Content, table: Content, write: Write, verify_file: Verify
-) -> None:
+def test_what_a_submission_claims_of_its_method(place: str, value: Any, entry: Any) -> None:
     """The board shows whether a method is told of boundaries and what it holds: it must be so."""
-    target = content["method"] if place == "needs_boundaries" else table
+    target = entry.content["method"] if place == "needs_boundaries" else entry.table
     assert target[place] != value
     target[place] = value
-    report = verify_file(write(content), "reproduced")
+    report = entry.verify("reproduced")
     assert report.exit_code == 1
     assert place in report.faults[0].path and "not what the method" in report.faults[0].sentence
 
 
-def test_seeds_are_drawn_at_random(honest_bytes: bytes, write: Write, verify_file: Verify) -> None:
+def test_seeds_are_drawn_at_random(entry: Any) -> None:
     drawn = set()
     for _ in range(8):
-        report = verify_file(write(honest_bytes), "reproduced", seeds=2)
+        report = entry.verify("reproduced", seeds=2)
         seeds = report.reruns[TASK]["seeds"]
         assert len(set(seeds)) == 2 and set(seeds) <= set(range(100, 120))
         drawn.add(tuple(seeds))
     assert len(drawn) > 1
-    report = verify_file(write(honest_bytes), "reproduced", seeds=1000)
+    report = entry.verify("reproduced", seeds=1000)
     assert report.reruns[TASK]["seeds"] == list(range(100, 120))
 
 
@@ -208,18 +186,12 @@ def other_machine(records: Mapping[int, Content]) -> Callable[..., Any]:
     ("change", "agree"), [(0.0, True), (0.018, True), (0.022, False), (-0.03, False)]
 )
 def test_on_other_software_the_tasks_tolerance_is_asked(
-    change: float,
-    agree: bool,
-    content: Content,
-    table: Content,
-    records: Mapping[int, Content],
-    write: Write,
-    verify_file: Verify,
+    change: float, agree: bool, records: Mapping[int, Content], entry: Any
 ) -> None:
     """Tolerance 0.02, of the mean distance of the curves and of the final metric."""
-    values = curve(table)
+    values = entry.curve()
     values[1:] = [min(1.0, round(value + change, 3)) for value in values[1:]]
-    report = verify_file(write(content), "reproduced", rerun=other_machine(records))
+    report = entry.verify("reproduced", rerun=other_machine(records))
     assert (report.level == "reproduced") is agree
     assert "other software (torch 9.9, not " in report.notes[0]
     how = report.reruns[TASK]["how"]
@@ -227,20 +199,16 @@ def test_on_other_software_the_tasks_tolerance_is_asked(
 
 
 def test_one_far_point_at_the_end_is_no_agreement(
-    content: Content,
-    table: Content,
-    records: Mapping[int, Content],
-    write: Write,
-    verify_file: Verify,
+    records: Mapping[int, Content], entry: Any
 ) -> None:
-    curve(table)[-1] = round(curve(table)[-1] - 0.04, 3)
-    report = verify_file(write(content), "reproduced", rerun=other_machine(records))
+    entry.curve()[-1] = round(entry.curve()[-1] - 0.04, 3)
+    report = entry.verify("reproduced", rerun=other_machine(records))
     assert "final metric by 0.04" in report.faults[0].sentence
 
 
-def test_other_source_is_noted(content: Content, write: Write, verify_file: Verify) -> None:
-    content["method"]["source_sha256"] = "a" * 64
-    report = verify_file(write(content), "reproduced")
+def test_other_source_is_noted(entry: Any) -> None:
+    entry.content["method"]["source_sha256"] = "a" * 64
+    report = entry.verify("reproduced")
     assert report.level == "reproduced" and report.exit_code == 0
     assert "another source hash" in report.notes[0] and "aaaaaaaaaaaa..." in report.notes[0]
 
@@ -248,18 +216,17 @@ def test_other_source_is_noted(content: Content, write: Write, verify_file: Veri
 # ---- verified.json ----
 
 
-def test_the_record(call: Call, honest_bytes: bytes, content: Content, write: Write) -> None:
-    record = write("{}", "verified.json")
-    record.unlink()
-    call("verify", write(honest_bytes), "--record", record)
-    entry = read_verified(record)["early-stop"]
-    assert (entry["level"], entry["reruns"], entry["how"]) == ("consistent", {}, [])
-    submission = Submission(content, entry["sha256"])
+def test_the_record(call: Call, tmp_path: Path, entry: Any) -> None:
+    record = tmp_path / "verified.json"
+    call("verify", entry.write(), "--record", record)
+    recorded = read_verified(record)["early-stop"]
+    assert (recorded["level"], recorded["reruns"], recorded["how"]) == ("consistent", {}, [])
+    submission = Submission(entry.content, recorded["sha256"])
     assert level_of(submission, read_verified(record))[0] == "consistent"
-    assert level_of(Submission(content, "other"), read_verified(record)) == ("valid", {})
-    content["score"] = 1
-    call("verify", write(content), "--record", record)
-    assert read_verified(record)["early-stop"] == entry
+    assert level_of(Submission(entry.content, "other"), read_verified(record)) == ("valid", {})
+    entry.content["score"] = 1
+    call("verify", entry.write(), "--record", record)
+    assert read_verified(record)["early-stop"] == recorded
 
 
 def report(level: str, **changes: Any) -> Report:

@@ -32,7 +32,7 @@ demo: setup
 	$(BIN)/ht-bench compare runs/demo --figures runs/demo/figures
 
 test: setup
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .
@@ -52,7 +52,7 @@ overhead: setup
 	$(BIN)/python docs/overhead.py
 
 evidence: setup
-	$(BIN)/python -m pytest -n $(JOBS) --evidence tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --evidence tests
 
 hostile: setup
 	$(BIN)/python -m pytest --evidence tests/leaderboard/test_hostile.py

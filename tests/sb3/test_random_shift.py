@@ -7,7 +7,6 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -21,29 +20,12 @@ from torch.nn import functional as F
 from ht_bench.errors import UsageError
 from ht_bench.sb3.random_shift import RandomShiftNStepReplayBuffer, RandomShiftReplayBuffer, shift
 
+from .conftest import Sights
+
 IMAGES = spaces.Box(0, 255, (3, 12, 10), dtype=np.uint8)
 ACTIONS = spaces.Discrete(4)
 SHIFTED = {RandomShiftReplayBuffer: ReplayBuffer, RandomShiftNStepReplayBuffer: NStepReplayBuffer}
 PAIRS = list(SHIFTED.items())
-
-
-class Noise(gymnasium.Env[Any, Any]):
-    """Noise images and rewards; 7 steps an episode."""
-
-    observation_space = spaces.Box(0, 255, (36, 36, 1), dtype=np.uint8)
-    action_space = spaces.Discrete(3)
-
-    def image(self) -> np.ndarray:
-        return self.np_random.integers(0, 256, (36, 36, 1), dtype=np.uint8)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.steps = 0
-        return self.image(), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.steps += 1
-        return self.image(), float(self.np_random.random()), self.steps == 7, False, {}
 
 
 def filled(cls: Any, count: int = 20, seed: int = 0, **kwargs: Any) -> Any:
@@ -230,7 +212,7 @@ def test_n_step_returns_by_hand(pad: int) -> None:
 def agent(cls: Any = None, buffer: dict[str, Any] | None = None, **settings: Any) -> DQN:
     model = DQN(
         "CnnPolicy",
-        Noise(),
+        Sights(images=True, continuous=False),
         learning_starts=20,
         buffer_size=60,
         batch_size=8,
@@ -274,7 +256,9 @@ def test_agent_with_shifts_repeats_itself_from_a_seed(tmp_path: Path) -> None:
     model.load_replay_buffer(tmp_path / "buffer.pkl")
     assert_same(samples(model.replay_buffer), expected)
     model.save(tmp_path / "model.zip")
-    loaded = DQN.load(tmp_path / "model.zip", env=Noise(), device="cpu")
+    loaded = DQN.load(
+        tmp_path / "model.zip", env=Sights(images=True, continuous=False), device="cpu"
+    )
     assert isinstance(loaded.replay_buffer, RandomShiftNStepReplayBuffer)
     assert (loaded.replay_buffer.pad, loaded.replay_buffer.size()) == (4, 0)
 

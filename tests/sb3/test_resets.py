@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
-from torch import Tensor
+
+from .conftest import Tensors, clone, equal
 
 OFF_POLICY = ("dqn", "qrdqn", "sac", "td3")
 ON_POLICY = ("ppo", "a2c")
@@ -21,24 +22,17 @@ HEADS = {
     "td3": {"actor": ["mu.2"], "critic": ["qf0.2", "qf1.2"]},
 }
 
-Tensors = dict[str, Tensor]
-
 
 def resetting(every: int, **others: Any) -> dict[str, Any]:
     return {"plasticity_kwargs": {"decay": 0.9, "reset_every": every, **others}}
 
 
 def weights(module: Any) -> Tensors:
-    return {name: tensor.detach().clone() for name, tensor in module.named_parameters()}
+    return clone(module.named_parameters())
 
 
 def slow(method: Any) -> Tensors:
-    return {name: tensor.clone() for name, tensor in method.tortoise.tensors().items()}
-
-
-def equal(left: Tensors, right: Tensors) -> bool:
-    assert left.keys() == right.keys()
-    return all(torch.equal(tensor, right[name]) for name, tensor in left.items())
+    return clone(method.tortoise.tensors())
 
 
 class Watch(BaseCallback):

@@ -19,7 +19,7 @@ from ht_bench.streams.stream import Split, Stream, phase_steps, planned_steps
 from ht_bench.streams.task import Task
 from ht_bench.training import build, checkpoint
 from ht_bench.training.accuracy import logits, losses, measure
-from ht_bench.training.batches import Images, PhaseBatches, TestBatches
+from ht_bench.training.batches import Examples, Images, PhaseBatches
 from ht_bench.training.device import Compute, random_state, set_random_state
 from ht_bench.training.history import History, point, repeated
 from ht_bench.training.observer import CheckpointPlan, Interrupted, Observer
@@ -125,7 +125,7 @@ class SupervisedRun:
         batch = self.task.training.batch
         self._steps, self._epoch_steps = phase_steps(spec, self.batches.examples, batch)
         views = [stream.test(index) for stream in self.streams]
-        self.tests = TestBatches(views, self.images)
+        self.tests = Examples(views, self.images)
 
     def _begin(self, index: int) -> None:
         """A phase boundary: optimizer state cleared, the method told, its budget asked."""
@@ -237,7 +237,7 @@ class SupervisedRun:
         }
 
     def _diagnose(self) -> None:
-        inputs, labels = self.batches.first(DIAGNOSED)
+        inputs, labels = self.batches.slice(0, DIAGNOSED)
         stacked = is_stacked(self.module)
         found = diagnose(
             self.module,
@@ -257,7 +257,7 @@ class SupervisedRun:
         rows = []
         with self.method.evaluating() as judged:
             for view in views:
-                rows.append(measure(judged, TestBatches(view, self.images), self.compute)[0])
+                rows.append(measure(judged, Examples(view, self.images), self.compute)[0])
         found: list[list[float]] = torch.stack(rows, dim=1).cpu().tolist()
         return found
 

@@ -515,10 +515,10 @@ def test_dormancy_of_test_images_is_caught(
 ) -> None:
     run = make_run(Method())
 
-    def tests_first(self: PhaseBatches, count: int) -> tuple[Tensor, Tensor]:
-        return run.tests.slice(0, min(count, self.examples))
+    def tests_first(self: PhaseBatches, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        return run.tests.slice(start, min(stop, self.examples))
 
-    monkeypatch.setattr(PhaseBatches, "first", tests_first)
+    monkeypatch.setattr(PhaseBatches, "slice", tests_first)
     with caught():
         check_dormancy_is_measured_on_training_inputs(run, monkeypatch)
 

@@ -18,7 +18,7 @@ from typing import Any
 from ht_bench.errors import UsageError
 from ht_bench.records.record import Record
 from ht_bench.running.job import StackJob, run_stack
-from ht_bench.training.observer import Interrupted, Observer
+from ht_bench.training.history import Interrupted, Observer
 
 Progress = Callable[[int], None]
 PROGRESS_STEPS = 20

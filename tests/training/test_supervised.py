@@ -22,7 +22,7 @@ from ht_bench.streams.stream import PADDING, Stream
 from ht_bench.streams.task import Task
 from ht_bench.training.batches import crop
 from ht_bench.training.device import Compute
-from ht_bench.training.observer import Observer
+from ht_bench.training.history import Observer
 from ht_bench.training.supervised import SupervisedRun
 
 MakeJob = Callable[..., StackJob]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from ht_bench.envs.examples import Examples, Floats, Normaliser, PhaseExamples
+from ht_bench.envs.examples import Examples, Floats, PhaseExamples, normalise, pixel_box
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.data import load
@@ -41,7 +41,6 @@ class Cursor:
         self.task_ids = _task_ids(self.task)
         self.data = load(self.task.data.name)
         self._split, self._examples, self._flat = split, examples, shape == "flat"
-        self._normalise = Normaliser(self.data)
         self.image_shape = self.data.train_images.shape[1:]
         self.started = self.changed = False
         self._order, self.length, self.position = np.empty(0, np.int64), 0, 0
@@ -49,7 +48,7 @@ class Cursor:
     def box(self) -> spaces.Box:
         """Return the space of one observation."""
         shape = (int(np.prod(self.image_shape)),) if self._flat else self.image_shape
-        return self._normalise.box(shape)
+        return pixel_box(self.data, shape)
 
     def reset(self, seed: int | None, options: Mapping[str, Any] | None) -> None:
         """Begin an episode: stream `seed` from its start, the phase asked for, or what follows.
@@ -128,9 +127,8 @@ class Cursor:
         """Return `count` observations: the upcoming examples, and zeros where there are none."""
         indices = self.upcoming(count)
         batch = np.zeros((count, *self.image_shape), np.float32)
-        batch[: len(indices)] = self.examples.permute(
-            self._normalise(self.examples.pixels(indices))
-        )
+        pixels = normalise(self.data, self.examples.pixels(indices))
+        batch[: len(indices)] = self.examples.permute(pixels)
         return batch.reshape(count, -1) if self._flat else batch
 
     def steps(self, count: int) -> list[int]:

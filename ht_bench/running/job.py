@@ -23,6 +23,7 @@ from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.streams.stream import Split
 from ht_bench.streams.task import AnyTask
+from ht_bench.training.checkpoint import CheckpointPlan
 from ht_bench.training.device import (
     Compute,
     forget_peak_memory,
@@ -31,7 +32,7 @@ from ht_bench.training.device import (
     settings,
     software,
 )
-from ht_bench.training.observer import CheckpointPlan, Observer
+from ht_bench.training.history import Observer
 from ht_bench.version import EPOCH, VERSION
 from ht_bench.views.live import SeedWriters
 

@@ -23,7 +23,7 @@ from ht_bench.errors import UsageError
 from ht_bench.records.record import Record
 from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.seeds import format_seeds
-from ht_bench.training.observer import Interrupted, Observer
+from ht_bench.training.history import Interrupted, Observer
 
 Progress = Callable[[int], None]
 

@@ -27,8 +27,7 @@ from ht_bench.streams.seeds import format_seeds
 from ht_bench.streams.stream import Split
 from ht_bench.streams.task import Task
 from ht_bench.training.device import Compute, choose, hardware, settings, software
-from ht_bench.training.history import Point
-from ht_bench.training.observer import Observer
+from ht_bench.training.history import Observer, Point
 
 LARGEST_NUMBER = 8192
 LARGEST_GROWTH = 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 
@@ -30,6 +31,12 @@ class Dataset:
     std: tuple[float, ...]
     max_value: int
     sha256: str
+
+    @functools.cached_property
+    def normalisation(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return the mean and deviation, [C, 1, 1], to subtract from pixels and to divide by."""
+        mean, deviation = np.array([self.mean, self.std], np.float32)[..., None, None]
+        return mean * self.max_value, deviation * self.max_value
 
 
 def canonical_order(images: Images, labels: Labels) -> npt.NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,10 @@ from ht_bench.streams.task import Phase, Task
 
 Split = Literal["test", "validation"]
 Indices = npt.NDArray[np.int64]
+Crop = npt.NDArray[np.int16]
+
+PADDING = 4
+"""Random crop after padding by this many pixels on each side (Lee et al. 2024)."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class PhaseData:
     included. permutation: int64 [features] to read each flattened input by, or None.
     """
 
+    from_training: ClassVar[bool] = True
     indices: Indices
     labels: Indices
     permutation: Indices | None
@@ -143,8 +148,24 @@ class Stream:
 
     def order(self, index: int, epoch: int) -> Indices:
         """Return the order, int64 [n], in which epoch `epoch` of phase `index` visits examples."""
-        count = len(self._old(index)) + len(self._arrivals[index])
-        return self._draw("batch order", index, epoch).permutation(count)
+        return self._draw("batch order", index, epoch).permutation(self._count(index))
+
+    def augmentation(self, index: int, epoch: int) -> tuple[Crop, Crop]:
+        """Return where each example's crop of one epoch comes from: rows [n, H], columns [n, W].
+
+        They point into its image padded by PADDING on each side; where the image is flipped, its
+        columns run backwards.
+        """
+        height, width = self.data.train_images.shape[2:]
+        draw = self._draw("augmentation", index, epoch)
+        shifts = draw.integers(0, 2 * PADDING + 1, (self._count(index), 2)).astype(np.int16)
+        flips = draw.integers(0, 2, len(shifts)).astype(bool)
+        across = np.arange(width, dtype=np.int16)
+        columns = np.where(flips[:, None], across[::-1], across) + shifts[:, 1:]
+        return np.arange(height, dtype=np.int16) + shifts[:, :1], columns
+
+    def _count(self, index: int) -> int:
+        return len(self._old(index)) + len(self._arrivals[index])
 
 
 def phase_steps(spec: Phase, examples: int, batch: int) -> tuple[int, int]:

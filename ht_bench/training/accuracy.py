@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ht_bench.networks.stacking import is_stacked
+from ht_bench.training.batches import Examples
 from ht_bench.training.device import Compute
 
 EVALUATION_BATCH = 1000
-
-
-class Examples(Protocol):
-    """Anything that serves examples by slices, as `TestBatches` and `PhaseBatches` do."""
-
-    examples: int
-
-    def slice(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Return (inputs [S, B, ...], labels [S, B])."""
 
 
 def logits(module: nn.Module, inputs: Tensor) -> Tensor:
@@ -41,7 +31,7 @@ def losses(outputs: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def measure(module: nn.Module, examples: Examples, compute: Compute) -> tuple[Tensor, Tensor]:
-    """Return (accuracy, mean loss), float64 [S] each; the module is judged in its present mode."""
+    """Return (accuracy, mean loss), float64 [S] each; the module stays in its mode."""
     correct, summed = [], []
     for start in range(0, examples.examples, EVALUATION_BATCH):
         inputs, labels = examples.slice(start, start + EVALUATION_BATCH)

@@ -10,12 +10,25 @@ import hashlib
 import io
 import pickle
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ht_bench.files import write_atomically
+
+LAYOUT = 2
+"""Of a run's state: a file of another layout is not read."""
+
+
+@dataclass(frozen=True)
+class CheckpointPlan:
+    """Where the checkpoint lies (None: nowhere), whose it is, and the seconds between two."""
+
+    path: Path | None = None
+    fingerprint: str = ""
+    seconds: float = 120.0
 
 
 def save(path: Path, fingerprint: str, state: dict[str, Any]) -> None:
@@ -24,7 +37,7 @@ def save(path: Path, fingerprint: str, state: dict[str, Any]) -> None:
     Raises UsageError, with the last checkpoint still in place, when the disk is full.
     """
     buffer = io.BytesIO()
-    torch.save({"fingerprint": fingerprint, "state": state}, buffer)
+    torch.save({"whose": [LAYOUT, fingerprint], "state": state}, buffer)
     content = buffer.getvalue()
     write_atomically(path, hashlib.sha256(content).digest() + content)
 
@@ -41,7 +54,7 @@ def load(path: Path, fingerprint: str, device: str = "cpu") -> dict[str, Any] | 
     except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError):
         warnings.warn(f"The checkpoint {path} is unreadable; this run starts anew.", stacklevel=2)
         return None
-    if not isinstance(saved, dict) or saved.get("fingerprint") != fingerprint:
+    if not isinstance(saved, dict) or saved.get("whose") != [LAYOUT, fingerprint]:
         warnings.warn(
             f"The checkpoint {path} is of other software or settings; this run starts anew.",
             stacklevel=2,

@@ -1,9 +1,10 @@
-"""What a run recorded: points of its curve and diagnostics, one value per seed of the stack."""
+"""What a run records, one value per seed of the stack, and how it tells of it and is stopped."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,23 +13,43 @@ from torch import Tensor
 Point = dict[str, Any]
 
 
-class History:
-    """Lists of points; each has `phase`, `step` and, per metric key, one value per seed.
+class Interrupted(Exception):
+    """Training was asked to stop; its checkpoint is saved."""
 
-    A value that does not exist (a loss before training, a diverged seed's) is None.
+
+@dataclass
+class Observer:
+    """How a run reports and is stopped; the defaults do neither.
+
+    progress(steps): so many more optimizer steps are done (or need not be). point(entry): a point
+    of the curve. stop(): whether to save and raise Interrupted.
     """
 
-    def __init__(self) -> None:
+    progress: Callable[[int], None] = lambda steps: None
+    point: Callable[[Point], None] = lambda entry: None
+    stop: Callable[[], bool] = lambda: False
+
+
+class History:
+    """Points of the curve and diagnostics; each has `phase`, `step` and, per metric key, a list.
+
+    A value that does not exist (a loss before training, a diverged seed's) is None. `alive`, bool
+    [seeds] on the host: all losses and weights stayed finite.
+    """
+
+    def __init__(self, seeds: int) -> None:
         self.points: list[Point] = []
         self.diagnostics: list[Point] = []
+        self.alive = torch.ones(seeds, dtype=torch.bool)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain lists and numbers."""
-        return {"points": self.points, "diagnostics": self.diagnostics}
+        """Return plain lists and numbers, and `alive`."""
+        return dict(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned."""
         self.points, self.diagnostics = list(state["points"]), list(state["diagnostics"])
+        self.alive = state["alive"].cpu()
 
     def curve(self, slot: int) -> dict[str, list[Any]]:
         """Return one seed's curve: key → values in order."""
@@ -46,13 +67,6 @@ def point(phase: int, step: int, values: Mapping[str, Sequence[float | None] | T
         numbers = value.tolist() if isinstance(value, Tensor) else list(value)
         made[key] = [n if n is not None and math.isfinite(n) else None for n in numbers]
     return made
-
-
-def repeated(last: Point | None, key: str, unknown: Tensor) -> Tensor:
-    """The last point's value again, for a stretch in which nothing was trained."""
-    if last is None:
-        return unknown
-    return torch.tensor([float("nan") if v is None else v for v in last[key]], dtype=torch.float64)
 
 
 def _columns(points: Sequence[Point], slot: int) -> dict[str, list[Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,31 +9,23 @@ import torch
 from torch import Tensor
 
 from ht_bench.methods.base import Method
-from ht_bench.networks.diagnostics import diagnose
-from ht_bench.networks.stacking import clip_gradients, finite, is_stacked
+from ht_bench.networks.stacking import clip_gradients, is_stacked
 from ht_bench.streams.dataset import Dataset
 from ht_bench.streams.families import get_family
 from ht_bench.streams.points import points_of_phase
 from ht_bench.streams.randomness import torch_seed
-from ht_bench.streams.stream import Split, Stream, phase_steps, planned_steps
+from ht_bench.streams.stream import Split, Stream, planned_steps
 from ht_bench.streams.task import Task
-from ht_bench.training import build, checkpoint
+from ht_bench.training import build
 from ht_bench.training.accuracy import logits, losses, measure
-from ht_bench.training.batches import Images, PhaseBatches, TestBatches
+from ht_bench.training.batches import Examples, Images, PhaseBatches
 from ht_bench.training.device import Compute, random_state, set_random_state
-from ht_bench.training.history import History, point, repeated
-from ht_bench.training.observer import CheckpointPlan, Interrupted, Observer
-
-DIAGNOSED = 256
-"""Training examples that diagnostics look at."""
+from ht_bench.training.recording import Recorder
+from ht_bench.training.run import Run
 
 
-class SupervisedRun:
-    """One stack of seeds of one task and method.
-
-    `train()` runs to the end (or goes on from its checkpoint) and returns the History. `alive`
-    tells, per seed, whether all losses and weights stayed finite.
-    """
+class SupervisedRun(Run):
+    """One stack of seeds of one task of data and method: see `Run`."""
 
     def __init__(
         self,
@@ -45,25 +36,23 @@ class SupervisedRun:
         split: Split = "test",
         compute: Compute | None = None,
     ) -> None:
-        self.task, self.data, self.method, self.seeds = task, data, method, tuple(seeds)
-        self.compute = compute or Compute()
-        self.streams = [Stream(task, data, seed, split) for seed in self.seeds]
+        self.task, self.data, self.method = task, data, method
+        self.streams = [Stream(task, data, seed, split) for seed in seeds]
+        super().__init__(seeds, planned_steps(self.streams[0]), compute)
         self.images = Images(data, self.compute.device)
         self.module = build.network(task, data, self.seeds, method.network)
         self.module.to(self.compute.device)
-        if not is_stacked(self.module):
+        self.stacked = is_stacked(self.module)
+        if not self.stacked:
             self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = build.optimizer(task.optimizer, self.module)
-        self.initial = {n: p.detach().clone() for n, p in self.module.named_parameters()}
-        self.history = History()
-        self.alive = torch.ones(len(self.seeds), dtype=torch.bool)
-        self.phase, self.step, self.steps_taken, self.seconds = 0, 0, 0, 0.0
-        self._recorded, self._draws, self._allowed = 0, 0, 0
-        self._planned = planned_steps(self.streams[0])
-        self._clear_sums()
-        method.attach(
-            self.module, self.optimizer, generator=self._generators(), initialize=self._fresh
+        trainability = get_family(task.family).metric == "train/accuracy"
+        self.recorder = Recorder(
+            self.module, method, self.history, self.compute, data.classes, trainability
         )
+        draws = [torch_seed(task.name, seed, "method") for seed in self.seeds]
+        generators = [torch.Generator().manual_seed(draw) for draw in draws]
+        method.attach(self.module, self.optimizer, generator=generators, initialize=self._fresh)
 
     @property
     def methods(self) -> Sequence[Method]:
@@ -74,247 +63,111 @@ class SupervisedRun:
         """Return what a record says of the data."""
         return {"data_sha256": self.data.sha256, "classes": self.data.classes}
 
-    def _generators(self) -> list[torch.Generator]:
-        seeds = [torch_seed(self.task.name, seed, "method") for seed in self.seeds]
-        return [torch.Generator().manual_seed(seed) for seed in seeds]
-
     def _fresh(self) -> dict[str, Tensor]:
         """Fresh weights keyed by phase: what other phases drew shifts nothing here."""
+        phase, draw = self.position.phase, self.position.draws
+        self.position.draws += 1
+        changes = self.method.network
         drawn = build.network(
-            self.task,
-            self.data,
-            self.seeds,
-            self.method.network,
-            "fresh weights",
-            self.phase,
-            self._draws,
+            self.task, self.data, self.seeds, changes, "fresh weights", phase, draw
         )
-        self._draws += 1
         return build.named_tensors(drawn.to(self.compute.device))
 
-    # ---- the stream ----
+    # ---- the loop ----
 
-    def train(
-        self, plan: CheckpointPlan | None = None, observer: Observer | None = None
-    ) -> History:
-        """Train all phases; raises Interrupted when `observer.stop()` says so."""
-        self._plan, self._observer = plan or CheckpointPlan(), observer or Observer()
-        self._resumed = self._saved = time.monotonic()
-        restored = self._restore()
-        if not restored:
-            self._record_start()
-        for index in range(self.phase, len(self.task.phases)):
-            self._train_phase(index, fresh=not restored or self.step == 0)
-            restored = False
-        self.seconds += time.monotonic() - self._resumed
-        return self.history
-
-    def _train_phase(self, index: int, fresh: bool) -> None:
-        self.phase = index
+    def train_phase(self, index: int) -> None:
+        """Train what is left of phase `index`, from its start where `position.step` is 0."""
         self._open(index)
-        if fresh:
-            self._begin(index)
-        for target in self.grid(index)[self._recorded :]:
+        if self.position.step == 0:
+            if index == 0:
+                self._record(0)
+            # A boundary: optimizer state cleared, the method told, its budget asked.
+            self.position.draws = 0
+            self.optimizer.state.clear()
+            self.position.allowed = self.method.enter_phase(
+                index, self.planned[index], self.batches.epoch_steps, len(self.planned)
+            )
+        grid = points_of_phase(self.planned[index], self.task.training.points)
+        for target in grid[self.position.recorded :]:
             self._train_until(target)
-            self._record(sum(self._planned[:index]) + target)
-            self._recorded += 1
-        self._end(index)
+            self._record(target)
+            self.position.recorded += 1
+        self.recorder.diagnose(index, self.steps_before(index + 1), self.batches)
 
     def _open(self, index: int) -> None:
         self.batches = PhaseBatches(self.streams, index, self.images)
-        spec = self.task.phases[index]
-        batch = self.task.training.batch
-        self._steps, self._epoch_steps = phase_steps(spec, self.batches.examples, batch)
-        views = [stream.test(index) for stream in self.streams]
-        self.tests = TestBatches(views, self.images)
-
-    def _begin(self, index: int) -> None:
-        """A phase boundary: optimizer state cleared, the method told, its budget asked."""
-        self.step, self._recorded, self._draws = 0, 0, 0
-        self.optimizer.state.clear()
-        self._allowed = self.method.enter_phase(
-            index, self._steps, self._epoch_steps, len(self.task.phases)
-        )
-
-    def _end(self, index: int) -> None:
-        self._diagnose()
-        self.phase, self.step = index + 1, 0
-        self._save()
-
-    def grid(self, index: int) -> list[int]:
-        """Return the steps of phase `index` after which the curve has a point."""
-        return points_of_phase(self._steps, self.task.training.points)
-
-    # ---- steps ----
+        self.tests = Examples([stream.test(index) for stream in self.streams], self.images)
 
     def _train_until(self, target: int) -> None:
-        """Train to step `target` of the phase, or to where the method stops it."""
+        """Go to step `target` of the phase; beyond the method's budget steps train nothing."""
         self.module.train()
-        while self.step < target:
-            if self.step < self._allowed and bool(self.alive.any()):
+        while self.position.step < target:
+            if self.position.step < self.position.allowed and bool(self.alive.any()):
                 self._train_step()
-            self.step += 1
-            self._observer.progress(1)
-            self._pause_if_due()
+            self.position.step += 1
+            self.observer.progress(1)
+            self.pause_if_due()
 
     def _train_step(self) -> None:
-        epoch, position = divmod(self.step, self._epoch_steps)
-        if position == 0:
-            seed = torch_seed(self.task.name, self.seeds[0], "dropout", self.phase, epoch)
-            torch.manual_seed(seed)
-        inputs, labels = self.batches.batch(epoch, position)
-        build.warm_up(self.optimizer, self.task.optimizer, self.step, self._steps)
+        phase, step, spec = self.position.phase, self.position.step, self.task.optimizer
+        # Every epoch's dropout is keyed, so that methods that draw differently share its masks.
+        epoch, place = divmod(step, self.batches.epoch_steps)
+        if place == 0:
+            torch.manual_seed(torch_seed(self.task.name, self.seeds[0], "dropout", phase, epoch))
+        inputs, labels = self.batches.batch(epoch, place)
+        build.warm_up(self.optimizer, spec, step, self.planned[phase])
+        # Seeds share no weight: the gradient of the sum of their losses is each seed's own.
         self.optimizer.zero_grad()
         with self.compute.autocast():
             outputs = logits(self.module, inputs)
             each = losses(outputs, labels).mean(1)
             loss = each.sum()
-            extra = self._auxiliary_loss(inputs, outputs)
+            extra = self.method.auxiliary_loss(*self._as_module_takes(inputs, outputs))
         (loss if extra is None else loss + extra).backward()
-        if self.task.optimizer.clip is not None:
-            clip_gradients(self.module, self.task.optimizer.clip)
+        if spec.clip is not None:
+            clip_gradients(self.module, spec.clip)
+        # The method's before_step and after_step run inside, as hooks of the optimizer.
         self.optimizer.step()
         self.steps_taken += 1
-        self._add_sums(each.detach(), outputs.detach(), labels)
+        self.recorder.add(each.detach(), outputs.detach(), labels)
 
-    def _auxiliary_loss(self, inputs: Tensor, outputs: Tensor) -> Tensor | None:
-        if is_stacked(self.module):
-            return self.method.auxiliary_loss(inputs, outputs)
-        return self.method.auxiliary_loss(inputs[0], outputs[0])
+    def _as_module_takes(self, *tensors: Tensor) -> Sequence[Tensor]:
+        return tensors if self.stacked else [tensor[0] for tensor in tensors]
 
-    def _clear_sums(self) -> None:
-        zeros = torch.zeros(len(self.seeds), dtype=torch.float64, device=self.compute.device)
-        self._loss_sum, self._correct_sum = zeros.clone(), zeros.clone()
-        self._batches_summed, self._examples_summed = 0, 0
-
-    def _add_sums(self, each: Tensor, outputs: Tensor, labels: Tensor) -> None:
-        self._loss_sum += each
-        self._correct_sum += (outputs.argmax(-1) == labels).sum(1)
-        self._batches_summed += 1
-        self._examples_summed += labels.shape[1]
-
-    # ---- records ----
-
-    def _record_start(self) -> None:
-        self._open(0)
-        self._record(0)
+    # ---- records and checkpoints ----
 
     def _record(self, step: int) -> None:
-        """Add a point: the judged weights on test data, and training since the last point."""
-        values = self._test_values()
-        values.update(self._training_values())
-        self.alive &= finite(self.module).cpu() & torch.isfinite(self._loss_sum).cpu()
-        for key, value in values.items():
-            chance = 1 / self.data.classes if key.endswith("accuracy") else float("nan")
-            values[key] = torch.where(self.alive, value.double().cpu(), chance)
-        entry = point(self.phase, step, values)
-        self.history.points.append(entry)
-        self._observer.point(entry)
-        self._clear_sums()
-
-    def _test_values(self) -> dict[str, Tensor]:
-        with self.method.evaluating() as judged:
-            accuracy, loss = measure(judged, self.tests, self.compute)
-        values = {"test/accuracy": accuracy, "test/loss": loss}
-        if self.method.has_tortoise:
-            with Method.evaluating(self.method) as trained:
-                values["hare/accuracy"] = measure(trained, self.tests, self.compute)[0]
-            values["tortoise/accuracy"] = accuracy
-        return values
-
-    def _training_values(self) -> dict[str, Tensor]:
-        if get_family(self.task.family).metric == "train/accuracy":
-            with self.method.evaluating() as judged:
-                accuracy, loss = measure(judged, self.batches, self.compute)
-            return {"train/accuracy": accuracy, "train/loss": loss}
-        if not self._batches_summed:
-            unknown = torch.full((len(self.seeds),), float("nan"))
-            last = self.history.points[-1] if self.history.points else None
-            keys = ("train/accuracy", "train/loss")
-            return {key: repeated(last, key, unknown) for key in keys}
-        return {
-            "train/accuracy": self._correct_sum / self._examples_summed,
-            "train/loss": self._loss_sum / self._batches_summed,
-        }
-
-    def _diagnose(self) -> None:
-        inputs, labels = self.batches.first(DIAGNOSED)
-        stacked = is_stacked(self.module)
-        found = diagnose(
-            self.module,
-            inputs if stacked else inputs[0],
-            lambda outputs: losses(outputs if stacked else outputs[None], labels).mean(1).sum(),
-            self.initial,
-        )
-        step = sum(self._planned[: self.phase + 1])
-        self.history.diagnostics.append(point(self.phase, step, found))
+        phase = self.position.phase
+        step += self.steps_before(phase)
+        self.observer.point(self.recorder.record(phase, step, self.tests, self.batches))
 
     def retention(self) -> list[list[float]] | None:
         """Return, per seed, the final accuracy on each phase's own test view; None if all agree."""
-        views = [[stream.test(i) for stream in self.streams] for i in range(len(self.task.phases))]
+        phases = range(len(self.planned))
+        views = [[stream.test(index) for stream in self.streams] for index in phases]
         if not self.task.retains:
             return None
-        rows = []
-        with self.method.evaluating() as judged:
-            for view in views:
-                rows.append(measure(judged, TestBatches(view, self.images), self.compute)[0])
-        found: list[list[float]] = torch.stack(rows, dim=1).cpu().tolist()
-        return found
+        with self.method.evaluating() as evaluated:
+            tests = (Examples(view, self.images) for view in views)
+            rows = [measure(evaluated, examples, self.compute)[0] for examples in tests]
+        retained: list[list[float]] = torch.stack(rows, dim=1).cpu().tolist()
+        return retained
 
-    # ---- checkpoints ----
-
-    def _pause_if_due(self) -> None:
-        stop = self._observer.stop()
-        if stop or time.monotonic() - self._saved > self._plan.seconds:
-            self._save()
-        if stop:
-            raise Interrupted
-
-    def _save(self) -> None:
-        if self._plan.path is None:
-            return
-        now = time.monotonic()
-        state: dict[str, Any] = {
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds beside position, history and cost."""
+        return {
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "method": self.method.checkpoint(),
-            "history": self.history.state_dict(),
+            "recorder": self.recorder.state_dict(),
             "rng": random_state(self.compute),
-            "sums": [self._loss_sum, self._correct_sum],
-            "summed": [self._batches_summed, self._examples_summed],
-            "alive": self.alive,
-            "seconds": self.seconds + now - self._resumed,
-            **{name: getattr(self, name) for name in _COUNTERS},
         }
-        checkpoint.save(self._plan.path, self._plan.fingerprint, state)
-        self._saved = now
 
-    def _restore(self) -> bool:
-        """Take over a checkpoint of this very run; returns whether there was one."""
-        if self._plan.path is None:
-            return False
-        saved = checkpoint.load(self._plan.path, self._plan.fingerprint, self.compute.device)
-        if saved is None:
-            return False
-        self.module.load_state_dict(saved["module"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.history.load_state_dict(saved["history"])
-        self._loss_sum, self._correct_sum = saved["sums"]
-        self._batches_summed, self._examples_summed = saved["summed"]
-        self.alive, self.seconds = saved["alive"].cpu(), saved["seconds"]
-        for name in _COUNTERS:
-            setattr(self, name, saved[name])
-        self._restore_method(saved)
-        set_random_state(saved["rng"])
-        for entry in self.history.points:
-            self._observer.point(entry)
-        return True
-
-    def _restore_method(self, saved: dict[str, Any]) -> None:
-        index = min(self.phase, len(self.task.phases) - 1)
-        self._open(index)
-        self.method.restore(saved["method"], self._epoch_steps, len(self.task.phases))
-        self._observer.progress(sum(self._planned[: self.phase]) + self.step)
-
-
-_COUNTERS = ("phase", "step", "steps_taken", "_recorded", "_draws", "_allowed")
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned; the position is already the saved one."""
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.recorder.load_state_dict(state["recorder"])
+        self._open(min(self.position.phase, len(self.planned) - 1))
+        self.method.restore(state["method"], self.batches.epoch_steps, len(self.planned))
+        set_random_state(state["rng"])

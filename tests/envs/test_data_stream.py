@@ -25,7 +25,7 @@ from ht_bench.streams.data import load
 from ht_bench.streams.dataset import Dataset, make_dataset
 from ht_bench.streams.stream import Stream, planned_steps
 from ht_bench.streams.task import Task, parse_task
-from ht_bench.training.batches import Images, PhaseBatches, TestBatches
+from ht_bench.training.batches import Examples, Images, PhaseBatches
 
 Phases = list[dict[str, Any]]
 
@@ -208,7 +208,7 @@ def test_the_test_form_serves_what_the_loop_tests_on(kind: str, split: Any) -> N
     env.reset(seed=7)
     for index in range(len(task.phases)):
         vector.reset(seed=7, options={"phase": index})
-        batches = TestBatches([stream.test(index)], Images(data, "cpu"))
+        batches = Examples([stream.test(index)], Images(data, "cpu"))
         inputs, labels = batches.slice(0, batches.examples)
         assert env.phase_lengths[index] == batches.examples
         seen, infos, ends = walk(env, batches.examples)

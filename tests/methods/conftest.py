@@ -17,7 +17,8 @@ from ht_bench.methods.base import Method
 from ht_bench.streams.data import load
 from ht_bench.streams.dataset import Dataset
 from ht_bench.streams.task import Task, parse_task
-from ht_bench.training.observer import CheckpointPlan, Interrupted, Observer
+from ht_bench.training.checkpoint import CheckpointPlan
+from ht_bench.training.history import Interrupted, Observer
 from ht_bench.training.supervised import SupervisedRun
 
 Array = npt.NDArray[np.float64]

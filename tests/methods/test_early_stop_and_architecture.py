@@ -121,7 +121,7 @@ def test_the_loop_trains_the_network_that_the_method_asks_for(
     assert sum(isinstance(child, kind) for child in run.module.modules()) == count
     owned = [id(p) for group in run.optimizer.param_groups for p in group["params"]]
     assert sorted(owned) == sorted(id(p) for p in run.module.parameters())
-    start = {name: tensor.clone() for name, tensor in run.initial.items()}
+    start = {name: tensor.clone() for name, tensor in run.recorder.initial.items()}
     run.train()
     assert all(not torch.equal(p, start[name]) for name, p in run.module.named_parameters())
     plain = make_run(Method(), net)

@@ -235,7 +235,7 @@ def test_the_packages_loop_tells_it_epochs_and_phases(
     class Recorded(HareTortoise):
         def _reset(self) -> None:
             super()._reset()
-            found.append((run.phase, run.step + 1))
+            found.append((run.position.phase, run.position.step + 1))
 
     run = make_run(Recorded(decay=0.9, reset_every=reset_every))
     run.train()

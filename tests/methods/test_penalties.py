@@ -131,8 +131,8 @@ def test_theta0_survives_phases_and_does_not_move(
     run = make_run(method)
     run.train()
     kept = method.state_dict()["initial"]
-    assert kept.keys() == run.initial.keys()
-    for name, tensor in run.initial.items():
+    assert kept.keys() == run.recorder.initial.keys()
+    for name, tensor in run.recorder.initial.items():
         assert torch.equal(kept[name], tensor), name
 
 

@@ -24,10 +24,11 @@ from ht_bench.methods.resets import FullReset, HeadReset, ShrinkPerturb
 from ht_bench.methods.self_distillation import SelfDistillation
 from ht_bench.networks import diagnostics
 from ht_bench.networks.stacking import squared_norms
-from ht_bench.training import supervised
+from ht_bench.training import recording
 from ht_bench.training.batches import PhaseBatches
+from ht_bench.training.supervised import SupervisedRun
 
-MakeRun = Callable[..., supervised.SupervisedRun]
+MakeRun = Callable[..., SupervisedRun]
 INPUTS = torch.linspace(-2, 2, 8 * 6).view(8, 6)
 LABELS = torch.arange(8) % 3
 
@@ -196,7 +197,7 @@ def parameters_only(cls: type[Method]) -> type[Method]:
     return Planted
 
 
-def check_gradients_start_at_zero(run: supervised.SupervisedRun) -> None:
+def check_gradients_start_at_zero(run: SupervisedRun) -> None:
     """Weights that hardly move and one full batch: every step's gradient is the first one."""
     norms: list[Tensor] = []
 
@@ -211,7 +212,7 @@ def check_gradients_start_at_zero(run: supervised.SupervisedRun) -> None:
 
 
 @pytest.fixture
-def still_run(make_run: MakeRun) -> supervised.SupervisedRun:
+def still_run(make_run: MakeRun) -> SupervisedRun:
     """Four steps on one full batch at a learning rate of next to nothing."""
     return make_run(
         Method(),
@@ -264,17 +265,17 @@ class SkipsLastHidden(HeadReset):
 
 
 def check_dormancy_is_measured_on_training_inputs(
-    run: supervised.SupervisedRun, monkeypatch: pytest.MonkeyPatch
+    run: SupervisedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tensor] = []
-    original = supervised.diagnose
+    original = recording.diagnose
 
     def watched(module: nn.Module, inputs: Tensor, *rest: Any) -> dict[str, Tensor]:
         seen.append(inputs)
         return original(module, inputs, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(supervised, "diagnose", watched)
+        patch.setattr(recording, "diagnose", watched)
         run.train()
     assert len(seen) == 2
     for phase, inputs in enumerate(seen):
@@ -492,12 +493,12 @@ def test_the_shipped_code_is_free_of_it_and_a_planted_fault_is_caught(
             check(fault)
 
 
-def test_gradients_start_at_zero(still_run: supervised.SupervisedRun) -> None:
+def test_gradients_start_at_zero(still_run: SupervisedRun) -> None:
     check_gradients_start_at_zero(still_run)
 
 
 def test_gradients_that_are_never_zeroed_are_caught(
-    still_run: supervised.SupervisedRun, monkeypatch: pytest.MonkeyPatch
+    still_run: SupervisedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(still_run.optimizer, "zero_grad", lambda: None)
     with caught():
@@ -515,10 +516,10 @@ def test_dormancy_of_test_images_is_caught(
 ) -> None:
     run = make_run(Method())
 
-    def tests_first(self: PhaseBatches, count: int) -> tuple[Tensor, Tensor]:
-        return run.tests.slice(0, min(count, self.examples))
+    def tests_first(self: PhaseBatches, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        return run.tests.slice(start, min(stop, self.examples))
 
-    monkeypatch.setattr(PhaseBatches, "first", tests_first)
+    monkeypatch.setattr(PhaseBatches, "slice", tests_first)
     with caught():
         check_dormancy_is_measured_on_training_inputs(run, monkeypatch)
 

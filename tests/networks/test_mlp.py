@@ -337,31 +337,6 @@ def test_finite_names_the_seed_that_is_not(name: str) -> None:
     assert finite(stack).tolist() == [True, False, True]
 
 
-# ---- contract ----
-
-
-def test_layers_shapes_and_modules() -> None:
-    net = stacked(3, linear_norm="layer")
-    assert net.stacked and net.layers() == ["linear0", "linear1", "output"]
-    assert net(torch.randn(3, 9, *SHAPE)).shape == (3, 9, CLASSES)
-    activations = [child for child in net.modules() if isinstance(child, nn.ReLU)]
-    assert len({id(child) for child in activations}) == 2
-    assert not any(child.inplace for child in activations)
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"hidden": [8, 0]}, "every width must be a positive integer"),
-        ({"hidden": [7], "activation": "crelu"}, "CReLU needs even widths"),
-        ({"linear_norm": "group"}, "linear_norm = 'group'"),
-    ],
-)
-def test_values_it_cannot_take_are_refused(options: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(UsageError, match=sentence):
-        stacked(2, **options)
-
-
 def test_copying_needs_two_stacks() -> None:
     with pytest.raises(UsageError, match="copy_seed needs two stacked networks"):
         copy_seed(plain(), stacked(2), 0)

@@ -19,7 +19,7 @@ from ht_bench.records.runs import result_file
 from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.reinforcement import ReinforcementTask, parse_reinforcement
 from ht_bench.training.device import Compute, settings
-from ht_bench.training.observer import Interrupted, Observer
+from ht_bench.training.history import Interrupted, Observer
 from ht_bench.training.reinforcement import ReinforcementRun
 
 AGENTS: dict[str, dict[str, Any]] = {

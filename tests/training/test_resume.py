@@ -18,7 +18,7 @@ from ht_bench.records.record import Record, read_record, without_cost
 from ht_bench.records.runs import result_file
 from ht_bench.running.job import StackJob, run_stack
 from ht_bench.training import checkpoint
-from ht_bench.training.observer import Interrupted, Observer
+from ht_bench.training.history import Interrupted, Observer
 
 MakeJob = Callable[..., StackJob]
 LAST = 27
@@ -155,7 +155,7 @@ def test_killed_right_after_the_checkpoint_of_a_phase_boundary(
 
     def save(path: Path, fingerprint: str, state: dict[str, Any]) -> None:
         kept(path, fingerprint, state)
-        if (state["phase"], state["step"]) == (boundary, 0):
+        if (state["position"]["phase"], state["position"]["step"]) == (boundary, 0):
             raise Killed
 
     kept = checkpoint.save

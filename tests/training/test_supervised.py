@@ -16,13 +16,13 @@ from ht_bench.methods.base import Method
 from ht_bench.methods.resolve import resolve
 from ht_bench.records.record import Record, without_cost
 from ht_bench.running.job import StackJob, run_stack
-from ht_bench.streams.dataset import Dataset
-from ht_bench.streams.randomness import torch_seed
-from ht_bench.streams.stream import Stream
+from ht_bench.streams.dataset import Dataset, make_dataset
+from ht_bench.streams.randomness import generator, torch_seed
+from ht_bench.streams.stream import PADDING, Stream
 from ht_bench.streams.task import Task
-from ht_bench.training.batches import PADDING, crop_and_flip
+from ht_bench.training.batches import crop
 from ht_bench.training.device import Compute
-from ht_bench.training.observer import Observer
+from ht_bench.training.history import Observer
 from ht_bench.training.supervised import SupervisedRun
 
 MakeJob = Callable[..., StackJob]
@@ -255,11 +255,16 @@ def test_when_all_seeds_diverge_training_stops_and_curves_are_whole(make_job: Ma
 # ---- augmentation, precision, retention ----
 
 
-def test_crop_and_flip_equals_a_plain_loop() -> None:
-    draw = torch.Generator().manual_seed(0)
-    pixels = torch.randint(1, 256, (40, 3, 6, 8), generator=draw, dtype=torch.uint8)
-    shifts = torch.randint(0, 2 * PADDING + 1, (40, 2), generator=draw)
-    flips = torch.randint(0, 2, (40,), generator=draw).bool()
+def test_crop_and_flip_equal_a_plain_loop(make_task: MakeTask) -> None:
+    images = np.random.default_rng(0).integers(1, 256, (80, 3, 6, 8)).astype(np.uint8)
+    data = make_dataset("made up", (images, np.arange(80) % 10), (images, np.arange(80) % 10), 10)
+    stream = Stream(
+        make_task(data={"name": "made up"}, phases=[{"new": 0.5, "updates": 1}]), data, 3
+    )
+    pixels = torch.from_numpy(data.train_images[stream.phase(0).indices])
+    draw = generator("tiny", 3, "augmentation", 0, 5)
+    shifts = draw.integers(0, 2 * PADDING + 1, (40, 2))
+    flips = draw.integers(0, 2, 40).astype(bool)
     expected = torch.zeros_like(pixels)
     for n, (down, right) in enumerate(shifts.tolist()):
         for row in range(6):
@@ -269,7 +274,8 @@ def test_crop_and_flip_equals_a_plain_loop() -> None:
                     expected[n, :, row, column] = pixels[n, :, y, x]
         if flips[n]:
             expected[n] = expected[n].flip(2)
-    assert torch.equal(crop_and_flip(pixels, shifts, flips), expected)
+    rows, columns = map(torch.from_numpy, stream.augmentation(0, 5))
+    assert torch.equal(crop(pixels, rows, columns), expected)
     assert flips.any() and not flips.all()
 
 

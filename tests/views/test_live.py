@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from ht_bench.methods.resolve import resolve
 from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.task import parse_task
-from ht_bench.training.observer import Interrupted, Observer
+from ht_bench.training.history import Interrupted, Observer
 from ht_bench.views.live import COORDINATES, SeedWriters
 
 Make = Callable[..., dict[str, Any]]

@@ -1,0 +1,115 @@
+"""What a supervised run records: training since the last point, test values, diagnostics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ht_bench.methods.base import Method
+from ht_bench.networks.diagnostics import diagnose
+from ht_bench.networks.stacking import finite, is_stacked
+from ht_bench.training.accuracy import losses, measure
+from ht_bench.training.batches import Examples
+from ht_bench.training.device import Compute
+from ht_bench.training.history import History, Point, point
+
+DIAGNOSED = 256
+"""Training examples that diagnostics look at."""
+
+
+class Recorder:
+    """Adds points and diagnostics to a history, and sums up training between two points.
+
+    The sums stay on the device, so that a step reads nothing back to the host. measures_training:
+    whether training accuracy is that of the evaluated weights at a point, not of the steps before.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        method: Method,
+        history: History,
+        compute: Compute,
+        classes: int,
+        measures_training: bool,
+    ) -> None:
+        self.module, self.method, self.history, self.compute = module, method, history, compute
+        self.chance, self.measures_training = 1 / classes, measures_training
+        self.initial = {n: p.detach().clone() for n, p in module.named_parameters()}
+        self._clear()
+
+    def _clear(self) -> None:
+        zeros = torch.zeros(len(self.history.alive), dtype=torch.float64)
+        self._loss, self._correct = (zeros.to(self.compute.device, copy=True) for _ in range(2))
+        self._batches, self._examples = 0, 0
+
+    def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
+        """Add one step: mean losses [S], outputs [S, B, classes], labels [S, B]."""
+        self._loss += loss
+        self._correct += (outputs.argmax(-1) == labels).sum(1)
+        self._batches += 1
+        self._examples += labels.shape[1]
+
+    def record(self, phase: int, step: int, tests: Examples, training: Examples) -> Point:
+        """Add a point: the evaluated weights on test data, and training since the last point."""
+        values = self._test(tests) | self._training(training)
+        self.history.alive &= finite(self.module).cpu() & torch.isfinite(self._loss).cpu()
+        for key, value in values.items():
+            diverged = self.chance if key.endswith("accuracy") else float("nan")
+            values[key] = torch.where(self.history.alive, value.double().cpu(), diverged)
+        self.history.points.append(point(phase, step, values))
+        self._clear()
+        return self.history.points[-1]
+
+    def _test(self, tests: Examples) -> dict[str, Tensor]:
+        with self.method.evaluating() as evaluated:
+            accuracy, loss = measure(evaluated, tests, self.compute)
+        values = {"test/accuracy": accuracy, "test/loss": loss}
+        if self.method.has_tortoise:
+            with Method.evaluating(self.method) as trained:
+                values["hare/accuracy"] = measure(trained, tests, self.compute)[0]
+            values["tortoise/accuracy"] = accuracy
+        return values
+
+    def _training(self, training: Examples) -> dict[str, Tensor]:
+        if self.measures_training:
+            with self.method.evaluating() as evaluated:
+                accuracy, loss = measure(evaluated, training, self.compute)
+        elif self._batches:
+            accuracy, loss = self._correct / self._examples, self._loss / self._batches
+        else:
+            accuracy, loss = self._last("train/accuracy"), self._last("train/loss")
+        return {"train/accuracy": accuracy, "train/loss": loss}
+
+    def _last(self, key: str) -> Tensor:
+        """The last point's values again, for a stretch in which nothing was trained."""
+        unknown = [None] * len(self.history.alive)
+        values = self.history.points[-1][key] if self.history.points else unknown
+        numbers = [float("nan") if value is None else value for value in values]
+        return torch.tensor(numbers, dtype=torch.float64)
+
+    def diagnose(self, phase: int, step: int, training: Examples) -> None:
+        """Add diagnostics on the phase's first training examples."""
+        inputs, labels = training.slice(0, DIAGNOSED)
+        stacked = is_stacked(self.module)
+        values = diagnose(
+            self.module,
+            inputs if stacked else inputs[0],
+            lambda outputs: losses(outputs if stacked else outputs[None], labels).mean(1).sum(),
+            self.initial,
+        )
+        self.history.diagnostics.append(point(phase, step, values))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums since the last point; the history saves itself."""
+        return {
+            "sums": [self._loss, self._correct],
+            "counts": [self._batches, self._examples],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self._loss, self._correct = state["sums"]
+        self._batches, self._examples = state["counts"]

@@ -1,0 +1,119 @@
+"""What both loops share: a position in the stream, a history, a checkpoint to go on from."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ht_bench.training import checkpoint
+from ht_bench.training.checkpoint import CheckpointPlan
+from ht_bench.training.device import Compute
+from ht_bench.training.history import History, Interrupted, Observer
+
+
+@dataclass
+class Position:
+    """Where a run stands: before step `step` of phase `phase`.
+
+    recorded: points of the curve that the phase has. draws: fresh weights drawn in it. allowed:
+    how many of its steps the method trains.
+    """
+
+    phase: int = 0
+    step: int = 0
+    recorded: int = 0
+    draws: int = 0
+    allowed: int = 0
+
+
+class Run(ABC):
+    """A stack of seeds of one task and method.
+
+    `train()` runs to the end (or goes on from its checkpoint) and returns the History. planned:
+    each phase's steps. steps_taken: optimizer steps. seconds: spent training, in all processes.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], planned: Sequence[int], compute: Compute | None
+    ) -> None:
+        self.seeds, self.planned = tuple(seeds), list(planned)
+        self.compute = compute or Compute()
+        self.position, self.history = Position(), History(len(self.seeds))
+        self.steps_taken, self.seconds = 0, 0.0
+
+    @property
+    def alive(self) -> Tensor:
+        """Whether each seed's losses and weights stayed finite, bool [seeds]."""
+        return self.history.alive
+
+    def train(
+        self, plan: CheckpointPlan | None = None, observer: Observer | None = None
+    ) -> History:
+        """Train all phases; raises Interrupted when `observer.stop()` says so."""
+        self.plan, self.observer = plan or CheckpointPlan(), observer or Observer()
+        self._resumed = self._saved = time.monotonic()
+        self._restore()
+        while self.position.phase < len(self.planned):
+            self.train_phase(self.position.phase)
+            self.position = Position(phase=self.position.phase + 1)
+            self._save()
+        self.seconds += time.monotonic() - self._resumed
+        return self.history
+
+    @abstractmethod
+    def train_phase(self, index: int) -> None:
+        """Train what is left of phase `index`, from its start where `position.step` is 0."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds beside position, history and cost."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned; the position is already the saved one."""
+
+    def steps_before(self, phase: int) -> int:
+        """Return the steps of all phases before `phase`."""
+        return sum(self.planned[:phase])
+
+    def pause_if_due(self) -> None:
+        """Save when the plan says so or the run is stopped; then raise Interrupted."""
+        stop = self.observer.stop()
+        if stop or time.monotonic() - self._saved > self.plan.seconds:
+            self._save()
+        if stop:
+            raise Interrupted
+
+    def _save(self) -> None:
+        if self.plan.path is None:
+            return
+        self._saved = time.monotonic()
+        state = {
+            **self.state_dict(),
+            "position": dataclasses.asdict(self.position),
+            "history": self.history.state_dict(),
+            "steps_taken": self.steps_taken,
+            "seconds": self.seconds + self._saved - self._resumed,
+        }
+        checkpoint.save(self.plan.path, self.plan.fingerprint, state)
+
+    def _restore(self) -> None:
+        """Take over a checkpoint of this very run, if there is one, and tell of it."""
+        if self.plan.path is None:
+            return
+        saved = checkpoint.load(self.plan.path, self.plan.fingerprint, self.compute.device)
+        if saved is None:
+            return
+        self.position = Position(**saved["position"])
+        self.history.load_state_dict(saved["history"])
+        self.steps_taken, self.seconds = saved["steps_taken"], saved["seconds"]
+        self.load_state_dict(saved)
+        self.observer.progress(self.steps_before(self.position.phase) + self.position.step)
+        for entry in self.history.points:
+            self.observer.point(entry)

@@ -6,10 +6,12 @@ Decided once, here. Everything else asks `folder("tasks")` or `folder("baselines
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ht_bench.errors import UsageError
 
@@ -41,6 +43,16 @@ def glance(path: Path, key: str) -> str:
         return ""
     match = re.search(rf"""^{key}\s*=\s*["']([^"']*)["']""", text, re.MULTILINE)
     return match[1] if match else ""
+
+
+def read_json(path: Path, cure: str) -> Any:
+    """Return a file's JSON; raises UsageError, which ends with `cure`, where it has none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"Could not read {path}: {error.strerror or error}; {cure}.") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not valid JSON ({error}); {cure}.") from error
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

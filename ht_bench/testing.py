@@ -14,20 +14,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method
+from ht_bench.networks.mlp import StackedMLP
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.task import AnyTask, Task
-from ht_bench.testing_program import (
-    BOUNDARY,
-    EPOCH_STEPS,
-    STEPS,
-    Program,
-    small_convolutional_net,
-    small_stack,
-)
 
+STEPS, BOUNDARY, EPOCH_STEPS = 12, 6, 3
+"""Steps of the small program, the step at which its second phase begins, steps of an epoch."""
 CHECKED_STEPS = 20
 """Steps that `check_task` takes in each phase of a stream of environments."""
 
@@ -48,12 +44,13 @@ def check_method(
     if isinstance(method, type):
         method = method()
     _check_hyperparameters(method)
-    for make in [make_module] if make_module else [small_convolutional_net, small_stack]:
+    for make in [make_module] if make_module else [_convolutional_net, _stack]:
         _check_attach(method, make)
-        _check_training(method, make)
+        _check_equal_runs(method, make)
+        _check_boundary(method, make)
         _check_evaluating(method, make)
         _check_resume(method, make)
-    if make_module is None:
+    if make_module is None and not method.network:
         _check_mates(method)
 
 
@@ -70,6 +67,9 @@ def check_task(task: AnyTask | str | Path) -> None:
         _check_environments(spec)
     else:
         _check_data(spec)
+
+
+# ---- tasks ----
 
 
 def _check_environments(task: ReinforcementTask) -> None:
@@ -119,15 +119,24 @@ def _check_data(task: Task) -> None:
     _require(bool(run.alive.all()), f"{task.name} diverges within its first steps")
 
 
+# ---- methods ----
+
+Make = Callable[[], nn.Module]
+
+
 def _require(condition: bool, sentence: str) -> None:
     if not condition:
         raise AssertionError(sentence + ".")
 
 
-def _equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(
-        torch.equal(first[name], second[name]) for name in first
-    )
+def _equal(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor):
+        return isinstance(second, Tensor) and torch.equal(first, second)
+    if isinstance(first, Mapping):
+        return first.keys() == second.keys() and all(_equal(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(_equal, first, second))
+    return bool(first == second)
 
 
 def _name(method: Method) -> str:
@@ -144,8 +153,8 @@ def _check_hyperparameters(method: Method) -> None:
     _require(same, f"{_name(method)}'s hyperparameters change when written as JSON")
 
 
-def _check_attach(method: Method, make: Callable[[], nn.Module]) -> None:
-    program = Program(method, make)
+def _check_attach(method: Method, make: Make) -> None:
+    program = _Program(method, make)
     try:
         program.method.attach(program.module, program.optimizer)
     except UsageError:
@@ -160,33 +169,26 @@ def _check_attach(method: Method, make: Callable[[], nn.Module]) -> None:
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor) and value.numel():
         yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
             yield from _tensors(item)
 
 
-def _check_training(method: Method, make: Callable[[], nn.Module]) -> None:
-    first, second = Program(method, make), Program(method, make)
-    first.train(STEPS)
+def _check_equal_runs(method: Method, make: Make) -> None:
+    first, second = _Program(method, make).train(STEPS), _Program(method, make)
     random_state = torch.get_rng_state()
     second.train(STEPS)
-    name = _name(method)
     _require(
         torch.equal(random_state, torch.get_rng_state()),
-        f"{name} draws from torch's own generator; draw from self.generator or self.fresh()",
+        f"{_name(method)} draws from torch's own generator; draw from self.generator or "
+        "self.fresh()",
     )
-    _require(
-        _equal(first.snapshot(), second.snapshot()),
-        f"two runs of {name} with equal seeds differ",
-    )
-    _check_boundary(method, make)
+    same = _equal(first.snapshot(), second.snapshot())
+    _require(same, f"two runs of {_name(method)} with equal seeds differ")
 
 
-def _check_boundary(method: Method, make: Callable[[], nn.Module]) -> None:
-    program = Program(method, make)
+def _check_boundary(method: Method, make: Make) -> None:
+    program = _Program(method, make)
     identities = {id(parameter) for parameter in program.module.parameters()}
     program.train(BOUNDARY + 1)
     optimized = {id(p) for group in program.optimizer.param_groups for p in group["params"]}
@@ -197,65 +199,35 @@ def _check_boundary(method: Method, make: Callable[[], nn.Module]) -> None:
     )
     before = program.snapshot()
     program.train(BOUNDARY + 2)
-    for name, _ in program.module.named_parameters():
-        moved = not torch.equal(before[name], program.module.state_dict()[name])
+    for name, parameter in program.module.named_parameters():
+        moved = not torch.equal(before[name], parameter)
         _require(moved, f"{_name(method)}: '{name}' does not train after a boundary")
 
 
-def _check_evaluating(method: Method, make: Callable[[], nn.Module]) -> None:
-    program = Program(method, make)
-    program.train(BOUNDARY + 2)
-    before, optimizer = program.snapshot(), copy.deepcopy(program.optimizer.state_dict())
-    modes = [child.training for child in program.module.modules()]
-    state = copy.deepcopy(program.method.state_dict())
-    with program.method.evaluating() as judged, torch.no_grad():
-        judged(program.batch()[0])
-        quiet = not any(child.training for child in judged.modules())
-    name = _name(method)
-    _require(quiet, f"{name}.evaluating does not put the network in evaluation mode")
-    _require(
-        _equal(before, program.snapshot()),
-        f"{name}.evaluating does not restore weights and buffers exactly",
-    )
-    _require(
-        modes == [child.training for child in program.module.modules()],
-        f"{name}.evaluating does not restore training modes",
-    )
-    _require(
-        _same(state, program.method.state_dict())
-        and _same(optimizer, program.optimizer.state_dict()),
-        f"{name}.evaluating changes the method's or the optimizer's state",
-    )
+def _check_evaluating(method: Method, make: Make) -> None:
+    program = _Program(method, make).train(BOUNDARY + 2)
+    weights, modes, state = program.snapshot(), program.modes(), copy.deepcopy(program.state())
+    with program.method.evaluating() as evaluated, torch.no_grad():
+        evaluated(program.batch()[0])
+        quiet = not any(child.training for child in evaluated.modules())
+    name = f"{_name(method)}.evaluating"
+    _require(quiet, f"{name} does not put the network in evaluation mode")
+    restored = _equal(weights, program.snapshot())
+    _require(restored, f"{name} does not restore weights and buffers exactly")
+    _require(modes == program.modes(), f"{name} does not restore training modes")
+    unchanged = _equal(state, program.state())
+    _require(unchanged, f"{name} changes the method's or the optimizer's state")
 
 
-def _same(first: Any, second: Any) -> bool:
-    if isinstance(first, Tensor):
-        return isinstance(second, Tensor) and torch.equal(first, second)
-    if isinstance(first, Mapping):
-        return first.keys() == second.keys() and all(_same(first[k], second[k]) for k in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(_same, first, second))
-    return bool(first == second)
-
-
-def _check_resume(method: Method, make: Callable[[], nn.Module]) -> None:
-    whole = Program(method, make)
-    whole.train(STEPS)
+def _check_resume(method: Method, make: Make) -> None:
+    whole = _Program(method, make).train(STEPS)
     for stop in (1, EPOCH_STEPS + 1, BOUNDARY + 1, STEPS - 1):
-        first = Program(method, make)
-        first.train(stop)
-        saved = copy.deepcopy(
-            [first.module.state_dict(), first.optimizer.state_dict(), first.method.checkpoint()]
-        )
-        second = Program(method, make)
-        second.module.load_state_dict(saved[0])
-        second.optimizer.load_state_dict(saved[1])
-        second.method.restore(saved[2], EPOCH_STEPS, 2)
-        second.step, second.budget = first.step, first.budget
+        first, second = _Program(method, make).train(stop), _Program(method, make)
+        second.restore(first)
         second.train(STEPS)
         _require(
             _equal(whole.snapshot(), second.snapshot())
-            and _same(whole.method.state_dict(), second.method.state_dict()),
+            and _equal(whole.method.state_dict(), second.method.state_dict()),
             f"{_name(method)} saved at step {stop} and restored does not go on alike; "
             "put what it keeps into state_dict",
         )
@@ -263,13 +235,105 @@ def _check_resume(method: Method, make: Callable[[], nn.Module]) -> None:
 
 def _check_mates(method: Method) -> None:
     """A seed's weights are the same whatever its mates and its slot."""
-    if method.network:
-        return
-    ends = {}
+    ends = []
     for seeds in ((1, 2, 3), (4, 1, 5)):
-        program = Program(method, small_stack, seeds)
+        program = _Program(method, _stack, seeds)
         program.train(BOUNDARY)  # no boundary: fresh weights come from the loop, keyed by seed
-        ends[seeds] = {k: v[seeds.index(1)] for k, v in program.snapshot().items()}
-    first, second = ends.values()
+        ends.append({name: t[seeds.index(1)] for name, t in program.snapshot().items()})
+    first, second = ends
     close = all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
     _require(close, f"{_name(method)} mixes the seeds of a stack; reduce over trailing dimensions")
+
+
+# ---- the small networks and the plain training program that methods are checked on ----
+
+
+def _convolutional_net() -> nn.Module:
+    """Return a net with a convolution, BatchNorm, a convolution-to-linear transition and a head."""
+    convolution = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()]
+    return nn.Sequential(*convolution, nn.Linear(4 * 4 * 4, 12), nn.ReLU(), nn.Linear(12, 3))
+
+
+def _stack() -> nn.Module:
+    """Return a stack of three perceptrons on the same images."""
+    return StackedMLP((16, 12, 8, 3), 3, "relu", "none")
+
+
+class _Program:
+    """A plain training program with the method attached."""
+
+    def __init__(self, method: Method, make: Make, seeds: tuple[int, ...] = ()) -> None:
+        torch.manual_seed(7)
+        self.module = make()
+        self.seeds = seeds or tuple(range(getattr(self.module, "stack", 1)))
+        if seeds:
+            _set_seeds(self.module, seeds)
+        self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=1e-2)
+        self.method = dataclasses.replace(method)
+        generator = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+        self.method.attach(self.module, self.optimizer, generator=generator)
+        self.step = 0
+        self.budget = self.method.enter_phase(0, BOUNDARY, EPOCH_STEPS, 2)
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """The batch of this step: each seed's own, whatever its mates."""
+        inputs, labels = [], []
+        for seed in self.seeds:
+            generator = torch.Generator().manual_seed(1000 * seed + self.step)
+            inputs.append(torch.randn(8, 1, 4, 4, generator=generator))
+            labels.append(torch.randint(3, (8,), generator=generator))
+        if getattr(self.module, "stacked", False):
+            return torch.stack(inputs), torch.stack(labels)
+        return inputs[0], labels[0]
+
+    def train(self, until: int) -> _Program:
+        """Take steps up to `until`, with a phase boundary at BOUNDARY; returns itself."""
+        while self.step < until:
+            if self.step == BOUNDARY:
+                self.optimizer.state.clear()
+                self.method.enter_phase(1, STEPS - BOUNDARY, EPOCH_STEPS, 2)
+            if self.step >= BOUNDARY or self.step < self.budget:
+                self.take_step()
+            self.step += 1
+        return self
+
+    def take_step(self) -> None:
+        """Take one optimizer step on this step's batch."""
+        self.module.train()
+        inputs, labels = self.batch()
+        self.optimizer.zero_grad()
+        outputs = self.module(inputs)
+        losses = cross_entropy(outputs.flatten(0, -2), labels.flatten(), reduction="none")
+        loss = losses.view(labels.shape).mean(-1).sum()
+        extra = self.method.auxiliary_loss(inputs, outputs)
+        (loss if extra is None else loss + extra).backward()
+        self.optimizer.step()
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Return copies of all weights and buffers."""
+        return {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
+
+    def modes(self) -> list[bool]:
+        """Return which modules are in training mode."""
+        return [child.training for child in self.module.modules()]
+
+    def state(self) -> list[Any]:
+        """Return the method's and the optimizer's state."""
+        return [self.method.state_dict(), self.optimizer.state_dict()]
+
+    def restore(self, other: _Program) -> None:
+        """Go on where `other` stands, as from a checkpoint."""
+        self.module.load_state_dict(other.module.state_dict())
+        self.optimizer.load_state_dict(copy.deepcopy(other.optimizer.state_dict()))
+        self.method.restore(copy.deepcopy(other.method.checkpoint()), EPOCH_STEPS, 2)
+        self.step, self.budget = other.step, other.budget
+
+
+def _set_seeds(module: nn.Module, seeds: tuple[int, ...]) -> None:
+    """Give slot i of a stack the weights of seed i, whatever its mates."""
+    with torch.no_grad():
+        for slot, seed in enumerate(seeds):
+            generator = torch.Generator().manual_seed(seed)
+            for parameter in module.parameters():
+                shape = parameter[slot].shape
+                parameter[slot] = 0.3 * torch.randn(shape, generator=generator)

@@ -1,6 +1,7 @@
 """A task of a few updates on digits, the command line called in this process, real data."""
 
 import fcntl
+import gc
 import os
 import shutil
 import tomllib
@@ -39,9 +40,19 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections() -> None:
+    """Spare what is alive, torch above all: every run collects garbage, and that took seconds."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
-def _real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache of MNIST and CIFAR-10, decoded once for all worker processes of a test run."""
+def _real_data(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """The cache of MNIST and CIFAR-10, decoded once for all workers, and kept for later test runs.
+
+    Loading checks the content's hash; --evidence decodes anew.
+    """
     from ht_bench.streams.data import load
 
     raw = os.environ.get("HT_BENCH_DATA", "")
@@ -50,7 +61,8 @@ def _real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"HT_BENCH_DATA names no folder with {' and '.join(lacking)}")
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    cache = Path(os.environ.get("HT_BENCH_TEST_CACHE") or shared / "real-data")
+    anew = pytestconfig.getoption("--evidence") or pytestconfig.cache is None
+    cache = shared / "real-data" if anew else pytestconfig.cache.mkdir("real-data")
     cache.mkdir(parents=True, exist_ok=True)
     with open(cache / ".lock", "w") as lock, pytest.MonkeyPatch.context() as patch:
         fcntl.flock(lock, fcntl.LOCK_EX)

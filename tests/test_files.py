@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 import ht_bench
 from ht_bench.files import make_folder, remove_leftovers, write_atomically
 from ht_bench.records.record import without_cost
-from ht_bench.streams.task import Task, load_task
+from ht_bench.streams.task import Task, load_task, parse_task
+
+from .conftest import TINY
 
 Write = Callable[..., Path]
 WRITES = 5
@@ -38,6 +41,13 @@ def fill(monkeypatch: pytest.MonkeyPatch, call: str, after: int) -> None:
         return kept(*arguments, **named)
 
     monkeypatch.setattr(f"ht_bench.files.os.{call}", full)
+
+
+@pytest.fixture(scope="module")
+def whole() -> list[Any]:
+    """What a run that nothing hinders leaves in its records."""
+    task = parse_task(tomllib.loads(TINY), "tiny")
+    return contents(ht_bench.evaluate("hare-tortoise", task, (100, 101), progress=False))
 
 
 def contents(result: ht_bench.Result) -> list[Any]:
@@ -91,7 +101,12 @@ def test_making_a_folder_leaves_it_empty(tmp_path: Path) -> None:
 @pytest.mark.parametrize("after", range(WRITES))
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_disk_that_fills_up_at_any_write_loses_nothing(
-    call: str, after: int, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: str,
+    after: int,
+    task: Task,
+    whole: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     runs = tmp_path / "runs"
     options: dict[str, Any] = {"seeds": (100, 101), "out": runs, "progress": False}
@@ -104,8 +119,7 @@ def test_a_disk_that_fills_up_at_any_write_loses_nothing(
         json.loads(path.read_text(encoding="utf-8"))
     assert len(list(runs.rglob("result.json"))) == max(0, after - 3)
     assert {path.name for path in runs.rglob(".*")} <= {".lock"}
-    whole = ht_bench.evaluate("hare-tortoise", task, (100, 101), progress=False)
-    assert contents(ht_bench.evaluate("hare-tortoise", task, **options)) == contents(whole)
+    assert contents(ht_bench.evaluate("hare-tortoise", task, **options)) == whole
 
 
 def test_the_disk_is_not_full_after_all_writes(

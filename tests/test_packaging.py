@@ -57,8 +57,9 @@ def test_the_lock_is_in(wheel: Path) -> None:
     assert "ht_bench/_data/tasks/LOCK.toml" in names(wheel)
 
 
-def test_the_schema_of_submissions_is_in(wheel: Path) -> None:
-    assert "ht_bench/leaderboard/submission.schema.json" in names(wheel)
+def test_the_schemas_are_in(wheel: Path) -> None:
+    schemas = {"leaderboard/submission.schema.json", "records/record.schema.json"}
+    assert {f"ht_bench/{schema}" for schema in schemas} <= {*names(wheel)}
 
 
 def test_all_modules_and_types_are_in(wheel: Path) -> None:

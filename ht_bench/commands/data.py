@@ -50,7 +50,7 @@ def _verify(name: str) -> int:
     from ht_bench.streams import data as source
 
     intact = True
-    for found, sentence in source.verify(name):
-        print(f"{found}: {sentence}")
+    for dataset, sentence in source.verify(name):
+        print(f"{dataset}: {sentence}")
         intact = intact and sentence.startswith(("intact", source.ABSENT))
     return 0 if intact else 1

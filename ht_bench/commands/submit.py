@@ -57,20 +57,11 @@ def submit(
     if not method:
         raise UsageError("Name the method: --method my_method.py:MyMethod, or a name.")
     path = _target(out, name, replace)
-    chosen, traits, defaults = _find(method)
-    choice = Choice(chosen, _words(task), _words(variant), method, defaults)
+    own, traits, defaults = _find(method)
+    choice = Choice(own, _words(task), _words(variant), method, defaults)
     if not authors:
         raise UsageError('Say who submits: --authors "A. Author, B. Author".')
-    about = About(
-        name=path.stem,
-        authors=_words(authors),
-        link=link,
-        summary=summary,
-        citation=citation,
-        how=tuning,
-        runs=tuning_runs,
-        traits=traits,
-    )
+    about = About(path.stem, _words(authors), link, summary, citation, tuning, tuning_runs, traits)
     content = make_submission(runs, choice, about)
     write_submission(path, content)
     seeds = sum(len(table["seeds"]) for table in content["tasks"].values())
@@ -109,6 +100,6 @@ def _find(method: str) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
     if ":" not in method and method not in registry.methods.names():
         return method, None, {}
     spec = resolve(method)
-    known = fields(find_class(method))
-    defaults = {f.name: f.default for f in known if f.init and f.default is not MISSING}
+    own = fields(find_class(method))
+    defaults = {f.name: f.default for f in own if f.init and f.default is not MISSING}
     return spec.name, spec.traits(), defaults

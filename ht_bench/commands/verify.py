@@ -1,4 +1,4 @@
-"""ht-bench verify: judge submission files without trusting them."""
+"""ht-bench verify: check submission files without trusting them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tyro
 from ht_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from ht_bench.leaderboard.verify import Judge, Report
+    from ht_bench.leaderboard.verify import Checks, Report
 
 
 def verify(
@@ -27,7 +27,7 @@ def verify(
 ) -> int:
     """Say whether submissions are valid, consistent and, trained again, reproduced.
 
-    A file is text from a stranger: nothing in it is executed, and a method that is not in the
+    A file is untrusted text: nothing in it is executed, and a method that is not in the
     package is trained only from code that you name here, after you have read it.
     valid: schema, tasks, hashes, all seeds, grids, ranges. consistent: untrained networks,
     whole numbers of examples. reproduced: seeds drawn at random, trained again, agree.
@@ -37,7 +37,7 @@ def verify(
 
     Args:
         files: submission files.
-        level: how far to judge without training again.
+        level: how far to go without training again.
         rerun: seeds of each task to train again, drawn at random.
         seeds: train these seeds again instead, such as 100,107.
         code: file.py or file.py:Class of a method that the package does not have.
@@ -47,38 +47,37 @@ def verify(
             (leaderboard/verified.json).
 
     """
-    from ht_bench.leaderboard.verify import verify as judge_file
+    from ht_bench.leaderboard.verify import add_report
+    from ht_bench.leaderboard.verify import verify as verify_file
 
     if not files:
         raise UsageError("Name a file: ht-bench verify leaderboard/submissions/NAME.json.")
     if rerun < 0:
         raise UsageError(f"--rerun {rerun}: give the number of seeds to train again.")
-    judge = _judge(level, rerun, seeds, code, device)
+    checks = _checks(level, rerun, seeds, code, device)
     reports = []
     for file in files:
-        reports.append(judge_file(file, judge))
+        reports.append(verify_file(file, checks))
         if not as_json:
             _print(reports[-1])
         if record is not None and reports[-1].level != "not valid":
-            from ht_bench.leaderboard.verified import add_report
-
             add_report(record, reports[-1])
     if as_json:
-        found = [report.as_json() for report in reports]
-        print(json.dumps(found[0] if len(found) == 1 else found, indent=1, allow_nan=False))
+        tables = [report.as_json() for report in reports]
+        print(json.dumps(tables[0] if len(tables) == 1 else tables, indent=1, allow_nan=False))
     codes = {report.exit_code for report in reports}
     return 1 if 1 in codes else max(codes)
 
 
-def _judge(level: str, rerun: int, seeds: str, code: str, device: str) -> Judge:
-    from ht_bench.leaderboard.verify import Judge
+def _checks(level: str, rerun: int, seeds: str, code: str, device: str) -> Checks:
+    from ht_bench.leaderboard.verify import Checks
     from ht_bench.running import reruns
     from ht_bench.streams.seeds import parse_seeds
 
     again = rerun > 0 or bool(seeds)
     if again and level == "valid":
         raise UsageError("--level valid trains nothing again; leave it or --rerun out.")
-    return Judge(
+    return Checks(
         machine=reruns.machine,
         first_points=None if level == "valid" else reruns.first_points,
         rerun=reruns.Trainer(code, device, _announce) if again else None,
@@ -99,6 +98,6 @@ def _print(report: Report) -> None:
         print(f"  {fault}")
     for sentence in (*report.could_not, *report.notes):
         print(f"  {sentence}")
-    for task, found in report.reruns.items():
-        seeds = ", ".join(map(str, found["seeds"]))
-        print(f"  {task}: trained again, seeds {seeds}, agree {found['how']}.")
+    for task, rerun in report.reruns.items():
+        seeds = ", ".join(map(str, rerun["seeds"]))
+        print(f"  {task}: trained again, seeds {seeds}, agree {rerun['how']}.")

@@ -11,7 +11,7 @@ from ht_bench.errors import UsageError
 from ht_bench.leaderboard.known import KnownTask, find_known
 from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.valid import read_submission
-from ht_bench.leaderboard.verified import Verified, level_of
+from ht_bench.leaderboard.verify import Verified, level_of
 from ht_bench.ranking.comparison import Table, make_table
 from ht_bench.ranking.curves import MeanCurve, mean_curve
 from ht_bench.ranking.entries import Setting, TaskInfo

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.methods.recipe import get_recipe
-from ht_bench.ranking.entries import Entry, Setting, TaskInfo
+from ht_bench.ranking.entries import Entry, Groups, Setting, TaskInfo
 from ht_bench.records.metrics import Record
 from ht_bench.streams.catalog import task_names
 from ht_bench.streams.families import get_family
@@ -39,33 +39,39 @@ class Choice:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
-def choose_runs(
-    groups: Mapping[Setting, Mapping[str, Mapping[str, Entry]]], choice: Choice, runs: Path
-) -> tuple[Setting, dict[str, Entry]]:
+def choose_runs(groups: Groups, choice: Choice, runs: Path) -> tuple[Setting, dict[str, Entry]]:
     """Return the one setting of the method's test-split runs and, per task, its entry.
 
     Raises UsageError where there is none, or several, or a task that was asked for is lacking.
     """
     for task in choice.tasks:
         _check_task(task)
-    found: dict[Setting, dict[str, Entry]] = {}
+    settings: dict[Setting, dict[str, Entry]] = {}
     for setting, by_task in groups.items():
         for task, entries in by_task.items() if setting.split == "test" else ():
             entry = _variant(entries, task, choice)
             if entry is not None:
-                found.setdefault(setting, {})[task] = entry
-    known = {e.method for tasks in groups.values() for es in tasks.values() for e in es.values()}
-    _check_found(found, choice, runs, known)
-    [(setting, chosen)] = found.items()
-    wanted = choice.tasks or tuple(chosen)
-    lacking = [task for task in wanted if task not in chosen]
-    if lacking:
+                settings.setdefault(setting, {})[task] = entry
+    if not settings:
+        present = {e.method for t in groups.values() for es in t.values() for e in es.values()}
+        raise UsageError(
+            f"{runs} holds no test-split runs of '{choice.method}'."
+            f"{did_you_mean(choice.method, present)} It has: {', '.join(sorted(present))}."
+        )
+    if len(settings) > 1:
+        raise UsageError(
+            f"'{choice.method}' was run in {len(settings)} settings "
+            f"({'; '.join(map(str, settings))}); a submission holds one: keep the others in a "
+            "folder of their own."
+        )
+    [(setting, entries)] = settings.items()
+    if lacking := [task for task in choice.tasks if task not in entries]:
         command = _command(choice, ",".join(lacking), runs, setting)
         raise UsageError(
             f"'{choice.method}' has no test-split runs on {', '.join(lacking)} below {runs}; make "
             f"them: `{command}`."
         )
-    return setting, {task: chosen[task] for task in wanted}
+    return setting, {task: entries[task] for task in choice.tasks or entries}
 
 
 def _check_task(name: str) -> None:
@@ -73,19 +79,6 @@ def _check_task(name: str) -> None:
         raise UsageError(
             f"{name} is no task of this benchmark, so a leaderboard has no place for it; leave it "
             f"out with --task.{did_you_mean(name, task_names())}"
-        )
-
-
-def _check_found(found: Mapping[Setting, Any], choice: Choice, runs: Path, known: set[str]) -> None:
-    if not found:
-        raise UsageError(
-            f"{runs} holds no test-split runs of '{choice.method}'."
-            f"{did_you_mean(choice.method, known)} It has: {', '.join(sorted(known))}."
-        )
-    if len(found) > 1:
-        raise UsageError(
-            f"'{choice.method}' was run in {len(found)} settings ({'; '.join(map(str, found))}); "
-            "a submission holds one: keep the others in a folder of their own."
         )
 
 
@@ -109,30 +102,24 @@ def check_complete(
 ) -> Record:
     """Return the entry's first record; raises UsageError unless all of it is there and alike."""
     _check_task(info.name)
-    missing = [seed for seed in info.seeds if seed not in entry.records]
-    if missing:
-        command = _command(choice, info.name, runs, setting, _changes(entry, info, choice))
+    if missing := [seed for seed in info.seeds if seed not in entry.records]:
+        command = _command(choice, info.name, runs, setting, (entry, info))
         raise UsageError(
             f"'{entry.method}' lacks seeds {format_seeds(missing)} of {info.name}; make them: "
             f"`{command}`."
         )
     records = [entry.records[seed] for seed in info.seeds]
     for key in SAME:
-        _check_same(records, key, entry.method, info.name, runs)
+        values = {json.dumps(record[key], sort_keys=True) for record in records}
+        if len(values) > 1:
+            raise UsageError(
+                f"The seeds of '{entry.method}' on {info.name} differ in {key}: "
+                f"{' and '.join(sorted(values)[:2])}; delete {runs}/{info.name}/{entry.method}-… "
+                "and run all of its seeds on one machine with one version."
+            )
     if len({json.dumps([r["curve"]["phase"], r["curve"]["step"]]) for r in records}) > 1:
         raise UsageError(f"The curves of {info.name} have points at different steps; run it again.")
     return records[0]
-
-
-def _changes(entry: Entry, info: TaskInfo, choice: Choice) -> dict[str, Any]:
-    """Return what the entry's runs were given by --set and --threads."""
-    recipe = get_recipe(entry.method)
-    usual = recipe.hyperparameters(info.name, get_family(info.family).is_control) if recipe else {}
-    known = {**choice.defaults, **usual}
-    given = entry.hyperparameters.items()
-    changes = {key: value for key, value in given if key not in known or known[key] != value}
-    threads = {record["software"].get("threads", 1) for record in entry.records.values()}
-    return {"set": changes, "threads": max(threads, default=1)}
 
 
 def _command(
@@ -140,18 +127,33 @@ def _command(
     tasks: str,
     runs: Path,
     setting: Setting,
-    changes: Mapping[str, Any] | None = None,
+    like: tuple[Entry, TaskInfo] | None = None,
 ) -> str:
-    """Return the command that makes runs that a submission lacks, as a shell reads it."""
+    """Return the command that makes runs that a submission lacks, as a shell reads it.
+
+    like: what else was run on the task, whose hyperparameters and threads are to be repeated.
+    """
     words = ["ht-bench", "run", "--task", tasks, "--method", choice.named or choice.method]
-    changes = changes or {"set": {}, "threads": 1}
-    if changes["set"]:
-        words += ["--set", *(f"{key}={_value(value)}" for key, value in changes["set"].items())]
-    if changes["threads"] != 1:
-        words += ["--threads", str(changes["threads"])]
+    if like is not None:
+        words += _changes(*like, choice)
     if setting.precision != "fp32":
         words += ["--precision", setting.precision]
     return shlex.join([*words, "--device", setting.device, "--out", str(runs)])
+
+
+def _changes(entry: Entry, info: TaskInfo, choice: Choice) -> list[str]:
+    """Return the --set and --threads that the entry's runs were given."""
+    recipe = get_recipe(entry.method)
+    usual = recipe.hyperparameters(info.name, get_family(info.family).is_control) if recipe else {}
+    usual = {**choice.defaults, **usual}
+    changes = [
+        f"{key}={_value(value)}"
+        for key, value in entry.hyperparameters.items()
+        if key not in usual or usual[key] != value
+    ]
+    threads = max((r["software"].get("threads", 1) for r in entry.records.values()), default=1)
+    words = ["--set", *changes] if changes else []
+    return [*words, "--threads", str(threads)] if threads != 1 else words
 
 
 def _value(value: Any) -> str:
@@ -161,13 +163,3 @@ def _value(value: Any) -> str:
     except ValueError:
         return value if isinstance(value, str) else json.dumps(value)
     return json.dumps(value)
-
-
-def _check_same(records: Sequence[Record], key: str, method: str, task: str, runs: Path) -> None:
-    values = {json.dumps(record[key], sort_keys=True) for record in records}
-    if len(values) > 1:
-        raise UsageError(
-            f"The seeds of '{method}' on {task} differ in {key}: "
-            f"{' and '.join(sorted(values)[:2])}; delete {runs}/{task}/{method}-… and run all of "
-            "its seeds on one machine with one version."
-        )

@@ -1,4 +1,4 @@
-"""Level *consistent*: curves that a run of the task can have drawn, judged without training."""
+"""Level *consistent*: curves that a run of the task can have drawn, checked without training."""
 
 from __future__ import annotations
 
@@ -106,6 +106,6 @@ def _retention_faults(
     if run["status"] == "diverged":
         return
     key = "eval/return" if known.is_control else "test/accuracy"
-    last, kept = run["curve"][key][-1], run["retention"][-1]
-    if metric_key(known.task.family) != "train/accuracy" and abs(last - kept) > ROUNDING:
-        yield Fault(where, f"ends at {kept:g}, its curve at {last:g}.")
+    last, again = run["curve"][key][-1], run["retention"][-1]
+    if metric_key(known.task.family) != "train/accuracy" and abs(last - again) > ROUNDING:
+        yield Fault(where, f"ends at {again:g}, its curve at {last:g}.")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ht_bench.errors import UsageError
-from ht_bench.files import write_atomically
+from ht_bench.files import read_json, write_atomically
 from ht_bench.leaderboard.board import Board, Submitted, make_board
 from ht_bench.ranking.rows import Row
 from ht_bench.ranking.score import Estimate
@@ -60,17 +60,11 @@ def write_ranking(path: Path, board: Board) -> None:
 
 def read_ranking(path: Path) -> dict[str, Any]:
     """Return the committed ranking; raises UsageError when it is absent or malformed."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"Could not read {path}: {error}; `ht-bench page` writes it.") from error
-    except ValueError as error:
-        raise UsageError(
-            f"{path} is not valid JSON ({error}); `ht-bench page` writes it."
-        ) from error
-    if not isinstance(found, dict) or not {"benchmark", "entries", "suites"} <= found.keys():
-        raise UsageError(f"{path} is no ranking; `ht-bench page` writes it.")
-    return found
+    cure = "`ht-bench page` writes it"
+    content = read_json(path, cure)
+    if not isinstance(content, dict) or not {"benchmark", "entries", "suites"} <= content.keys():
+        raise UsageError(f"{path} is no ranking; {cure}.")
+    return content
 
 
 def ranking_faults(committed: Mapping[str, Any], entries: Sequence[Submitted]) -> list[str]:

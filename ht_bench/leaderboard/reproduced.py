@@ -43,8 +43,8 @@ def equal(submission: Submission, task: str, seed: int, record: Record) -> bool:
 
 
 def _compared(record: Record, keys: Sequence[str]) -> dict[str, Any]:
-    found = {key: record["curve"].get(key) for key in ("phase", "step", *keys)}
-    return {**found, **{key: record[key] for key in ("status", "steps", "retention")}}
+    curves = {key: record["curve"].get(key) for key in ("phase", "step", *keys)}
+    return {**curves, **{key: record[key] for key in ("status", "steps", "retention")}}
 
 
 def _claim_faults(submission: Submission, known: KnownTask, record: Record) -> Iterator[Fault]:

@@ -47,9 +47,9 @@ def make_submission(runs: Path, choice: Choice, about: About) -> dict[str, Any]:
     evaluation seeds, when runs of two settings, sources or versions mix, or when nothing is there.
     """
     groups, infos, _ = read_groups(runs)
-    setting, chosen = choose_runs(groups, choice, runs)
+    setting, entries = choose_runs(groups, choice, runs)
     tables, sources, traits = {}, set(), []
-    for task, entry in chosen.items():
+    for task, entry in entries.items():
         first = check_complete(entry, infos[task], setting, choice, runs)
         sources.add(first["source_sha256"])
         traits.append(first.get("traits"))
@@ -58,9 +58,9 @@ def make_submission(runs: Path, choice: Choice, about: About) -> dict[str, Any]:
     if len(sources) > 1:
         raise UsageError(
             f"'{choice.method}' was run from {len(sources)} versions of its source; run "
-            f"{', '.join(chosen)} again with one version, or name fewer tasks with --task."
+            f"{', '.join(entries)} again with one version, or name fewer tasks with --task."
         )
-    content = {
+    return {
         "schema": SCHEMA,
         "benchmark": first["benchmark"],
         "name": about.name,
@@ -73,7 +73,6 @@ def make_submission(runs: Path, choice: Choice, about: About) -> dict[str, Any]:
         "device": setting.device,
         "tasks": tables,
     }
-    return content
 
 
 def write_submission(path: Path, content: Mapping[str, Any]) -> None:
@@ -102,33 +101,32 @@ def _task_table(entry: Entry, info: TaskInfo, none: Entry | None) -> dict[str, A
 
 
 def _seed_table(record: Record, family: str) -> dict[str, Any]:
-    kept = [key for key in CURVES if key in record["curve"]]
-    if metric_key(family) != "train/accuracy":
-        kept = [key for key in kept if key != "train/accuracy"]
+    unasked = {"train/accuracy"} - {metric_key(family)}
     return {
         "status": record["status"],
         "steps": record["steps"],
         "seconds": round(record["cost"]["seconds"], 3),
         "peak_memory_bytes": record["cost"]["peak_memory_bytes"],
         "retention": record["retention"],
-        "curve": {key: record["curve"][key] for key in kept},
+        "curve": {k: record["curve"][k] for k in CURVES if k in record["curve"].keys() - unasked},
     }
 
 
 def _mean_cost(none: Entry | None, info: TaskInfo, own: Record) -> dict[str, Any] | None:
     """Return what a run of `none` costs on the machine of these runs; None if it is not there."""
     records = [none.records[s] for s in info.seeds if s in none.records] if none else []
-    alike = [record for record in records if record["hardware"] == own["hardware"]]
-    if not alike:
+    costs = [record["cost"] for record in records if record["hardware"] == own["hardware"]]
+    if not costs:
         return None
-    seconds = [record["cost"]["seconds"] for record in alike]
-    memory = [record["cost"]["peak_memory_bytes"] for record in alike]
-    return {"seconds": round(float(np.mean(seconds)), 3), "peak_memory_bytes": int(np.mean(memory))}
+    seconds, memory = (
+        float(np.mean([cost[key] for cost in costs])) for key in ("seconds", "peak_memory_bytes")
+    )
+    return {"seconds": round(seconds, 3), "peak_memory_bytes": int(memory)}
 
 
 def _method(name: str, about: About, source: str, traits: Sequence[Any]) -> dict[str, Any]:
-    known = about.traits or next((found for found in traits if found), None)
-    if known is None:
+    own = about.traits or next((table for table in traits if table), None)
+    if own is None:
         raise UsageError(
             f"The runs of '{name}' do not say what the method is (an older version made them); "
             f"name its class, --method file.py:ClassName, or run it again."
@@ -142,8 +140,8 @@ def _method(name: str, about: About, source: str, traits: Sequence[Any]) -> dict
         "summary": summary,
         "citation": about.citation or (recipe.source if recipe else ""),
         "source_sha256": source,
-        "needs_boundaries": known["needs_boundaries"],
-        "network": dict(known["network"]),
+        "needs_boundaries": own["needs_boundaries"],
+        "network": dict(own["network"]),
     }
 
 
@@ -160,12 +158,9 @@ def _tuning(name: str, about: About, tasks: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _lines(value: Any, depth: int) -> str:
-    if not isinstance(value, dict) or not value or _is_leaf(value):
+    nested = isinstance(value, dict) and any(isinstance(v, dict | list) for v in value.values())
+    if not nested:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     pad = " " * (depth + 1)
     items = (f"{pad}{json.dumps(key)}: {_lines(item, depth + 1)}" for key, item in value.items())
     return "{\n" + ",\n".join(items) + "\n" + " " * depth + "}"
-
-
-def _is_leaf(value: Mapping[str, Any]) -> bool:
-    return not any(isinstance(item, dict | list) for item in value.values())

@@ -51,27 +51,27 @@ class Recipe:
         Raises UsageError for more than `LARGEST_SEARCH`.
         """
         grid: Mapping[str, list[Any]] = self.grids.get(task, self.grid)
-        found = [
+        configurations = [
             dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
         ]
-        if len(found) > LARGEST_SEARCH:
+        if len(configurations) > LARGEST_SEARCH:
             raise UsageError(
-                f"baselines/{self.method}.toml: the grid for {task} has {len(found)} "
+                f"baselines/{self.method}.toml: the grid for {task} has {len(configurations)} "
                 f"configurations; at most {LARGEST_SEARCH} are allowed, for all methods alike."
             )
-        return found
+        return configurations
 
     def searched(self, tasks: Sequence[str] = ()) -> tuple[str, int]:
         """Say how the hyperparameters were chosen, and with how many training runs.
 
         tasks: only these count; none named means every task with a search.
         """
-        found = {t: s for t, s in self.search.items() if not tasks or t in tasks}
-        runs = sum(len(s["tried"]) * len(parse_seeds(s["seeds"])) for s in found.values())
-        if not found:
+        searches = {t: s for t, s in self.search.items() if not tasks or t in tasks}
+        runs = sum(len(s["tried"]) * len(parse_seeds(s["seeds"])) for s in searches.values())
+        if not searches:
             return f"values of {self.source}; no search", 0
-        largest = max(len(s["tried"]) for s in found.values())
-        seeds = " or ".join(sorted({str(s["seeds"]) for s in found.values()}))
+        largest = max(len(s["tried"]) for s in searches.values())
+        seeds = " or ".join(sorted({str(s["seeds"]) for s in searches.values()}))
         return (
             f"grid search per task, at most {largest} configuration(s), tuning seeds {seeds}, "
             f"validation split (baselines/{self.method}.toml)",

@@ -74,39 +74,40 @@ def resolve(
     cls = find_class(named)
     name = named if isinstance(named, str) and ":" not in named else _name_of(cls)
     recipe = get_recipe(name) if isinstance(named, str) else None
-    chosen = recipe.hyperparameters(task, agent) if recipe else {}
+    settings = recipe.hyperparameters(task, agent) if recipe else {}
     # A worker process has not registered what this one has: it gets the class.
     reference = named if isinstance(named, str) and ":" in named else cls
-    return _spec(cls, name, reference, {**chosen, **changes})
+    return _spec(cls, name, reference, {**settings, **changes})
 
 
 def find_class(reference: str | type[Method]) -> type[Method]:
     """Return the class behind a name, a "file.py:Class" or the class itself."""
-    found: Any = reference
+    cls: Any = reference
     if isinstance(reference, str):
         if reference.endswith(".py"):
             raise UsageError(f"{reference} is a file; name its class too: {reference}:ClassName.")
         is_file = ".py:" in reference
-        found = registry.load_reference(reference) if is_file else registry.methods.get(reference)
-    if not (isinstance(found, type) and issubclass(found, Method)):
+        cls = registry.load_reference(reference) if is_file else registry.methods.get(reference)
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
         raise UsageError(f"{reference} is not a subclass of ht_bench.Method; make it one.")
-    return found
+    return cls
 
 
 def _spec(
     cls: type[Method], name: str, reference: str | type[Method], values: Mapping[str, Any]
 ) -> MethodSpec:
-    known = [field.name for field in dataclasses.fields(cls) if field.init]
+    fields = [field.name for field in dataclasses.fields(cls) if field.init]
     for key in values:
-        if key not in known:
-            listed = ", ".join(known) or "none"
+        if key not in fields:
+            listed = ", ".join(fields) or "none"
             raise UsageError(
-                f"Method '{name}' has no hyperparameter '{key}'.{did_you_mean(key, known)} "
+                f"Method '{name}' has no hyperparameter '{key}'.{did_you_mean(key, fields)} "
                 f"It has: {listed}."
             )
     _check_types(cls, name, values)
     built = cls(**values)
-    return MethodSpec(name, reference, _fields(built), source_hash(cls))  # type: ignore[arg-type]
+    sha256 = source_hash(cls)  # type: ignore[arg-type]  # mypy asks if its instances are hashable
+    return MethodSpec(name, reference, _fields(built), sha256)
 
 
 def _check_types(cls: type[Method], name: str, values: Mapping[str, Any]) -> None:
@@ -119,8 +120,8 @@ def _check_types(cls: type[Method], name: str, values: Mapping[str, Any]) -> Non
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"Method '{name}': {key} = {value} is not a finite number.")
         if not fits(value, hints.get(key, Any)):
-            wanted = str(getattr(hints[key], "__name__", hints[key])).replace("typing.", "")
-            raise UsageError(f"Method '{name}': {key} = {value!r} is not of type {wanted}.")
+            expected = str(getattr(hints[key], "__name__", hints[key])).replace("typing.", "")
+            raise UsageError(f"Method '{name}': {key} = {value!r} is not of type {expected}.")
 
 
 def _fields(method: Method) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _name_of(cls: type[Method]) -> str:
     return own if isinstance(own, str) else cls.__name__
 
 
-@functools.cache  # finding a class in its file takes milliseconds
+@functools.cache  # reading a source parses its file anew: most of what making an agent takes
 def source_hash(cls: type[Method]) -> str:
     """Return the sha256 over the source text of the class and its bases up to Method."""
     texts = []

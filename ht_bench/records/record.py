@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ht_bench.errors import UsageError
-from ht_bench.files import write_atomically
+from ht_bench.files import read_json, write_atomically
 
 SCHEMA = 1
 Record = dict[str, Any]
-
-_REQUIRED: dict[str, type | tuple[type, ...]] = {
-    "schema": int,
-    "benchmark": str,
-    "task": str,
-    "task_sha256": str,
-    "data_sha256": str,
-    "method": str,
-    "hyperparameters": dict,
-    "source_sha256": str,
-    "seed": int,
-    "split": str,
-    "precision": str,
-    "device": str,
-    "stack": int,
-    "classes": int,
-    "status": str,
-    "curve": dict,
-    "diagnostics": dict,
-    "steps": int,
-    "extra_parameters": int,
-    "cost": dict,
-    "software": dict,
-    "hardware": dict,
-}
 
 
 def group_digest(
@@ -56,58 +32,42 @@ def write_record(path: Path, record: Record) -> None:
 
 def read_record(path: Path) -> Record:
     """Read and check one result.json; raises UsageError naming the file and the key."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"Could not read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise UsageError(
-            f"{path} is not valid JSON ({error}); delete it and run again to remake it."
-        ) from error
+    record = read_json(path, "delete it and run again to remake it")
     check_record(record, str(path))
     return dict(record)
 
 
 def check_record(record: Any, where: str) -> None:
-    """Raise UsageError unless `record` has every key of the schema with its type."""
+    """Raise UsageError unless `record` obeys record.schema.json and its columns have one length."""
     if not isinstance(record, dict):
         raise UsageError(f"{where} does not hold a result; delete it and run again.")
-    for key, kind in _REQUIRED.items():
-        if key not in record:
-            raise UsageError(f"{where}: the key '{key}' is missing; delete it and run again.")
-        if not isinstance(record[key], kind):
-            raise UsageError(f"{where}: '{key}' has the wrong type; delete it and run again.")
+    if fault := next(_faults(record), ""):
+        raise UsageError(f"{where}: {fault}; delete it and run again.")
     if record["schema"] != SCHEMA:
         raise UsageError(
             f"{where} has schema {record['schema']}, this version reads {SCHEMA}; run again."
         )
-    for key in ("curve", "diagnostics"):
-        _check_columns(record[key], f"{where}: '{key}'")
+
+
+def _faults(record: Record) -> Iterator[str]:
+    for error in _validator().iter_errors(record):
+        place = "".join(f"'{part}': " for part in error.instance_path)
+        missing = getattr(error.kind, "property", None)
+        yield place + (f"the key '{missing}' is missing" if missing else error.message)
     measured = "eval/return" if "reference" in record else "test/accuracy"
-    for key in ("phase", "step", measured):
-        if not record["curve"].get(key):
-            raise UsageError(f"{where}: 'curve' has no '{key}'; delete it and run again.")
-    _check_reference(record, where)
+    if measured not in record["curve"]:
+        yield f"'curve' has no '{measured}'"
+    for key in ("curve", "diagnostics"):
+        if len({len(values) for values in record[key].values()}) > 1:
+            yield f"'{key}' has lists of different lengths"
 
 
-def _check_reference(record: Record, where: str) -> None:
-    """A run of environments says what guessing and a human reach there."""
-    if "reference" not in record:
-        return
-    reference = record["reference"]
-    random = reference.get("random") if isinstance(reference, dict) else None
-    if not isinstance(random, int | float) or isinstance(random, bool):
-        raise UsageError(f"{where}: 'reference' has no number 'random'; delete it and run again.")
+@functools.cache
+def _validator() -> Any:
+    import jsonschema_rs  # takes long to import, and few commands read results
 
-
-def _check_columns(table: Mapping[str, Any], where: str) -> None:
-    for key, values in table.items():
-        if not isinstance(values, list) or not all(
-            value is None or isinstance(value, int | float) for value in values
-        ):
-            raise UsageError(f"{where}: '{key}' is no list of numbers; delete it and run again.")
-    if len({len(values) for values in table.values()}) > 1:
-        raise UsageError(f"{where} has lists of different lengths; delete it and run again.")
+    rules = json.loads(Path(__file__).with_name("record.schema.json").read_text(encoding="utf-8"))
+    return jsonschema_rs.Draft4Validator(rules, mask="the value")
 
 
 def without_cost(record: Mapping[str, Any]) -> Record:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ht_bench.errors import UsageError
-from ht_bench.files import write_atomically
+from ht_bench.files import read_json, write_atomically
 from ht_bench.records.record import Record, read_record
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.spec import Spec
@@ -48,11 +48,7 @@ def read_spec(out: Path, name: str) -> Spec:
     path = out / name / "task.json"
     if not path.is_file():
         return get_task(name)
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{path} is not valid JSON ({error}); delete it and run again.") from error
-    return parse_task(table, str(path))
+    return parse_task(read_json(path, "delete it and run again"), str(path))
 
 
 def is_finished(

@@ -1,4 +1,4 @@
-"""Who trains the planned stacks: this process, or a pool of worker processes that end with it."""
+"""Who trains the planned stacks: this process, or worker processes that end with it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import errno
 import multiprocessing
 import os
 import pickle
-import queue
 import signal
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from typing import Any
 
 from ht_bench.errors import UsageError
 from ht_bench.records.record import Record
 from ht_bench.running.job import StackJob, run_stack
+from ht_bench.streams.seeds import format_seeds
 from ht_bench.training.observer import Interrupted, Observer
 
 Progress = Callable[[int], None]
-PROGRESS_STEPS = 20
-"""Optimizer steps a worker gathers before it reports them."""
-GRACE_SECONDS = 30.0
-"""How long stopped workers may take to write their checkpoints."""
 
 
 @dataclass
@@ -39,12 +40,12 @@ class Outcome:
 def execute(jobs: Sequence[StackJob], workers: int, progress: Progress) -> Outcome:
     """Train all jobs; a failed one leaves the others running. Ctrl-C saves and stops.
 
-    workers: 1 trains in this process. A worker that dies is reported as a failure.
+    workers: 1 trains in this process. A worker that dies fails its own stack only.
     """
     stop = threading.Event()
     with _ctrl_c_sets(stop):
         if workers <= 1 or len(jobs) <= 1:
-            return _execute_here(jobs, progress, stop)
+            return _execute_here(jobs, Observer(progress=progress, stop=stop.is_set))
         return _execute_in_pool(jobs, min(workers, len(jobs)), progress, stop)
 
 
@@ -68,24 +69,22 @@ def _ctrl_c_sets(stop: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _execute_here(jobs: Sequence[StackJob], progress: Progress, stop: threading.Event) -> Outcome:
+def _execute_here(jobs: Sequence[StackJob], observer: Observer) -> Outcome:
     outcome = Outcome()
     for job in jobs:
-        if stop.is_set():
+        if observer.stop():
             outcome.interrupted = True
             break
         try:
-            outcome.records += run_stack(job, Observer(progress=progress, stop=stop.is_set))
+            outcome.records += run_stack(job, observer)
         except Interrupted:
             outcome.interrupted = True
-        except (
-            Exception
-        ) as error:  # a method is a user's code: any of its errors ends its stack only
-            outcome.failures.append(describe_failure(job, error))
+        except (Exception, SystemExit) as error:  # a user's method may raise anything
+            outcome.failures.append(_describe(job, error))
     return outcome
 
 
-def describe_failure(job: StackJob, error: BaseException) -> str:
+def _describe(job: StackJob, error: BaseException) -> str:
     """Return one sentence: what failed, where in whose file, and what to do."""
     if isinstance(error, UsageError):
         return str(error)
@@ -98,7 +97,7 @@ def describe_failure(job: StackJob, error: BaseException) -> str:
     place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "unknown place"
     return (
         f"Method '{job.method.name}' failed on {job.task.name} with "
-        f"{type(error).__name__}: {error} ({place}); mend it and run the same command again: "
+        f"{type(error).__name__}: {error} ({place}); fix it and run the same command again: "
         "finished runs are kept."
     )
 
@@ -106,31 +105,29 @@ def describe_failure(job: StackJob, error: BaseException) -> str:
 def _execute_in_pool(
     jobs: Sequence[StackJob], workers: int, progress: Progress, stop: threading.Event
 ) -> Outcome:
-    context = multiprocessing.get_context("spawn")
-    inbox, outbox, halt = context.Queue(), context.Queue(), context.Event()
-    for packed in [_pack(job) for job in jobs]:
-        inbox.put(packed)
-    for _ in range(workers):
-        inbox.put(None)
-    processes = [
-        context.Process(target=_work, args=(inbox, outbox, halt), daemon=True)
-        for _ in range(workers)
-    ]
-    with _ctrl_c_waits():
-        for process in processes:
-            process.start()
+    outcome = Outcome()
+    waiting = deque([(job, _pack(job)) for job in jobs])
+    pool = _Pool(workers)
     try:
-        return _collect(jobs, processes, outbox, halt, progress, stop)
-    finally:
-        halt.set()
-        for process in processes:
-            process.join(GRACE_SECONDS)
-            if process.is_alive():
-                process.terminate()
+        while pool.running or (waiting and not stop.is_set()):
+            while pool.idle and waiting and not stop.is_set():
+                pool.start(*waiting.popleft())
+            for ended in pool.collect():
+                outcome.records += ended.records
+                outcome.failures += ended.failures
+                outcome.interrupted |= ended.interrupted
+            pool.halt.value = stop.is_set()
+            progress(pool.new_steps())
+    except BaseException:
+        pool.close(at_once=True)
+        raise
+    pool.close(at_once=False)
+    outcome.interrupted |= bool(waiting)
+    return outcome
 
 
 def _pack(job: StackJob) -> bytes:
-    """Pickle a job here: a queue would drop one that cannot be pickled, and go on."""
+    """Pickle a job before anything starts: what cannot be pickled is a mistake of the caller."""
     try:
         return pickle.dumps(job)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -142,6 +139,74 @@ def _not_importable(name: str, error: Exception) -> str:
         f"{name} cannot be handed to worker processes ({error}); keep it in a module or name it "
         "as path/to/file.py:Class, or use one job."
     )
+
+
+class _Pool:
+    """Worker processes, each with an executor of its own that is given one job at a time.
+
+    So a death breaks no other worker's job, and no job queues up where Ctrl-C cannot reach it.
+    """
+
+    def __init__(self, workers: int) -> None:
+        _start_tracker()
+        self.context = multiprocessing.get_context("spawn")
+        # Memory without locks: a worker that is killed would hold its lock for ever.
+        self.steps = self.context.RawArray("q", workers)
+        self.halt = self.context.RawValue("b")
+        self.parent, self.lifeline = self.context.Pipe(duplex=False)
+        self.executors = [self.executor(slot) for slot in range(workers)]
+        self.idle = list(range(workers))
+        self.running: dict[Future[Outcome], tuple[StackJob, int]] = {}
+        self.steps_told = 0
+
+    def executor(self, slot: int) -> ProcessPoolExecutor:
+        """Return an executor whose process starts with its first job."""
+        shared = (self.steps, slot, self.halt, self.parent)
+        return ProcessPoolExecutor(1, self.context, _begin, shared)
+
+    def start(self, job: StackJob, packed: bytes) -> None:
+        """Have an idle worker train `job`."""
+        slot = self.idle.pop()
+        with _ctrl_c_waits():
+            try:
+                future = self.executors[slot].submit(_train, packed)
+            except BrokenProcessPool:  # it died with nothing to do
+                self.executors[slot] = self.executor(slot)
+                future = self.executors[slot].submit(_train, packed)
+        self.running[future] = job, slot
+
+    def collect(self) -> Iterator[Outcome]:
+        """Wait a moment, then yield what came of the jobs that have ended."""
+        for future in wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED).done:
+            job, slot = self.running.pop(future)
+            self.idle.append(slot)
+            try:
+                outcome = future.result()
+            except BrokenProcessPool:
+                self.executors[slot] = self.executor(slot)
+                outcome = Outcome(failures=[_death(job)])
+            yield outcome
+
+    def new_steps(self) -> int:
+        """Return the steps taken since the last call."""
+        before, self.steps_told = self.steps_told, sum(self.steps)
+        return self.steps_told - before
+
+    def close(self, at_once: bool) -> None:
+        """End the worker processes, in the middle of their jobs if `at_once`."""
+        if at_once:
+            self.lifeline.close()
+        for executor in self.executors:
+            executor.shutdown()
+
+
+def _start_tracker() -> None:
+    """Start what removes the semaphores of a killed process; its warning would be noise then."""
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        warnings = os.environ.get("PYTHONWARNINGS", "")
+        os.environ["PYTHONWARNINGS"] = f"{warnings},ignore:resource_tracker".strip(",")
+        resource_tracker.ensure_running()
+        os.environ["PYTHONWARNINGS"] = warnings
 
 
 @contextlib.contextmanager
@@ -157,86 +222,40 @@ def _ctrl_c_waits() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _collect(
-    jobs: Sequence[StackJob],
-    processes: Sequence[Any],
-    outbox: Any,
-    halt: Any,
-    progress: Progress,
-    stop: threading.Event,
-) -> Outcome:
-    outcome = Outcome()
-    ended = 0
-    while ended < len(processes):
-        if stop.is_set():
-            halt.set()
-        exits = [process.exitcode for process in processes if process.exitcode is not None]
-        try:
-            kind, value = outbox.get(timeout=0.2)
-        except queue.Empty:
-            if len(exits) > ended:  # one left without a word, be it by exit code 0
-                _report_death(outcome, max(exits, key=abs))
-                break
-            continue
-        if kind == "progress":
-            progress(value)
-        elif kind == "records":
-            outcome.records += value
-        elif kind == "failure":
-            outcome.failures.append(value)
-        elif kind == "interrupted":
-            outcome.interrupted = True
-        elif kind == "end":
-            ended += 1
-    return outcome
-
-
-def _report_death(outcome: Outcome, exit_code: int) -> None:
-    outcome.failures.append(
-        f"A worker process died (exit code {exit_code}; -9 often means that memory ran out); run "
-        "the same command again to go on, with fewer --jobs if it happens again."
+def _death(job: StackJob) -> str:
+    return (
+        f"The worker process that trained '{job.method.name}' on {job.task.name}, seeds "
+        f"{format_seeds(job.seeds)}, died, often a sign that memory ran out; run the same command "
+        "again to go on, with fewer --jobs if it happens again."
     )
 
 
-def _work(inbox: Any, outbox: Any, halt: Any) -> None:
-    """A worker's life: take jobs until there are none, report, and never outlive the parent."""
+# ---- inside a worker process ----
+
+_observer = Observer()
+
+
+def _begin(steps: Any, slot: int, halt: Any, parent: Connection) -> None:
+    """Start a worker's life: it reports in its own slot, and never outlives the parent."""
+    global _observer
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    while (packed := inbox.get()) is not None:
-        if halt.is_set():
-            outbox.put(("interrupted", None))
-            break
-        try:
-            job = pickle.loads(packed)
-        except Exception as error:  # a user's module is imported here: it may raise anything
-            outbox.put(("failure", _not_importable("The method", error)))
-            continue
-        _work_on(job, outbox, halt)
-    outbox.put(("end", None))
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+    def progress(count: int) -> None:
+        steps[slot] += count
+
+    _observer = Observer(progress=progress, stop=lambda: bool(halt.value))
 
 
-def _work_on(job: StackJob, outbox: Any, halt: Any) -> None:
-    gathered = 0
-
-    def progress(steps: int) -> None:
-        nonlocal gathered
-        gathered += steps
-        if gathered >= PROGRESS_STEPS:
-            outbox.put(("progress", gathered))
-            gathered = 0
-
-    try:
-        records = run_stack(job, Observer(progress=progress, stop=halt.is_set))
-        outbox.put(("records", records))
-    except Interrupted:
-        outbox.put(("interrupted", None))
-    except Exception as error:  # as in _execute_here
-        outbox.put(("failure", describe_failure(job, error)))
-    outbox.put(("progress", gathered))
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
+def _end_with(parent: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        parent.recv()  # nothing is ever sent: it ends when the other end closes
     os._exit(1)
+
+
+def _train(packed: bytes) -> Outcome:
+    try:
+        job = pickle.loads(packed)
+    except Exception as error:  # a user's module is imported here: it may raise anything
+        return Outcome(failures=[_not_importable("The method", error)])
+    return _execute_here([job], _observer)

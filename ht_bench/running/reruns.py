@@ -32,7 +32,7 @@ from ht_bench.training.observer import Observer
 
 LARGEST_NUMBER = 8192
 LARGEST_GROWTH = 16
-"""How many times the task's own parameters a stranger's network may have."""
+"""How many times the task's own parameters an untrusted network may have."""
 MOST_PARAMETERS = 64_000_000
 """And how many at all, unless the task's own network has them."""
 LARGEST_WIDENING = 4
@@ -59,14 +59,14 @@ def first_points(known: KnownTask, submission: Submission) -> dict[int, dict[str
         precision=str(submission.content["precision"]), threads=_threads(submission, known)
     )
     width = known.task.stack
-    found: dict[int, dict[str, float]] = {}
+    firsts: dict[int, dict[str, float]] = {}
     for start in range(0, len(seeds), width):
         mates = seeds[start : start + width]
         entry = _first_point(known, spec, mates, compute)
         for slot, seed in enumerate(mates):
             values = {k: v[slot] for k, v in entry.items() if k not in ("phase", "step")}
-            found[seed] = {k: v for k, v in values.items() if v is not None}
-    return found
+            firsts[seed] = {k: v for k, v in values.items() if v is not None}
+    return firsts
 
 
 def _threads(submission: Submission, known: KnownTask) -> int:
@@ -76,7 +76,7 @@ def _threads(submission: Submission, known: KnownTask) -> int:
 
 
 class _Seen(Exception):
-    """The first point is there; nothing more is wanted."""
+    """The first point is there; nothing more is needed."""
 
 
 def _first_point(
@@ -100,7 +100,7 @@ def _test() -> Split:
 
 
 def _shaped(known: KnownTask, network: Mapping[str, Any]) -> MethodSpec:
-    """Return `none` on the task's network with a stranger's changes, once they are bearable."""
+    """Return `none` on the task's network with untrusted changes, once they are bearable."""
     if known.is_control:
         if network:
             raise UsageError("is not empty, but a task of environments has no [net] to change.")
@@ -181,13 +181,13 @@ class Trainer:
         """Return seed → record; raises CouldNotRun or UsageError."""
         spec = self._method(known, submission)
         compute = self._compute(submission, known.task.name)
-        found: dict[int, Record] = {}
+        records: dict[int, Record] = {}
         width = known.task.stack
         self._say(known, seeds, compute)
         for start in range(0, len(seeds), width):
             job = StackJob(known.task, spec, tuple(seeds[start : start + width]), _test(), compute)
-            found |= {record["seed"]: record for record in self._train(job)}
-        return found
+            records |= {record["seed"]: record for record in self._train(job)}
+        return records
 
     def _train(self, job: StackJob) -> list[Record]:
         with self._bar(job) as bar, _failures(job.method.name):
@@ -243,7 +243,7 @@ def _failures(method: str) -> Iterator[None]:
         yield
     except UsageError:
         raise
-    except Exception as error:  # a method is a user's code, and its numbers are a stranger's
+    except Exception as error:  # a method is a user's code, and its numbers are untrusted
         raise CouldNotRun(f"Method '{method}' failed: {type(error).__name__}: {error}.") from error
 
 

@@ -49,7 +49,7 @@ def read(name: str) -> Dataset:
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         arrays: dict[str, Any] = {array: _read_array(folder, array) for array in ARRAYS}
-        found = content_hash(**arrays)
+        sha256 = content_hash(**arrays)
         if meta["meta_sha256"] != _meta_hash(meta):
             raise ValueError("meta.json has been changed")
         mean, std = tuple(meta["mean"]), tuple(meta["std"])
@@ -59,9 +59,9 @@ def read(name: str) -> Dataset:
         raise UsageError(
             f"The cached dataset {folder} is unreadable ({error}); {remake(name)}"
         ) from error
-    if found != dataset.sha256:
+    if sha256 != dataset.sha256:
         raise UsageError(
-            f"The cached dataset {folder} has changed: its content hash is {found[:12]}…, not "
+            f"The cached dataset {folder} has changed: its content hash is {sha256[:12]}…, not "
             f"{dataset.sha256[:12]}…; {remake(name)}"
         )
     return dataset

@@ -40,8 +40,8 @@ def get_task(name: str | Path | AnyTask) -> AnyTask:
     if name in task_files():
         return _shipped(name)
     if name in registry.tasks.names():
-        found = registry.tasks.get(name)
-        return get_task(found() if callable(found) else found)
+        registered = registry.tasks.get(name)
+        return get_task(registered() if callable(registered) else registered)
     raise UsageError(
         f"Unknown task '{name}'.{did_you_mean(name, task_names())} "
         "`ht-bench list tasks` shows all of them."

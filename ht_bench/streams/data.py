@@ -132,18 +132,16 @@ def verify(name: str = "") -> list[tuple[str, str]]:
     """
     if name not in ("", "digits"):
         _find(name)
-    found = []
-    for entry in known():
-        if name not in ("", entry.name):
-            continue
-        if not entry.cached:
-            found.append((entry.name, ABSENT))
-            continue
-        try:
-            found.append((entry.name, f"intact, sha256 {load(entry.name).sha256}"))
-        except UsageError as error:
-            found.append((entry.name, str(error)))
-    return found
+    return [(entry.name, _state(entry)) for entry in known() if name in ("", entry.name)]
+
+
+def _state(entry: Known) -> str:
+    if not entry.cached:
+        return ABSENT
+    try:
+        return f"intact, sha256 {load(entry.name).sha256}"
+    except UsageError as error:
+        return str(error)
 
 
 def _find(name: str) -> DatasetSource:

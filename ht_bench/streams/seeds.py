@@ -21,14 +21,14 @@ def parse_seeds(value: object, where: str = "--seeds") -> tuple[int, ...]:
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return (int(value),)
     if isinstance(value, str):
-        found = [seed for part in value.split(",") for seed in _parse_part(part, where)]
+        seeds = [seed for part in value.split(",") for seed in _parse_part(part, where)]
     elif isinstance(value, Iterable):
-        found = [_integer(seed, where) for seed in value]
+        seeds = [_integer(seed, where) for seed in value]
     else:
         raise UsageError(f"{where}: {value!r} is not a list of seeds; write e.g. 100-119 or 1,2,3.")
-    if not found:
+    if not seeds:
         raise UsageError(f"{where}: no seeds were given; write e.g. 100-119 or 1,2,3.")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(seeds))
 
 
 def _integer(number: object, where: str) -> int:

@@ -70,8 +70,8 @@ def from_path(source: DatasetSource, path: Path) -> Dataset:
         builder, files = "parquet", parquet
     else:
         builder, files = "imagefolder", {p: _image_files(path, n) for p, n in stems.items()}
-    for part, found in files.items():
-        if not found:
+    for part, paths in files.items():
+        if not paths:
             raise UsageError(
                 f"{path} has no {part} images for {source.name}: put {part}*.parquet files or "
                 f"{part}/<class>/*.png folders there."
@@ -162,8 +162,8 @@ def _local_only(library: Any) -> Iterator[str]:
 
 
 def _parquet_files(path: Path, stems: tuple[str, ...]) -> list[str]:
-    found = [sorted(path.rglob(f"{stem}*.parquet")) for stem in stems]
-    return [str(file) for file in next(filter(None, found), [])]  # of the first that has any
+    candidates = [sorted(path.rglob(f"{stem}*.parquet")) for stem in stems]
+    return [str(file) for file in next(filter(None, candidates), [])]  # of the first that has any
 
 
 def _image_files(path: Path, names: tuple[str, ...]) -> list[str]:
@@ -175,7 +175,7 @@ def _image_files(path: Path, names: tuple[str, ...]) -> list[str]:
 def _assemble(
     source: DatasetSource, parts: Any, image: str, label: str, test: str, where: str
 ) -> Dataset:
-    found = {}
+    decoded = {}
     for part, name in (("train", "train"), ("test", test)):
         if name not in parts:
             raise UsageError(f"{where} has no '{name}' split; {source.name} needs one.")
@@ -185,8 +185,8 @@ def _assemble(
                     f"{where}: the {part} files have no column '{column}'; they have "
                     f"{', '.join(parts[name].column_names)}."
                 )
-        found[part] = _decode(source, parts[name], image, label, where)
-    return make_dataset(source.name, found["train"], found["test"], source.classes)
+        decoded[part] = _decode(source, parts[name], image, label, where)
+    return make_dataset(source.name, decoded["train"], decoded["test"], source.classes)
 
 
 def _decode(

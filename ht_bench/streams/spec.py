@@ -64,15 +64,15 @@ S = TypeVar("S", bound=Spec)
 def without_defaults(value: Any) -> Any:
     """Return a dataclass as nested dicts and lists that hold only what differs from a default."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kept = {}
+        changed = {}
         for entry in dataclasses.fields(value):
             item = getattr(value, entry.name)
             default = entry.default
             if entry.default_factory is not dataclasses.MISSING:
                 default = entry.default_factory()
             if item != default:
-                kept[entry.name] = without_defaults(item)
-        return kept
+                changed[entry.name] = without_defaults(item)
+        return changed
     if isinstance(value, Mapping):
         return {key: without_defaults(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

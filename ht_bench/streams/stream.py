@@ -96,8 +96,8 @@ class Stream:
         old = np.concatenate([np.empty(0, dtype=np.int64), *self._arrivals[:index]])
         if spec.keep == 1:
             return old
-        kept = self._draw("kept", index).permutation(len(old))
-        return old[np.sort(kept[: int(len(old) * spec.keep + 1e-6)])]
+        order = self._draw("kept", index).permutation(len(old))
+        return old[np.sort(order[: int(len(old) * spec.keep + 1e-6)])]
 
     def phase(self, index: int) -> PhaseData:
         """Return what is trained on in phase `index`; raises UsageError if that is nothing."""
@@ -115,8 +115,8 @@ class Stream:
             return self._draw("permutation", index).integers(0, classes, len(labels))
         labels = self._rename(labels, index)
         draw = self._draw("wrong labels", index)
-        chosen = draw.permutation(len(labels))[: int(len(labels) * spec.wrong + 1e-6)]
-        labels[chosen] = (labels[chosen] + draw.integers(1, classes, len(chosen))) % classes
+        wrong = draw.permutation(len(labels))[: int(len(labels) * spec.wrong + 1e-6)]
+        labels[wrong] = (labels[wrong] + draw.integers(1, classes, len(wrong))) % classes
         return labels
 
     def _rename(self, labels: Indices, index: int) -> Indices:

@@ -190,7 +190,7 @@ def _validate_phase(phase: Phase, index: int, family: str, where: str) -> None:
     if (phase.epochs or phase.updates or 0) < 1:
         raise UsageError(f"{where}: the budget must be at least 1.")
     if (phase.classes is not None) != get_family(family).by_class:
-        owners = " or ".join(f"'{known.name}'" for known in FAMILIES.values() if known.by_class)
+        owners = " or ".join(f"'{each.name}'" for each in FAMILIES.values() if each.by_class)
         raise UsageError(f"{where}: 'classes' belongs to the family {owners}, and only there.")
     if phase.classes is not None and (phase.classes < 1 or phase.new > 0):
         raise UsageError(f"{where}: 'classes' must be 1 or more, and 'new' is not for this family.")

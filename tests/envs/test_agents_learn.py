@@ -71,7 +71,7 @@ class Rewards(BaseCallback):
 @pytest.mark.parametrize(
     ("name", "phase", "steps", "judged"),
     [
-        ("WarmStartDigits", 1, 8_192, 0.5),
+        ("WarmStartDigits", 1, 4_096, 0.5),
         pytest.param("ContinualDigits", 9, 8_192, 0.5, marks=pytest.mark.evidence),
         pytest.param("PermutedDigits", 0, 8_192, 0.5, marks=pytest.mark.evidence),
         # random labels say nothing of test images: the rewards alone judge

@@ -19,7 +19,11 @@ from ht_bench.streams.reinforcement import ReinforcementTask
 
 GENERIC = {"ht_bench/DataStream-v1", "ht_bench/EnvironmentStream-v1"}
 IDS = sorted(name for name in registry if name.startswith("ht_bench/") and name not in GENERIC)
-GAMES = [name for name in IDS if name.startswith(("ht_bench/Atari100k", "ht_bench/Modes"))]
+GAMES = [
+    name
+    for name in IDS
+    if name.startswith(("ht_bench/Atari100k", "ht_bench/Modes", "ht_bench/Games"))
+]
 NOT_HERE = ("CIFAR100", "TinyImageNet")
 """Data that the tests have no copy of."""
 

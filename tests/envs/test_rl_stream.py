@@ -1,6 +1,5 @@
 """A stream of environments keeps the schedule, alone, in vector form and in stable-baselines3."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,30 +16,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from ht_bench.envs.permutations import phase_order
 from ht_bench.envs.rl_stream import EnvironmentStream, make_vector
 from ht_bench.errors import UsageError
-from ht_bench.streams.reinforcement import ReinforcementTask, parse_reinforcement
+from ht_bench.streams.reinforcement import ReinforcementTask
 
-SWAPPED = {"observations": "permuted", "actions": "permuted"}
+from .conftest import SWAPPED, needs, task
+
 KEYS = {"phase", "task_id", "phase_step", "phase_changed"}
-
-
-def needs(module: str) -> pytest.MarkDecorator:
-    missing = importlib.util.find_spec(module) is None
-    return pytest.mark.skipif(missing, reason=f"needs the package {module}")
-
-
-def task(
-    phases: list[dict[str, Any]], identifier: str = "CartPole-v1", **environment: Any
-) -> ReinforcementTask:
-    table = {
-        "name": "made-up-v1",
-        "family": "drift",
-        "environment": {"id": identifier, **environment},
-        "agent": {"algorithm": "dqn"},
-        "evaluation": {"points": 1},
-        "reference": {"random": 0.0},
-        "phases": [{"steps": 20, **phase} for phase in phases],
-    }
-    return parse_reinforcement(table, "made-up")
 
 
 def swap() -> ReinforcementTask:
@@ -68,7 +48,7 @@ STREAMS = [
     pytest.param(drift("Pendulum-v1", g=5.0), id="drift-pendulum"),
     pytest.param(drift("Acrobot-v1", LINK_LENGTH_1=0.5), id="drift-acrobot"),
     pytest.param(drift("Ant-v5", friction_scale=0.1), id="ant", marks=needs("mujoco")),
-    pytest.param(modes, id="game-modes", marks=needs("cv2")),
+    pytest.param(modes, id="game-modes", marks=[needs("cv2"), pytest.mark.evidence]),
     pytest.param(games, id="game-sequence", marks=needs("cv2")),
 ]
 Act = Callable[[EnvironmentStream], Any]

@@ -1,6 +1,5 @@
 """Wrappers by name: what they do in training and evaluation, and what they refuse."""
 
-import importlib.util
 from typing import Any
 
 import gymnasium
@@ -15,29 +14,11 @@ from ht_bench.envs.phase_environment import make_phase
 from ht_bench.envs.rl_stream import EnvironmentStream
 from ht_bench.envs.wrappers import TaskIdObservation, wrap
 from ht_bench.errors import UsageError
-from ht_bench.streams.reinforcement import ReinforcementTask, parse_reinforcement
 
-needs_opencv = pytest.mark.skipif(
-    importlib.util.find_spec("cv2") is None, reason="needs the extra 'atari'"
-)
+from .conftest import needs, task
 
-
+needs_opencv = needs("cv2")
 ATARI = {"name": "atari"}
-
-
-def task(
-    phases: list[dict[str, Any]], identifier: str = "CartPole-v1", **environment: Any
-) -> ReinforcementTask:
-    table = {
-        "name": "made-up-v1",
-        "family": "swap",
-        "environment": {"id": identifier, **environment},
-        "agent": {"algorithm": "dqn"},
-        "evaluation": {"points": 1},
-        "reference": {"random": 0.0},
-        "phases": [{"steps": 20, **phase} for phase in phases],
-    }
-    return parse_reinforcement(table, "made-up")
 
 
 def pong(evaluation: bool = False, frameskip: int = 1, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One honest submission of real training, and judges that train nothing."""
+"""One honest submission of real training, and checks that train nothing."""
 
 import contextlib
 import fcntl
@@ -146,22 +146,22 @@ def mutations() -> ModuleType:
     return module
 
 
-Judged = Callable[..., Any]
+Verify = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
-def judge_file(first_points: Any, replay: Any) -> Judged:
-    """Judge a file; reruns are replayed from the honest records."""
-    from ht_bench.leaderboard.verify import Judge, verify
+def verify_file(first_points: Any, replay: Any) -> Verify:
+    """Verify a file; reruns are replayed from the honest records."""
+    from ht_bench.leaderboard.verify import Checks, verify
     from ht_bench.running import reruns
 
-    def judge(path: Path, level: str = "consistent", **changes: Any) -> Any:
-        judge = {
+    def run(path: Path, level: str = "consistent", **changes: Any) -> Any:
+        checks = {
             "machine": reruns.machine,
             "first_points": None if level == "valid" else first_points,
             "rerun": replay if level == "reproduced" else None,
             "seeds": tuple(range(100, 120)),
         }
-        return verify(path, Judge(**{**judge, **changes}))
+        return verify(path, Checks(**{**checks, **changes}))
 
-    return judge
+    return run

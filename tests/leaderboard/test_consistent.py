@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,13 +16,13 @@ import pytest
 from ht_bench.errors import UsageError
 from ht_bench.leaderboard.known import KnownTask, find_known
 from ht_bench.leaderboard.reading import Submission
-from ht_bench.leaderboard.verify import Judge, verify
+from ht_bench.leaderboard.verify import Checks, verify
 from ht_bench.running import reruns
 from ht_bench.streams.catalog import get_task
 
 Content = dict[str, Any]
 Write = Callable[..., Path]
-Judged = Callable[..., Any]
+Verify = Callable[..., Any]
 CURVE = "$.tasks['quick-digits-v1'].seeds['100'].curve['test/accuracy']"
 SUBMISSIONS = Path(__file__).parents[2] / "leaderboard" / "submissions"
 
@@ -33,8 +32,8 @@ def accuracy(table: Content, seed: int = 100) -> list[float]:
     return found
 
 
-def test_the_honest_one(honest_bytes: bytes, write: Write, judge_file: Judged) -> None:
-    report = judge_file(write(honest_bytes))
+def test_the_honest_one(honest_bytes: bytes, write: Write, verify_file: Verify) -> None:
+    report = verify_file(write(honest_bytes))
     assert (report.level, report.faults, report.exit_code) == ("consistent", [], 0)
 
 
@@ -50,10 +49,10 @@ def test_untrained_networks_are_recomputed(
 
 
 def test_a_first_point_one_example_off(
-    content: Content, table: Content, write: Write, judge_file: Judged
+    content: Content, table: Content, write: Write, verify_file: Verify
 ) -> None:
     accuracy(table)[0] += 1 / 500
-    report = judge_file(write(content))
+    report = verify_file(write(content))
     assert report.level == "valid" and report.exit_code == 1
     [fault] = report.faults
     assert fault.path == CURVE and "untrained network gives" in fault.sentence
@@ -66,16 +65,16 @@ def test_other_arithmetic_may_turn_two_examples(
     content: Content,
     table: Content,
     write: Write,
-    judge_file: Judged,
+    verify_file: Verify,
 ) -> None:
     accuracy(table)[0] = round(accuracy(table)[0] + examples / 500, 3)
     table["software"]["torch"] = "1.0"
-    assert bool(judge_file(write(content)).faults) is caught
+    assert bool(verify_file(write(content)).faults) is caught
 
 
 @pytest.mark.parametrize(("part", "key"), [("software", "threads"), ("hardware", "processor")])
 def test_what_counts_as_other_arithmetic(
-    part: str, key: str, content: Content, table: Content, write: Write, judge_file: Judged
+    part: str, key: str, content: Content, table: Content, write: Write, verify_file: Verify
 ) -> None:
     accuracy(table)[0] = round(accuracy(table)[0] + 1 / 500, 3)
     for name, consistent in (("python", False), (key, True)):
@@ -83,51 +82,51 @@ def test_what_counts_as_other_arithmetic(
         changed["tasks"]["quick-digits-v1"][part][name] = "other"
         if part == "hardware" and name == "python":
             continue
-        assert (judge_file(write(changed)).level == "consistent") is consistent
+        assert (verify_file(write(changed)).level == "consistent") is consistent
 
 
 def test_a_curve_shifted_in_time(
-    content: Content, table: Content, write: Write, judge_file: Judged
+    content: Content, table: Content, write: Write, verify_file: Verify
 ) -> None:
     for seed in range(100, 120):
         values = accuracy(table, seed)
         values[:] = values[1:] + values[-1:]
-    report = judge_file(write(content))
+    report = verify_file(write(content))
     assert report.level == "valid" and len(report.faults) == 20
 
 
 def test_curves_swapped_between_seeds(
-    content: Content, table: Content, write: Write, judge_file: Judged
+    content: Content, table: Content, write: Write, verify_file: Verify
 ) -> None:
     seeds = table["seeds"]
     other = next(s for s in seeds if accuracy(table, int(s))[0] != accuracy(table)[0])
     seeds["100"], seeds[other] = seeds[other], seeds["100"]
-    assert len(judge_file(write(content)).faults) == 2
+    assert len(verify_file(write(content)).faults) == 2
 
 
 @pytest.mark.parametrize("change", [0.0005, 1e-6, -0.001])
 def test_accuracies_are_whole_numbers_of_examples(
-    change: float, content: Content, table: Content, write: Write, judge_file: Judged
+    change: float, content: Content, table: Content, write: Write, verify_file: Verify
 ) -> None:
     accuracy(table)[9] += change
-    [fault] = judge_file(write(content)).faults
+    [fault] = verify_file(write(content)).faults
     assert fault.path == CURVE and "at point 9 is no whole number of 500" in fault.sentence
 
 
 def test_a_diverged_run_stands_at_chance(
-    content: Content, table: Content, write: Write, judge_file: Judged
+    content: Content, table: Content, write: Write, verify_file: Verify
 ) -> None:
     accuracy(table)[5:] = [0.1] * 16
     table["seeds"]["100"]["status"] = "diverged"
-    assert judge_file(write(content)).level == "consistent"
+    assert verify_file(write(content)).level == "consistent"
 
 
 def test_faults_are_bounded(
-    content: Content, table: Content, write: Write, judge_file: Judged
+    content: Content, table: Content, write: Write, verify_file: Verify
 ) -> None:
     for seed in range(100, 120):
         accuracy(table, seed)[0] = 0.9001
-    assert len(judge_file(write(content)).faults) == 20
+    assert len(verify_file(write(content)).faults) == 20
 
 
 def test_train_accuracy_is_counted_on_the_phases_examples() -> None:
@@ -141,8 +140,8 @@ def retention_report(write: Write, change: Callable[[list[float]], None]) -> Any
     content = json.loads((SUBMISSIONS / "none.json").read_text(encoding="utf-8"))
     content["tasks"] = {"permuted-digits-v1": content["tasks"]["permuted-digits-v1"]}
     change(content["tasks"]["permuted-digits-v1"]["seeds"]["103"]["retention"])
-    judge = Judge(reruns.machine, first_points=lambda known, submission: {})
-    return verify(write(content, "none.json"), judge)
+    checks = Checks(reruns.machine, first_points=lambda known, submission: {})
+    return verify(write(content, "none.json"), checks)
 
 
 def test_retention_ends_where_the_curve_does(write: Write) -> None:
@@ -188,12 +187,10 @@ NETWORKS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("network", "said"), NETWORKS)
 def test_a_strangers_network(
-    network: dict[str, Any], said: str, content: Content, write: Write, judge_file: Judged
+    network: dict[str, Any], said: str, content: Content, write: Write, verify_file: Verify
 ) -> None:
     content["method"]["network"] = network
-    began = time.monotonic()
-    report = judge_file(write(json.dumps(content)))
-    assert time.monotonic() - began < 10
+    report = verify_file(write(json.dumps(content)))
     assert report.exit_code == 1
     assert said in str(report.faults[0]) or report.level == said == "not valid"
     assert all(str(fault).isascii() and str(fault).isprintable() for fault in report.faults)
@@ -225,12 +222,12 @@ def test_the_submissions_precision_is_what_is_recomputed(
 
 
 def test_data_that_are_not_here(
-    content: Content, write: Write, judge_file: Judged, monkeypatch: pytest.MonkeyPatch
+    content: Content, write: Write, verify_file: Verify, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = find_known("quick-digits-v1")
     assert not isinstance(known, str)
     absent = dataclasses.replace(known, data=None)
     monkeypatch.setattr("ht_bench.leaderboard.verify.find_known", lambda name: absent)
-    report = judge_file(write(content))
+    report = verify_file(write(content))
     assert (report.level, report.exit_code) == ("valid", 2)
     assert "needs data that are not on this machine" in report.could_not[0]

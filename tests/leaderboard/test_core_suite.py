@@ -11,7 +11,7 @@ import pytest
 
 from ht_bench.leaderboard.choosing import Choice
 from ht_bench.leaderboard.submit import About, make_submission, write_submission
-from ht_bench.leaderboard.verify import Judge, verify
+from ht_bench.leaderboard.verify import Checks, verify
 from ht_bench.running import reruns
 from ht_bench.streams.suite import get_suite
 
@@ -36,14 +36,14 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
+def checks() -> Checks:
     """Train one seed of each task again."""
-    return Judge(reruns.machine, reruns.first_points, reruns.Trainer(), (SEED,))
+    return Checks(reruns.machine, reruns.first_points, reruns.Trainer(), (SEED,))
 
 
 @pytest.mark.evidence
-def test_an_honest_submission_is_reproduced_bit_for_bit(honest: Path, judge: Judge) -> None:
-    report = verify(honest, judge)
+def test_an_honest_submission_is_reproduced_bit_for_bit(honest: Path, checks: Checks) -> None:
+    report = verify(honest, checks)
     assert (report.level, report.faults, report.notes) == ("reproduced", [], [])
     assert {task: found["how"] for task, found in report.reruns.items()} == dict.fromkeys(
         TASKS, "bit for bit"
@@ -66,7 +66,7 @@ def exchange(values: list[float]) -> None:
 @pytest.mark.evidence
 @pytest.mark.parametrize("edit", [edit_end, edit_middle, exchange])
 def test_a_curve_edited_by_hand_is_caught(
-    edit: Callable[[list[float]], None], honest: Path, judge: Judge, tmp_path: Path
+    edit: Callable[[list[float]], None], honest: Path, checks: Checks, tmp_path: Path
 ) -> None:
     """Every edit is one that no recomputed first point shows."""
     content: Any = json.loads(honest.read_bytes())
@@ -77,7 +77,7 @@ def test_a_curve_edited_by_hand_is_caught(
             run["retention"][-1] = run["curve"]["test/accuracy"][-1]
     path = tmp_path / honest.name
     path.write_text(json.dumps(content), encoding="utf-8")
-    report = verify(path, judge)
+    report = verify(path, checks)
     assert report.level == "consistent"
     assert [fault.path for fault in report.faults] == [
         f"$.tasks['{task}'].seeds['{SEED}']" for task in content["tasks"]

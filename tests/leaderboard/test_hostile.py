@@ -34,9 +34,9 @@ def check(report: Any, verdict: str) -> None:
     json.dumps(report.as_json(), allow_nan=False)
 
 
-@pytest.mark.parametrize("files", [300, pytest.param(10_000, marks=pytest.mark.evidence)])
+@pytest.mark.parametrize("files", [150, pytest.param(10_000, marks=pytest.mark.evidence)])
 def test_mutated_files(
-    files: int, mutations: ModuleType, honest_bytes: bytes, judge_file: Any, tmp_path: Path
+    files: int, mutations: ModuleType, honest_bytes: bytes, verify_file: Any, tmp_path: Path
 ) -> None:
     from ht_bench.commands.verify import verify
 
@@ -51,7 +51,7 @@ def test_mutated_files(
     def run(data: Any) -> None:
         content, name, verdict = mutations.mutate(honest_bytes, data.draw)
         path.write_bytes(content)
-        report = judge_file(path, "reproduced")
+        report = verify_file(path, "reproduced")
         check(report, verdict)
         with contextlib.redirect_stdout(io.StringIO()) as said:
             code = verify((path,), level="valid", as_json=len(content) % 2 == 0)

@@ -17,7 +17,7 @@ from ht_bench.running import reruns
 Content = dict[str, Any]
 Call = Callable[..., Any]
 Write = Callable[..., Path]
-Judged = Callable[..., Any]
+Verify = Callable[..., Any]
 TASK = "quick-digits-v1"
 MINE = """\
 from pathlib import Path
@@ -139,11 +139,11 @@ def test_a_strangers_numbers(
     content: Content,
     table: Content,
     write: Write,
-    judge_file: Judged,
+    verify_file: Verify,
 ) -> None:
     content["method"]["name"] = method
     table["hyperparameters"] = changes
-    report = judge_file(write(content), "reproduced", rerun=reruns.Trainer(), seeds=(100,))
+    report = verify_file(write(content), "reproduced", rerun=reruns.Trainer(), seeds=(100,))
     assert (report.level, report.exit_code) == ("consistent", code)
     [sentence] = [*map(str, report.faults), *report.could_not]
     assert said in sentence
@@ -152,10 +152,10 @@ def test_a_strangers_numbers(
 
 @pytest.mark.parametrize("threads", [0, -1, 65, 2**62, "8", "x" * 200])
 def test_threads_are_bounded(
-    threads: Any, content: Content, table: Content, write: Write, judge_file: Judged
+    threads: Any, content: Content, table: Content, write: Write, verify_file: Verify
 ) -> None:
     table["software"]["threads"] = threads
-    report = judge_file(write(content), "reproduced", rerun=reruns.Trainer(), seeds=(100,))
+    report = verify_file(write(content), "reproduced", rerun=reruns.Trainer(), seeds=(100,))
     assert report.exit_code == 1 and "1 to 64 can be re-run" in report.faults[0].sentence
 
 
@@ -169,13 +169,13 @@ def test_a_device_that_is_not_here(
 
 
 def test_a_crash_of_named_code_is_a_sentence(
-    content: Content, write: Write, judge_file: Judged, mine: Path
+    content: Content, write: Write, verify_file: Verify, mine: Path
 ) -> None:
     body = '    def after_step(self):\n        raise KeyError("\\x1b[31m")\n'
     mine.write_text(MINE + body, encoding="utf-8")
     content["method"]["name"] = "mine"
     trainer = reruns.Trainer(code=str(mine))
-    report = judge_file(write(content), "reproduced", rerun=trainer, seeds=(100,))
+    report = verify_file(write(content), "reproduced", rerun=trainer, seeds=(100,))
     assert report.exit_code == 2
     assert "Method 'mine' failed: KeyError" in report.could_not[0]
     assert "\x1b" not in report.could_not[0]

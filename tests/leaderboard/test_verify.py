@@ -11,13 +11,12 @@ import pytest
 
 from ht_bench.errors import UsageError
 from ht_bench.leaderboard.reading import Submission
-from ht_bench.leaderboard.verified import add_report, level_of, read_verified
-from ht_bench.leaderboard.verify import LEVELS, Report
+from ht_bench.leaderboard.verify import LEVELS, Report, add_report, level_of, read_verified
 
 Content = dict[str, Any]
 Call = Callable[..., Any]
 Write = Callable[..., Path]
-Judged = Callable[..., Any]
+Verify = Callable[..., Any]
 TASK = "quick-digits-v1"
 
 
@@ -125,13 +124,13 @@ def test_a_hostile_file_name_is_escaped(call: Call, tmp_path: Path) -> None:
 
 
 def test_nothing_of_a_file_reaches_the_terminal_raw(
-    content: Content, table: Content, write: Write, judge_file: Judged, call: Call
+    content: Content, table: Content, write: Write, verify_file: Verify, call: Call
 ) -> None:
     """Names and values of software and hardware are free text; notes quote them escaped."""
     text = "1\nearly-stop: reproduced é" + "x" * 150
     table["software"] |= {"torch": text, "a\nb": text}
     table["hardware"] |= {f"k{index}": text for index in range(30)}
-    report = judge_file(write(content), "reproduced")
+    report = verify_file(write(content), "reproduced")
     assert report.level == "reproduced" and report.notes
     for said in report.notes:
         assert said.isascii() and said.isprintable() and len(said) < 400
@@ -142,23 +141,23 @@ def test_nothing_of_a_file_reaches_the_terminal_raw(
 
 
 def test_every_seed_is_compared(
-    content: Content, table: Content, write: Write, judge_file: Judged
+    content: Content, table: Content, write: Write, verify_file: Verify
 ) -> None:
-    assert judge_file(write(content), "reproduced").level == "reproduced"
+    assert verify_file(write(content), "reproduced").level == "reproduced"
     for seed in (100, 119):
         kept = curve(table, seed)[1:]
         curve(table, seed)[1] += 1 / 500
-        report = judge_file(write(content), "reproduced")
+        report = verify_file(write(content), "reproduced")
         assert report.level == "consistent" and f"seed {seed} differs" in str(report.faults[0])
         curve(table, seed)[1:] = kept
 
 
 @pytest.mark.parametrize(("key", "value"), [("status", "diverged"), ("steps", 39)])
 def test_more_than_curves_is_compared(
-    key: str, value: Any, content: Content, table: Content, write: Write, judge_file: Judged
+    key: str, value: Any, content: Content, table: Content, write: Write, verify_file: Verify
 ) -> None:
     table["seeds"]["101"][key] = value
-    report = judge_file(write(content), "reproduced")
+    report = verify_file(write(content), "reproduced")
     assert report.level == "consistent"
     assert f"{key} is" in str(report.faults[0])
 
@@ -174,26 +173,26 @@ def test_more_than_curves_is_compared(
     ],
 )
 def test_what_a_submission_claims_of_its_method(
-    place: str, value: Any, content: Content, table: Content, write: Write, judge_file: Judged
+    place: str, value: Any, content: Content, table: Content, write: Write, verify_file: Verify
 ) -> None:
     """The board shows whether a method is told of boundaries and what it holds: it must be so."""
     target = content["method"] if place == "needs_boundaries" else table
     assert target[place] != value
     target[place] = value
-    report = judge_file(write(content), "reproduced")
+    report = verify_file(write(content), "reproduced")
     assert report.exit_code == 1
     assert place in report.faults[0].path and "not what the method" in report.faults[0].sentence
 
 
-def test_seeds_are_drawn_at_random(honest_bytes: bytes, write: Write, judge_file: Judged) -> None:
+def test_seeds_are_drawn_at_random(honest_bytes: bytes, write: Write, verify_file: Verify) -> None:
     drawn = set()
     for _ in range(8):
-        report = judge_file(write(honest_bytes), "reproduced", seeds=2)
+        report = verify_file(write(honest_bytes), "reproduced", seeds=2)
         seeds = report.reruns[TASK]["seeds"]
         assert len(set(seeds)) == 2 and set(seeds) <= set(range(100, 120))
         drawn.add(tuple(seeds))
     assert len(drawn) > 1
-    report = judge_file(write(honest_bytes), "reproduced", seeds=1000)
+    report = verify_file(write(honest_bytes), "reproduced", seeds=1000)
     assert report.reruns[TASK]["seeds"] == list(range(100, 120))
 
 
@@ -215,12 +214,12 @@ def test_on_other_software_the_tasks_tolerance_is_asked(
     table: Content,
     records: Mapping[int, Content],
     write: Write,
-    judge_file: Judged,
+    verify_file: Verify,
 ) -> None:
     """Tolerance 0.02, of the mean distance of the curves and of the final metric."""
     values = curve(table)
     values[1:] = [min(1.0, round(value + change, 3)) for value in values[1:]]
-    report = judge_file(write(content), "reproduced", rerun=other_machine(records))
+    report = verify_file(write(content), "reproduced", rerun=other_machine(records))
     assert (report.level == "reproduced") is agree
     assert "other software (torch 9.9, not " in report.notes[0]
     how = report.reruns[TASK]["how"]
@@ -232,16 +231,16 @@ def test_one_far_point_at_the_end_is_no_agreement(
     table: Content,
     records: Mapping[int, Content],
     write: Write,
-    judge_file: Judged,
+    verify_file: Verify,
 ) -> None:
     curve(table)[-1] = round(curve(table)[-1] - 0.04, 3)
-    report = judge_file(write(content), "reproduced", rerun=other_machine(records))
+    report = verify_file(write(content), "reproduced", rerun=other_machine(records))
     assert "final metric by 0.04" in report.faults[0].sentence
 
 
-def test_other_source_is_noted(content: Content, write: Write, judge_file: Judged) -> None:
+def test_other_source_is_noted(content: Content, write: Write, verify_file: Verify) -> None:
     content["method"]["source_sha256"] = "a" * 64
-    report = judge_file(write(content), "reproduced")
+    report = verify_file(write(content), "reproduced")
     assert report.level == "reproduced" and report.exit_code == 0
     assert "another source hash" in report.notes[0] and "aaaaaaaaaaaa..." in report.notes[0]
 

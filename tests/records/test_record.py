@@ -68,6 +68,36 @@ def test_every_key_is_required_with_its_type(make_record: Make, key: str, fault:
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "place"),
+    [
+        ("cost", {"seconds": "2", "peak_memory_bytes": 1}, "'cost': 'seconds'"),
+        ("cost", {"seconds": 2.0, "peak_memory_bytes": 1.5}, "'cost': 'peak_memory_bytes'"),
+        ("cost", {"seconds": 2.0}, "'cost': the key 'peak_memory_bytes' is missing"),
+        ("retention", [0.5, "x"], "'retention': '1'"),
+        ("retention", 0.5, "'retention'"),
+        ("steps", 10.0, "'steps'"),
+        ("seed", True, "'seed'"),
+        ("status", "running", "'status'"),
+        ("diagnostics", {"phase": [0, None, "x"]}, "'diagnostics': 'phase': '2'"),
+        ("diagnostics", {"a": [0], "b": [0, 1]}, "'diagnostics' has lists of different lengths"),
+        ("software", {"torch": None}, "'software': 'torch'"),
+        ("hardware", {"cpu": []}, "'hardware': 'cpu'"),
+        ("traits", {"network": {}}, "'traits': the key 'needs_boundaries' is missing"),
+        ("reference", {"random": None}, "'reference': 'random'"),
+        ("reference", {"random": 1.0, "human": "x"}, "'reference': 'human'"),
+        ("reference", {"random": 1.0}, "'curve' has no 'eval/return'"),
+    ],
+)
+def test_what_lies_inside_has_its_type_too(
+    make_record: Make, key: str, value: Any, place: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_record(make_record([[0.1, 0.2]], **{key: value}), "here")
+    assert str(caught.value).startswith(f"here: {place}")
+    assert str(caught.value).endswith("; delete it and run again.")
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"", "is not valid JSON"),
@@ -95,6 +125,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     [
         {"phase": [0, 0], "step": [0, 10], "test/accuracy": [0.1]},
         {"phase": 0, "step": [0]},
+        {"phase": [0.0], "step": [0], "test/accuracy": [0.1]},
+        {"phase": [0], "step": [None], "test/accuracy": [0.1]},
         {"phase": [0], "step": [0], "test/accuracy": "0.1"},
         {"step": [0], "test/accuracy": [0.1]},
         {"phase": [], "step": []},

@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import errno
+import importlib
+import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ht_bench.cli import main
-from ht_bench.errors import UsageError
+import ht_bench
+from ht_bench import registry
 from ht_bench.methods.resolve import Named
 from ht_bench.records.record import Record, without_cost
 from ht_bench.records.runs import read_runs
+from ht_bench.running import pool
 from ht_bench.running.evaluate import Finished, run_plan
 from ht_bench.running.plan import Request, make_plan
 from ht_bench.streams.task import Task, parse_task
 
+Call = Callable[..., Any]
 METHODS = '''\
-"""Methods that misbehave in a stack that holds seed 101."""
+"""Methods that misbehave in a stack that holds seed 101, and two that do not."""
 import dataclasses
 import os
+import pathlib
+import signal
 import sys
+import time
 
-from ht_bench.methods.base import Method
+import torch
+
+import ht_bench
 from ht_bench.streams.randomness import torch_seed
 
 SICK = torch_seed("tiny", 101, "method")
 
 
 @dataclasses.dataclass(eq=False)
-class Misbehaving(Method):
+class Misbehaving(ht_bench.Method):
     def setup(self):
         self.sick = any(g.initial_seed() == SICK for g in self.generator)
         self.steps = 0
@@ -44,22 +58,36 @@ class Misbehaving(Method):
 
 class Raises(Misbehaving):
     def misbehave(self):
-        raise ZeroDivisionError("the sky fell")  # here
-
-
-class Dies(Misbehaving):
-    def misbehave(self):
-        os._exit(int(os.environ["EXIT_CODE"]))
+        raise ZeroDivisionError("the sky fell")  # Raises
 
 
 class Leaves(Misbehaving):
     def misbehave(self):
-        sys.exit(0)
+        sys.exit(0)  # Leaves
+
+
+class Dies(Misbehaving):
+    def misbehave(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Hangs(ht_bench.Method):
+    def after_step(self):
+        pathlib.Path(__file__).with_name("hanging").touch()
+        time.sleep(3600)
+
+
+@dataclasses.dataclass(eq=False)
+class Noisy(ht_bench.Method):
+    def after_step(self):
+        for parameter in self.module.parameters():
+            for slot, generator in enumerate(self.generator):
+                noise = torch.randn(parameter[slot].shape, generator=generator)
+                parameter[slot] += 0.01 * noise
 '''
 
 
-@pytest.fixture
-def task() -> Task:
+def tiny(updates: int = 12) -> Task:
     table = {
         "name": "tiny",
         "family": "warm-start",
@@ -67,84 +95,162 @@ def task() -> Task:
         "net": {"name": "mlp", "hidden": [16, 12]},
         "optimizer": {"lr": 1e-2},
         "training": {"batch": 16, "points": 2},
-        "phases": [{"new": 0.5, "wrong": 0.5, "updates": 12}, {"new": 0.5, "updates": 12}],
+        "phases": [
+            {"new": 0.5, "wrong": 0.5, "updates": updates},
+            {"new": 0.5, "updates": updates},
+        ],
     }
     return parse_task(table, "tiny.toml")
 
 
 @pytest.fixture
-def method(tmp_path: Path) -> Callable[[str], str]:
-    """Return method(name): the reference of a class in a file of a user's own."""
-    file = tmp_path / "mine.py"
-    file.write_text(METHODS, encoding="utf-8")
-    return lambda name: f"{file}:{name}"
+def task() -> Task:
+    return tiny()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of a user's own methods."""
+    path = tmp_path_factory.mktemp("methods") / "users_methods.py"
+    path.write_text(METHODS, encoding="utf-8")
+    return path
+
+
+def plan_of(task: Task, methods: Sequence[Named], out: Path | None, seeds: Sequence[int]) -> Any:
+    return make_plan(Request((task,), tuple(methods), tuple(seeds), out=out, tensorboard=False))
 
 
 def run(
-    task: Task, methods: Sequence[Named], out: Path | None, workers: int, seeds: str = "100-102"
+    task: Task, methods: Sequence[Named], out: Path | None, workers: int, seeds: Sequence[int]
 ) -> Finished:
-    first, _, last = seeds.partition("-")
-    chosen = tuple(range(int(first), int(last) + 1))
-    request = Request((task,), tuple(methods), chosen, out=out, tensorboard=False)
-    return run_plan(make_plan(request), workers, progress=False)
+    return run_plan(plan_of(task, methods, out, seeds), workers, progress=False)
 
 
 def by_run(records: list[Record]) -> dict[tuple[str, int], Record]:
     return {(r["method"], r["seed"]): without_cost(r) for r in records}
 
 
-def test_a_pool_equals_one_process_bit_for_bit(task: Task, tmp_path: Path) -> None:
-    methods = ["none", "hare-tortoise"]
-    pool = run(task, methods, tmp_path, 2, "100-101")
-    alone = run(task, methods, None, 1, "100-101")
-    assert by_run(pool.records) == by_run(alone.records) == by_run(read_runs(tmp_path))
-    assert len(pool.records) == 4 and not pool.failures
+@dataclass
+class Ran:
+    """The same methods by two workers, into a folder, and by this process."""
+
+    out: Path
+    pool: Finished
+    alone: Finished
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_method_that_raises_ends_its_own_stack_only(
-    workers: int, task: Task, method: Callable[[str], str], tmp_path: Path
-) -> None:
-    reference = method("Raises")
-    out = tmp_path / "out"
-    done = run(task, [reference, "none"], out, workers)
-    assert sorted(by_run(done.records)) == [
-        ("Raises", 100),
-        ("Raises", 102),
-        ("none", 100),
-        ("none", 101),
-        ("none", 102),
-    ]
-    assert by_run(read_runs(out)) == by_run(done.records)
-    [sentence] = done.failures
-    file = Path(reference.rpartition(":")[0])
-    lines = file.read_text(encoding="utf-8").splitlines()
-    line = next(n for n, text in enumerate(lines, 1) if text.endswith("# here"))
-    for part in ("'Raises'", "tiny", "ZeroDivisionError", "the sky fell", f"{file}, line {line}"):
-        assert part in sentence
-    assert sentence.count("\n") == 0
+@pytest.fixture(scope="module")
+def ran(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    """A lost class, three that misbehave in seed 101, and four sound methods: seeds 101 and 102."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(file.parent))  # workers import from there too
+        patch.setattr(registry.methods, "_entries", dict(registry.methods._entries))
+        module = importlib.import_module(file.stem)
+        ht_bench.register_method("noisy")(module.Noisy)
+        lost = type("Lost", (ht_bench.Method,), {"__module__": file.stem})
+        patch.setattr(module, "Lost", lost, raising=False)  # here, but in no worker
+        sound = ("noisy", ht_bench.L2Init(strength=0.1), "none", "hare-tortoise")
+        failing = (f"{file}:Raises", f"{file}:Leaves")
+        out = tmp_path_factory.mktemp("pool")
+        pool = run(tiny(), (lost, f"{file}:Dies", *failing, *sound), out, 2, (101, 102))
+        yield Ran(out, pool, run(tiny(), (*failing, *sound), None, 1, (101, 102)))
+        del sys.modules[file.stem]
+
+
+def test_a_pool_equals_one_process_bit_for_bit(ran: Ran) -> None:
+    """Of registered names, instances and files, randomness of their own included."""
+    pool, alone = by_run(ran.pool.records), by_run(ran.alone.records)
+    assert len(alone) == len(ran.alone.records) == 10
+    assert {run: record for run, record in pool.items() if run[0] != "Dies"} == alone
+    assert by_run(read_runs(ran.out)) == pool
+
+
+def test_failures_leave_all_other_stacks_running(ran: Ran) -> None:
+    pool = set(by_run(ran.pool.records))
+    sound = {"noisy", "l2-init", "none", "hare-tortoise"}
+    assert {name for name, seed in pool if seed == 101} == sound
+    assert {name for name, seed in pool if seed == 102} == sound | {"Raises", "Leaves", "Dies"}
+    assert len(ran.pool.failures) == 5 and len(ran.alone.failures) == 2
+    assert not any("\n" in sentence for sentence in ran.pool.failures)
+
+
+def test_a_killed_worker_names_its_own_job(ran: Ran) -> None:
+    [sentence] = [each for each in ran.pool.failures if "'Dies'" in each]
+    assert "trained 'Dies' on tiny, seeds 101, died" in sentence
+    assert "run the same command again" in sentence and "--jobs" in sentence
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("Dies", 3), ("Leaves", 0)], ids=["os._exit(3)", "sys.exit(0)"]
+    ("name", "error"), [("Raises", "ZeroDivisionError: the sky fell"), ("Leaves", "SystemExit: 0")]
 )
-def test_a_worker_that_dies_is_reported(
-    name: str,
-    code: int,
-    task: Task,
-    method: Callable[[str], str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_method_that_raises_is_named_with_its_line(
+    ran: Ran, file: Path, name: str, error: str
 ) -> None:
-    monkeypatch.setenv("EXIT_CODE", str(code))
-    out = tmp_path / "out"
-    done = run(task, ["none", method(name)], out, 2, "101-102")
-    [sentence] = done.failures
-    assert f"A worker process died (exit code {code};" in sentence
-    assert "run the same command again to go on" in sentence
-    run(task, ["none"], out, 1, "101-102")
-    kept = set(by_run(read_runs(out)))
-    assert kept - {(name, 102)} == {("none", 101), ("none", 102)}
+    lines = file.read_text(encoding="utf-8").splitlines()
+    line = next(n for n, text in enumerate(lines, 1) if text.endswith(f"# {name}"))
+    for done in (ran.pool, ran.alone):
+        [sentence] = [each for each in done.failures if f"'{name}'" in each]
+        assert f"'{name}' failed on tiny with {error} ({file}, line {line})" in sentence
+
+
+def test_a_class_that_no_worker_can_import_is_named(ran: Ran) -> None:
+    lost = [each for each in ran.pool.failures if "Lost" in each]
+    assert len(lost) == 2  # one a stack
+    for sentence in lost:
+        assert "cannot be handed to worker processes" in sentence and "file.py:Class" in sentence
+
+
+def test_a_class_that_cannot_be_pickled_is_refused_before_anything_starts(task: Task) -> None:
+    @dataclass(eq=False)
+    class Local(ht_bench.Method):
+        pass
+
+    with pytest.raises(ht_bench.UsageError, match="Local cannot be handed to worker processes"):
+        ht_bench.evaluate(Local, task, (0, 1), jobs=2, progress=False)
+    assert len(ht_bench.evaluate(Local, task, (0, 1), jobs=1, progress=False).records) == 2
+
+
+# ---- Ctrl-C ----
+
+
+def test_ctrl_c_with_400_stacks_planned_ends_the_two_that_run(tmp_path: Path) -> None:
+    """They save their checkpoints, far from their end; none of the others is started."""
+    plan = plan_of(tiny(updates=10**6), ("none",), tmp_path, range(400))
+    assert len(plan.jobs) == 400
+    steps_taken = 0
+    interrupted = False
+
+    def interrupt(steps: int) -> None:
+        nonlocal steps_taken, interrupted
+        steps_taken += steps
+        if steps and not interrupted and len(list(tmp_path.rglob(".lock"))) == 2:
+            interrupted = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+    outcome = pool.execute(plan.jobs, 2, interrupt)
+    assert outcome.interrupted and not outcome.records and not outcome.failures
+    begun = {path.parent.name for path in tmp_path.rglob(".lock")}
+    assert len(begun) == 2
+    assert {f"seed{path.stem.removeprefix('stack-')}" for path in tmp_path.rglob("*.pt")} == begun
+    assert 0 < steps_taken < 10**6
+    assert not multiprocessing.active_children()
+
+
+def test_a_second_ctrl_c_ends_workers_in_the_middle_of_a_step(file: Path) -> None:
+    plan, stop = plan_of(tiny(), (f"{file}:Hangs",), None, (1, 2)), threading.Event()
+
+    def interrupt(steps: int) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        if file.with_name("hanging").exists():
+            stop.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        pool._execute_in_pool(plan.jobs, 1, interrupt, stop)
+    assert not multiprocessing.active_children()
+
+
+# ---- folders that cannot be written ----
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -154,33 +260,27 @@ def test_a_full_disk_is_one_sentence_and_earlier_results_stay(
     def full(*given: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    earlier = run(task, ["none"], tmp_path, 1, "100-101")
+    earlier = run(task, ["none"], tmp_path, 1, (100, 101))
     with monkeypatch.context() as patch:
         patch.setattr(f"ht_bench.files.os.{call}", full)
-        done = run(task, ["none"], tmp_path, 1, "100-102")
+        done = run(task, ["none"], tmp_path, 1, (100, 101, 102))
     [sentence] = done.failures
     assert sentence.startswith("Could not write ") and "No space left on device" in sentence
     assert by_run(done.records) == by_run(earlier.records) == by_run(read_runs(tmp_path))
     assert not [file for file in tmp_path.rglob("*") if file.name.startswith((".result", ".stack"))]
-    assert len(run(task, ["none"], tmp_path, 1, "100-102").records) == 3
+    assert len(run(task, ["none"], tmp_path, 1, (100, 101, 102)).records) == 3
 
 
-def test_an_out_folder_that_is_a_file_is_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_out_folder_that_is_a_file_is_one_sentence(tmp_path: Path, call: Call) -> None:
     file = tmp_path / "runs"
     file.write_text("mine", encoding="utf-8")
-    command = ["run", "--task", "warm-start-digits-v1", "--method", "none", "--out", str(file)]
-    assert main(command) == 2
-    [line] = capsys.readouterr().err.splitlines()
+    answer = call("run", "--task", "warm-start-digits-v1", "--method", "none", "--out", file)
+    assert answer.code == 2
+    [line] = answer.error.splitlines()
     assert line.startswith(f"ht-bench: The folder {file} cannot be written") and "--out" in line
     assert file.read_text(encoding="utf-8") == "mine"
 
 
-def test_evaluate_raises_the_sentence(
-    task: Task, method: Callable[[str], str], tmp_path: Path
-) -> None:
-    from ht_bench.running.evaluate import evaluate
-
-    with pytest.raises(UsageError, match="'Raises' failed on tiny with ZeroDivisionError"):
-        evaluate(method("Raises"), task, (101,), out=tmp_path / "out", progress=False)
+def test_evaluate_raises_the_sentence(task: Task, file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ht_bench.UsageError, match="'Raises' failed on tiny with ZeroDivisionError"):
+        ht_bench.evaluate(f"{file}:Raises", task, (101,), out=tmp_path / "out", progress=False)

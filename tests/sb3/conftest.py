@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import gymnasium
@@ -22,7 +22,11 @@ SETTINGS = {**ON_POLICY, "dqn": VALUES, "qrdqn": VALUES, "sac": REPLAY, "td3": R
 CONTINUOUS = ("sac", "td3")
 EXPERIENCE = ("observations", "next_observations", "actions", "rewards", "dones", "log_probs")
 
+HARE_TORTOISE = "HareTortoiseMlpPolicy"
+NEVER = {"plasticity_kwargs": {"decay": 0.9, "reset_every": None}}
+
 Make = Callable[..., Any]
+Tensors = dict[str, Tensor]
 
 
 class Sights(gymnasium.Env[Any, Any]):
@@ -138,3 +142,52 @@ def _flat(value: Any, name: str = "") -> dict[str, Tensor]:
     else:
         return {name: torch.as_tensor(value).detach().clone()}
     return {key: tensor for part in parts for key, tensor in part.items()}
+
+
+def clone(named: Any) -> Tensors:
+    return {name: tensor.detach().clone() for name, tensor in dict(named).items()}
+
+
+def hare(policy: Any, part: str) -> Tensors:
+    module = getattr(policy, part, policy)
+    return {**clone(module.named_parameters()), **clone(module.named_buffers())}
+
+
+def tortoise(policy: Any, part: str) -> Tensors:
+    return clone(policy.methods[part].tortoise.tensors())
+
+
+def equal(left: Tensors, right: Tensors) -> bool:
+    assert left.keys() == right.keys()
+    return all(torch.equal(tensor, right[name]) for name, tensor in left.items())
+
+
+def apart(policy: Any) -> Any:
+    """Give hare, tortoise and the algorithm's own targets weights that have nothing in common."""
+    torch.manual_seed(9)
+    with torch.no_grad():
+        for method in policy.methods.values():
+            for tensor in method.tortoise.tensors().values():
+                tensor.normal_()
+        for parameter in policy.parameters():
+            parameter.normal_()
+    return policy
+
+
+def observations(model: Any, count: int = 100) -> Any:
+    model.observation_space.seed(4)
+    return np.stack([model.observation_space.sample() for _ in range(count)])
+
+
+def assert_equal(left: Tensors, right: Tensors) -> None:
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+
+
+def tortoise_of(policy: Any) -> list[Tensor]:
+    return [t for method in policy.methods.values() for t in method.tortoise.tensors().values()]
+
+
+def storages(tensors: Iterable[Tensor]) -> set[int]:
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors}

@@ -4,52 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from ht_bench.errors import UsageError
 
-HARE_TORTOISE = "HareTortoiseMlpPolicy"
-NEVER = {"plasticity_kwargs": {"decay": 0.9, "reset_every": None}}
-
-Tensors = dict[str, Tensor]
-
-
-def clone(named: Any) -> Tensors:
-    return {name: tensor.detach().clone() for name, tensor in dict(named).items()}
-
-
-def hare(policy: Any, part: str) -> Tensors:
-    module = getattr(policy, part, policy)
-    return {**clone(module.named_parameters()), **clone(module.named_buffers())}
-
-
-def tortoise(policy: Any, part: str) -> Tensors:
-    return clone(policy.methods[part].tortoise.tensors())
-
-
-def equal(left: Tensors, right: Tensors) -> bool:
-    assert left.keys() == right.keys()
-    return all(torch.equal(tensor, right[name]) for name, tensor in left.items())
-
-
-def apart(policy: Any) -> Any:
-    """Give hare, tortoise and the algorithm's own targets weights that have nothing in common."""
-    torch.manual_seed(9)
-    with torch.no_grad():
-        for method in policy.methods.values():
-            for tensor in method.tortoise.tensors().values():
-                tensor.normal_()
-        for parameter in policy.parameters():
-            parameter.normal_()
-    return policy
-
-
-def observations(model: Any, count: int = 100) -> Any:
-    model.observation_space.seed(4)
-    return np.stack([model.observation_space.sample() for _ in range(count)])
+from .conftest import HARE_TORTOISE, NEVER, apart, clone, equal, hare, observations, tortoise
 
 
 def stock_of(make: Any, algorithm: str, policy: Any, which: str) -> Any:

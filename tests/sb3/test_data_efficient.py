@@ -28,6 +28,8 @@ from ht_bench.sb3.data_efficient import (
 )
 from ht_bench.sb3.parts import chains_of
 
+from .conftest import assert_equal
+
 SWITCHES = [(True, True), (True, False), (False, True), (False, False)]
 VECTORS = spaces.Box(-1.0, 1.0, (4,), dtype=np.float32)
 ACTIONS = spaces.Discrete(3)
@@ -100,12 +102,6 @@ def values_of(network: nn.Module, dueling: bool, inputs: Tensor) -> Tensor:
             for value, advantage in zip(head(state, "value", inputs), advantages, strict=True)
         ]
     )
-
-
-def assert_equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
-    assert left.keys() == right.keys()
-    for name, tensor in left.items():
-        assert torch.equal(tensor, right[name]), name
 
 
 # ---- dueling ----

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 from ht_bench.errors import UsageError
 from ht_bench.sb3 import policies as plastic
 
-HARE_TORTOISE = "HareTortoiseMlpPolicy"
+from .conftest import HARE_TORTOISE, apart, assert_equal, observations, storages, tortoise_of
+
 METHOD = {"plasticity_kwargs": {"decay": 0.75, "reset_every": 7}}
 
 ALONE = """
@@ -35,34 +35,8 @@ for path in Path(sys.argv[1]).glob("*.pt"):
 """
 
 
-def assert_equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
-    assert left.keys() == right.keys()
-    for name, tensor in left.items():
-        assert torch.equal(tensor, right[name]), name
-
-
 def weights(module: nn.Module) -> dict[str, Tensor]:
     return {k: v.clone() for k, v in module.state_dict().items() if k != "_extra_state"}
-
-
-def tortoise_of(policy: Any) -> list[Tensor]:
-    return [t for method in policy.methods.values() for t in method.tortoise.tensors().values()]
-
-
-def storages(found: Any) -> set[int]:
-    return {tensor.untyped_storage().data_ptr() for tensor in found}
-
-
-def observations(model: Any) -> Any:
-    model.observation_space.seed(4)
-    return np.stack([model.observation_space.sample() for _ in range(200)])
-
-
-def apart(policy: Any) -> None:
-    """Give the tortoise weights of its own."""
-    with torch.no_grad():
-        for tensor in tortoise_of(policy):
-            tensor.normal_()
 
 
 @pytest.mark.parametrize("which", ["hare", "tortoise"])

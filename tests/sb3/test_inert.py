@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from .conftest import assert_equal
+
 STEPS = {"Mlp": 200, "MultiInput": 60, "Cnn": 56}
 RARELY = {"dqn": {"train_freq": 4}, "qrdqn": {"train_freq": 4}}
 RARELY |= {"sac": {"train_freq": 6}, "td3": {"train_freq": 6}, "ppo": {"n_epochs": 1}}
@@ -72,12 +74,6 @@ def actions(model: Any) -> dict[str, Tensor]:
     else:
         best = model.policy.predict(seen, deterministic=True)[0]
     return {"by chance": torch.as_tensor(by_chance), "best": torch.as_tensor(best)}
-
-
-def assert_equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
-    assert left.keys() == right.keys()
-    for name, tensor in left.items():
-        assert torch.equal(tensor, right[name]), name
 
 
 def weights(found: dict[str, Tensor]) -> dict[str, Tensor]:

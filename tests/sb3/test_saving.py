@@ -21,19 +21,11 @@ from ht_bench.errors import UsageError
 from ht_bench.methods.hare_tortoise import HareTortoise
 from ht_bench.sb3 import find_algorithm
 
+from .conftest import HARE_TORTOISE, storages, tortoise_of
+
 DECAY, EVERY = 0.75, 7
 METHOD = {"plasticity_kwargs": {"decay": DECAY, "reset_every": EVERY}}
 OFF_POLICY = ("dqn", "qrdqn", "sac", "td3")
-HARE_TORTOISE = "HareTortoiseMlpPolicy"
-
-
-def tensors(value: Any) -> list[Tensor]:
-    """All tensors within nested containers."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [t for part in value for t in tensors(part)] if isinstance(value, list | tuple) else []
 
 
 def assert_same(left: Any, right: Any, name: str = "") -> None:
@@ -53,16 +45,8 @@ def assert_same(left: Any, right: Any, name: str = "") -> None:
         assert left == right, name
 
 
-def storages(found: Any) -> set[int]:
-    return {tensor.untyped_storage().data_ptr() for tensor in tensors(found)}
-
-
 def hare_of(policy: Any) -> list[Tensor]:
     return [*policy.parameters(), *policy.buffers()]
-
-
-def tortoise_of(policy: Any) -> list[Tensor]:
-    return [t for method in policy.methods.values() for t in method.tortoise.tensors().values()]
 
 
 def saved_policy(policy: Any, folder: Path) -> Any:
@@ -193,7 +177,7 @@ def test_environments_in_other_processes_change_nothing_about_it(algorithm: str,
 
 
 @pytest.mark.parametrize("how", COPIES)
-def test_a_copied_policy_is_equal_and_its_hooks_live(
+def test_a_copied_policy_is_equal_shares_nothing_and_its_hooks_live(
     algorithm: str, how: str, make: Any, tmp_path: Path
 ) -> None:
     policy = trained_policy(make, algorithm)
@@ -201,15 +185,13 @@ def test_a_copied_policy_is_equal_and_its_hooks_live(
     copied = COPIES[how](policy, tmp_path)
     assert type(copied) is type(policy)
     assert_same(dict(copied.state_dict()), before)
+    assert_no_storage_is_shared(policy, copied)
     assert_steps_by_hand(copied)
     assert_same(dict(policy.state_dict()), before)
     assert_steps_by_hand(policy)  # the original's hooks are untouched
 
 
-@pytest.mark.parametrize("how", COPIES)
-def test_no_storage_is_shared(algorithm: str, how: str, make: Any, tmp_path: Path) -> None:
-    policy = trained_policy(make, algorithm)
-    copied = COPIES[how](policy, tmp_path)
+def assert_no_storage_is_shared(policy: Any, copied: Any) -> None:
     for one in (policy, copied):
         assert not storages(hare_of(one)) & storages(tortoise_of(one))
         targets = [getattr(one, part.target) for part in one.parts if part.target]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -13,46 +12,19 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HARE_TORTOISE = "HareTortoiseMlpPolicy"
+from .conftest import (
+    HARE_TORTOISE,
+    NEVER,
+    Tensors,
+    apart,
+    clone,
+    equal,
+    hare,
+    observations,
+    tortoise,
+)
+
 OFF_POLICY = ("dqn", "qrdqn", "sac", "td3")
-NEVER = {"plasticity_kwargs": {"decay": 0.9, "reset_every": None}}
-
-Tensors = dict[str, Tensor]
-
-
-def clone(named: Any) -> Tensors:
-    return {name: tensor.detach().clone() for name, tensor in dict(named).items()}
-
-
-def hare(policy: Any, part: str) -> Tensors:
-    module = getattr(policy, part, policy)
-    return {**clone(module.named_parameters()), **clone(module.named_buffers())}
-
-
-def tortoise(policy: Any, part: str) -> Tensors:
-    return clone(policy.methods[part].tortoise.tensors())
-
-
-def equal(left: Tensors, right: Tensors) -> bool:
-    assert left.keys() == right.keys()
-    return all(torch.equal(tensor, right[name]) for name, tensor in left.items())
-
-
-def apart(policy: Any) -> Any:
-    """Give hare, tortoise and the algorithm's own targets weights that have nothing in common."""
-    torch.manual_seed(9)
-    with torch.no_grad():
-        for method in policy.methods.values():
-            for tensor in method.tortoise.tensors().values():
-                tensor.normal_()
-        for parameter in policy.parameters():
-            parameter.normal_()
-    return policy
-
-
-def observations(model: Any, count: int = 100) -> Any:
-    model.observation_space.seed(4)
-    return np.stack([model.observation_space.sample() for _ in range(count)])
 
 
 def network(named: Tensors, name: str, inputs: Tensor) -> Tensor:

@@ -192,10 +192,17 @@ def test_without_any_anchors_there_is_a_rank_and_no_gap(write: Write) -> None:
     assert first.rows[0].rank == 1
 
 
+@pytest.fixture(scope="module")
+def entries() -> dict[str, Any]:
+    """The committed entries by name."""
+    return {entry.name: entry for entry in read_entries(COMMITTED, {})}
+
+
 @pytest.mark.parametrize("suite", suite_files())
 @pytest.mark.parametrize("method", ["none", "full-reset"])
-def test_the_reference_entries_are_the_frozen_anchors(suite: str, method: str) -> None:
-    entries = {e.name: e for e in read_entries(COMMITTED, {}) if e.name == method}
+def test_the_reference_entries_are_the_frozen_anchors(
+    suite: str, method: str, entries: dict[str, Any]
+) -> None:
     for task, anchors in get_suite(suite).anchors.items():
         frozen: Any = anchors.none if method == "none" else anchors.full_reset
         order = np.argsort(parse_seeds(anchors.seeds))

@@ -69,8 +69,15 @@ def heading(page: Any, name: str) -> Any:
     return page.locator(f"{CORE} thead button", has_text=name).first
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(
+    ("theme", "width"),
+    [
+        ("light", 1280),
+        ("dark", 390),
+        pytest.param("dark", 1280, marks=pytest.mark.evidence),
+        pytest.param("light", 390, marks=pytest.mark.evidence),
+    ],
+)
 def test_every_kind_of_page_is_accessible_and_fits(
     browser: Any, site: Path, theme: str, width: int
 ) -> None:

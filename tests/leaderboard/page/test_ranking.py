@@ -1,7 +1,9 @@
 """ranking.json follows from the curves to 1e-4, and a change of either is seen."""
 
 import copy
+import functools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from ht_bench.cli import main
 from ht_bench.leaderboard.board import make_board, read_entries
 from ht_bench.leaderboard.ranking_file import ranking, ranking_faults, read_ranking, write_ranking
+from ht_bench.leaderboard.submit import write_submission
 
 from .conftest import ROOT, committed, renamed
 
@@ -25,37 +28,49 @@ def test_the_committed_ranking_follows_from_the_committed_curves() -> None:
     assert ranking_faults(found, entries) == []
 
 
-@pytest.fixture
-def board(write: Write) -> Path:
-    folder = write(committed("none"), committed("full-reset"), committed("l2-init"))
-    entries = read_entries(folder / "submissions", {})
-    write_ranking(folder / "ranking.json", make_board(entries))
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ranked leaderboard folder that no test changes."""
+    folder = tmp_path_factory.mktemp("ranked")
+    for name in ("none", "full-reset", "l2-init"):
+        write_submission(folder / "submissions" / f"{name}.json", committed(name))
+    write_ranking(folder / "ranking.json", make_board(read_entries(folder / "submissions", {})))
     return folder
+
+
+@pytest.fixture
+def board(ranked: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ranked, tmp_path / "board"))
+
+
+@functools.cache
+def entries_of(folder: Path) -> list[Any]:
+    return read_entries(folder / "submissions", {})
 
 
 def faults(folder: Path, change: Callable[[dict[str, Any]], None]) -> list[str]:
     found = copy.deepcopy(read_ranking(folder / "ranking.json"))
     change(found)
-    return ranking_faults(found, read_entries(folder / "submissions", {}))
+    return ranking_faults(found, entries_of(folder))
 
 
-def test_what_was_written_is_read_back(board: Path) -> None:
-    made = ranking(make_board(read_entries(board / "submissions", {})))
-    assert read_ranking(board / "ranking.json") == json.loads(json.dumps(made))
-    assert faults(board, lambda found: None) == []
+def test_what_was_written_is_read_back(ranked: Path) -> None:
+    made = ranking(make_board(entries_of(ranked)))
+    assert read_ranking(ranked / "ranking.json") == json.loads(json.dumps(made))
+    assert faults(ranked, lambda found: None) == []
 
 
 @pytest.mark.parametrize(("shift", "seen"), [(0.9e-4, False), (1.1e-4, True), (-1.1e-4, True)])
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_the_fourth_decimal_counts(board: Path, shift: float, seen: bool, place: int) -> None:
+def test_the_fourth_decimal_counts(ranked: Path, shift: float, seen: bool, place: int) -> None:
     def change(found: dict[str, Any]) -> None:
         found["suites"][CORE]["l2-init"]["gap_closed"][place] += shift
 
-    assert bool(faults(board, change)) is seen
+    assert bool(faults(ranked, change)) is seen
 
 
-def test_a_changed_rank_is_seen(board: Path) -> None:
-    [sentence] = faults(board, lambda found: found["suites"][CORE]["l2-init"].update({"rank": 2}))
+def test_a_changed_rank_is_seen(ranked: Path) -> None:
+    [sentence] = faults(ranked, lambda found: found["suites"][CORE]["l2-init"].update({"rank": 2}))
     assert "l2-init, rank" in sentence
 
 
@@ -66,8 +81,8 @@ def test_an_entry_that_is_not_there_is_seen(board: Path) -> None:
     ]
 
 
-def test_an_entry_left_out_of_a_suite_is_seen(board: Path) -> None:
-    assert faults(board, lambda found: found["suites"][CORE].pop("l2-init"))
+def test_an_entry_left_out_of_a_suite_is_seen(ranked: Path) -> None:
+    assert faults(ranked, lambda found: found["suites"][CORE].pop("l2-init"))
 
 
 def test_check_by_the_command(

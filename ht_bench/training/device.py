@@ -136,7 +136,7 @@ def software(compute: Compute) -> dict[str, Any]:
     """Return the versions that decide a run's bits."""
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "numpy": np.__version__,
         "threads": compute.threads,
         "matmul": matmul_precision(compute),

@@ -379,7 +379,7 @@ def test_tune_and_write(
     (baselines / "l2.toml").write_text(
         'method = "l2"\nsummary = "s"\nsource = "s"\n[grid]\nstrength = [0.0, 0.1]\n'
     )
-    for module in ("tune", "methods.recipe"):
+    for module in ("running.tune", "methods.recipe"):
         monkeypatch.setattr(f"ht_bench.{module}.folder", lambda name: baselines)
     words = ("tune", "--task", write_task(), "--method", "l2", "--seeds", "0-1", *ONE_JOB)
     assert call(*words).code == 0

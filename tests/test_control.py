@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ import pytest
 import ht_bench
 from ht_bench.errors import UsageError
 from ht_bench.ranking.score import admission, least_gap
+from ht_bench.running.evaluate import run_plan
 from ht_bench.running.freeze import freeze
+from ht_bench.running.plan import Request, make_plan
+from ht_bench.streams.catalog import get_task
 from ht_bench.testing import check_task
 
 Call = Callable[..., Any]
@@ -38,6 +42,9 @@ actions = "permuted"
 """
 
 
+METHODS = ("none", "full-reset", "shrink-perturb", "head-reset")
+
+
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
     path = tmp_path / "tiny-swap.toml"
@@ -45,22 +52,28 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs of four methods; read only."""
+    folder = tmp_path_factory.mktemp("control")
+    (folder / "tiny-swap.toml").write_text(SPEC, encoding="utf-8")
+    request = Request((get_task(folder / "tiny-swap.toml"),), METHODS, out=folder / "runs")
+    assert not run_plan(make_plan(request), 1, progress=False).failures
+    return folder / "runs"
+
+
 @pytest.fixture
-def control(spec: Path, tmp_path: Path, call: Call) -> Path:
-    """A folder of runs of four methods."""
-    out = tmp_path / "runs"
-    methods = "none,full-reset,shrink-perturb,head-reset"
-    answer = call("run", "--task", spec, "--method", methods, "--jobs", 1, "--out", out)
-    assert answer.code == 0, answer.error
-    assert "8 results under" in answer.out
-    return out
+def control(trained: Path, tmp_path: Path) -> Path:
+    """A copy of these runs."""
+    return Path(shutil.copytree(trained, tmp_path / "runs"))
 
 
 def test_run_and_compare_show_returns(
     control: Path, spec: Path, tmp_path: Path, call: Call
 ) -> None:
-    again = call("run", "--task", spec, "--method", "none", "--jobs", 1, "--out", control)
-    assert "2 finished already, 0 stack(s)" in again.error
+    methods = ",".join(METHODS)
+    again = call("run", "--task", spec, "--method", methods, "--jobs", 1, "--out", control)
+    assert "8 finished already, 0 stack(s)" in again.error and "8 results under" in again.out
     figures = tmp_path / "figures"
     answer = call("compare", control, "--figures", figures)
     assert answer.code == 0
@@ -70,7 +83,7 @@ def test_run_and_compare_show_returns(
     assert (figures / "curves-tiny-swap-v1.png").is_file()
     found = json.loads(call("compare", control, "--format", "json").out)
     rows = {row["label"]: row for row in found["tables"][0]["rows"]}
-    assert set(rows) == {"none", "full-reset", "shrink-perturb", "head-reset"}
+    assert set(rows) == set(METHODS)
     assert rows["none"]["retention"] is not None
 
 
@@ -84,10 +97,10 @@ def test_tensorboard_has_the_returns(control: Path) -> None:
     assert [event.step for event in events.Scalars("eval/return")] == [0, 80, 160, 160, 240, 320]
 
 
-def test_all_leaves_out_what_an_agent_cannot_train(spec: Path, tmp_path: Path, call: Call) -> None:
-    words = ("run", "--task", spec, "--seeds", "100", "--jobs", 1, "--out", tmp_path / "all")
+def test_all_leaves_out_what_an_agent_cannot_train(control: Path, spec: Path, call: Call) -> None:
+    words = ("run", "--task", spec, "--seeds", "100", "--jobs", 1, "--out", control)
     answer = call(*words, "--method", "all")
-    assert answer.code == 0
+    assert answer.code == 0 and "8 runs, 4 finished already" in answer.error
     left_out = re.findall(r"Left out on tiny-swap-v1: '([\w-]+)'", answer.error)
     assert left_out == ["crelu", "early-stop", "layer-norm", "self-distillation"]
     assert "8 results" in answer.out

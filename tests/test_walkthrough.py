@@ -1,15 +1,16 @@
 """The README's way to the leaderboard: evaluate a method of one's own, submit, verify, page."""
 
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from ht_bench import registry
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -18,32 +19,39 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 RUN, SUBMIT, VERIFY, PAGE = PART.splitlines()
 
 
+Follow = Callable[..., str]
+
+
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder as a contributor has it: the committed leaderboard, and a method in a file."""
     shutil.copytree(ROOT / "leaderboard", tmp_path / "leaderboard")
     (tmp_path / "my_method.py").write_text(METHOD, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(registry.methods, "_entries", dict(registry.methods._entries))
     return tmp_path
 
 
-def follow(checkout: Path, line: str, code: int = 0) -> str:
+@pytest.fixture
+def follow(call: Callable[..., Any]) -> Follow:
     """Run one line of the README there; returns what it prints."""
-    command = [sys.executable, "-m", *shlex.split(line.replace("ht-bench", "ht_bench", 1))]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
-    done = subprocess.run(
-        command, cwd=checkout, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
+
+    def run(line: str, code: int = 0) -> str:
+        answer = call(*shlex.split(line)[1:])
+        assert answer.code == code, answer.out + answer.error
+        return str(answer.out)
+
+    return run
 
 
-def check_round_trip(checkout: Path, run: str) -> None:
-    follow(checkout, run)
-    assert "Next: ht-bench verify" in follow(checkout, SUBMIT)
-    printed = follow(checkout, VERIFY)
+def check_round_trip(checkout: Path, follow: Follow, run: str) -> None:
+    follow(run)
+    assert "Next: ht-bench verify" in follow(SUBMIT)
+    printed = follow(VERIFY)
     assert "decay-to-initial: reproduced" in printed
     assert "bit for bit" in printed
-    follow(checkout, PAGE)
+    follow(PAGE)
     site = checkout / "leaderboard" / "site"
     assert "decay-to-initial" in (site / "tasks" / "warm-start-digits-v1.html").read_text()
     assert (site / "methods" / "decay-to-initial.html").is_file()
@@ -62,20 +70,20 @@ def edit_by_hand(checkout: Path) -> None:
     file.write_text(json.dumps(content), encoding="utf-8")
 
 
-def test_one_task(checkout: Path) -> None:
+def test_one_task(checkout: Path, follow: Follow) -> None:
     """The lines as they stand, on one task of the suite and without the costs of `none`."""
     assert "--suite suite-core-v1" in RUN and ",none" in RUN
     short = RUN.replace("--suite suite-core-v1", "--task warm-start-digits-v1").replace(",none", "")
-    check_round_trip(checkout, short)
+    check_round_trip(checkout, follow, f"{short} --jobs 1")
     edit_by_hand(checkout)
-    assert "decay-to-initial: consistent" in follow(checkout, VERIFY.split(" --rerun")[0])
-    assert "trained again" in follow(checkout, VERIFY, code=1)
+    assert "decay-to-initial: consistent" in follow(VERIFY.split(" --rerun")[0])
+    assert "trained again" in follow(VERIFY, code=1)
 
 
 @pytest.mark.evidence
-def test_the_lines_as_they_stand(checkout: Path) -> None:
-    check_round_trip(checkout, RUN)
+def test_the_lines_as_they_stand(checkout: Path, follow: Follow) -> None:
+    check_round_trip(checkout, follow, RUN)
     ranking = json.loads((checkout / "leaderboard/ranking.json").read_text(encoding="utf-8"))
     assert ranking["suites"]["suite-core-v1"]["decay-to-initial"]["rank"] is not None
     edit_by_hand(checkout)
-    assert "trained again" in follow(checkout, VERIFY, code=1)
+    assert "trained again" in follow(VERIFY, code=1)

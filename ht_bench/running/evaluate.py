@@ -59,9 +59,9 @@ def evaluate(
 
     Raises UsageError, one sentence, for whatever cannot be run; Stopped after Ctrl-C.
     """
-    chosen = get_task(task)
+    spec = get_task(task)
     request = Request(
-        tasks=(chosen,),
+        tasks=(spec,),
         methods=(method,),
         seeds=None if seeds is None else parse_seeds(seeds, "seeds"),
         split=split,
@@ -72,9 +72,8 @@ def evaluate(
     done = run_plan(make_plan(request), jobs, progress)
     if done.failures:
         raise UsageError(done.failures[0])
-    wanted = request.seeds or chosen.seeds
     by_seed = {record["seed"]: record for record in done.records}
-    return Result(chosen, [by_seed[seed] for seed in wanted])
+    return Result(spec, [by_seed[seed] for seed in request.seeds or spec.seeds])
 
 
 def run_plan(plan: Plan, workers: int, progress: bool = True) -> Finished:
@@ -93,14 +92,14 @@ def run_plan(plan: Plan, workers: int, progress: bool = True) -> Finished:
     ) as bar:
         outcome = execute(plan.jobs, workers, lambda steps: bar.update(steps) and None)
     if outcome.interrupted:
-        kept = len(plan.finished) + len(outcome.records)
-        kept_on_disk = bool(plan.jobs) and plan.jobs[0].out is not None
-        goes_on = "the same command goes on from the last checkpoints."
-        lost = "nothing was kept, since no folder was named; name one with out=."
-        raise Stopped(
-            f"Stopped with {kept} of {plan.requested} runs finished; "
-            f"{goes_on if kept_on_disk else lost}"
+        count = len(plan.finished) + len(outcome.records)
+        on_disk = bool(plan.jobs) and plan.jobs[0].out is not None
+        what_next = (
+            "the same command goes on from the last checkpoints."
+            if on_disk
+            else "nothing was kept, since no folder was named; name one with out=."
         )
+        raise Stopped(f"Stopped with {count} of {plan.requested} runs finished; {what_next}")
     records = [read_record(path) for path in plan.finished]
     return Finished(records + outcome.records, outcome.failures)
 

@@ -6,6 +6,7 @@ agent. The loop of agents is imported only when it is needed: stable-baselines3 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
@@ -78,10 +79,8 @@ def libraries(task: AnyTask) -> dict[str, Any]:
     """Return the versions of the libraries that decide an agent's numbers, none for data."""
     if not isinstance(task, ReinforcementTask):
         return {}
-    found = {}
+    versions = {}
     for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

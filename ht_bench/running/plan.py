@@ -89,10 +89,10 @@ def make_plan(request: Request) -> Plan:
             stacks = _stacks(template, [seed for seed in seeds if seed not in done])
             again = {seed for job in stacks for seed in job.seeds}  # mates in a begun stack
             if template.folder is not None:
-                kept = [seed for seed in done if seed not in again]
-                finished += [result_file(template.folder, seed) for seed in kept]
+                stay = [seed for seed in done if seed not in again]
+                finished += [result_file(template.folder, seed) for seed in stay]
             jobs += stacks
-    steps = sum(_job_steps(job) for job in jobs)
+    steps = sum(steps_of(job.task, job.seeds[0], job.split) for job in jobs)
     return Plan(tuple(jobs), tuple(finished), requested, steps, tuple(notes))
 
 
@@ -132,21 +132,12 @@ def _stacks(template: StackJob, pending: Sequence[int]) -> list[StackJob]:
             left = [seed for seed in left if seed not in seeds]
     width = template.task.stack
     groups += [tuple(left[i : i + width]) for i in range(0, len(left), width)]
-    return [_with_seeds(template, group) for group in groups]
+    return [replace(template, seeds=group) for group in groups]
 
 
 def _interrupted(template: StackJob) -> list[tuple[int, ...]]:
     if template.folder is None or not template.folder.is_dir():
         return []
-    names = sorted(path.stem for path in template.folder.glob("stack-*.pt"))
-    named = [name.removeprefix("stack-") for name in names]
-    found = [parse_seeds(text) for text in named if re.fullmatch(r"[-\d,]+", text)]
-    return [seeds for seeds in found if len(seeds) <= template.task.stack]
-
-
-def _with_seeds(template: StackJob, seeds: tuple[int, ...]) -> StackJob:
-    return replace(template, seeds=seeds)
-
-
-def _job_steps(job: StackJob) -> int:
-    return steps_of(job.task, job.seeds[0], job.split)
+    names = sorted(path.stem.removeprefix("stack-") for path in template.folder.glob("stack-*.pt"))
+    stacks = [parse_seeds(name) for name in names if re.fullmatch(r"[-\d,]+", name)]
+    return [seeds for seeds in stacks if len(seeds) <= template.task.stack]

@@ -382,6 +382,10 @@ def test_a_third_party_task_everywhere(
     assert call("run", *words, "--method", "none,full-reset").code == 0
     assert call("compare", "runs").out.startswith("tiny-v1 (test split")
     assert len(evaluate("none", named_task, None, out="runs").final) == 4
+    (tmp_path / "l2.toml").write_text(
+        'method = "l2"\nsummary = "s"\nsource = "s"\n[grid]\nstrength = [0.1]\n'
+    )
+    monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: tmp_path)
     assert call("tune", *words, "--method", "l2", "--seeds", "0-1").code == 0
     if named_task == "tiny-v1":
         assert "tiny-v1" in call("list", "tasks").out

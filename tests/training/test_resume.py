@@ -77,7 +77,7 @@ AT_POSITIONS = (
     *("hare-tortoise, steps", "hare-tortoise, epochs", "self-distillation", "early-stop"),
     *("shrink-perturb, fresh", "full-reset", "own generators", "torch's generator"),
 )
-"""Methods that every run stops once at each kind of position; the others with --evidence."""
+"""Methods that every run stops at each kind of position; the others with --evidence."""
 
 
 def shortened(always: Sequence[str]) -> list[Any]:
@@ -126,54 +126,99 @@ def assert_continues(job: StackJob, whole: list[Record]) -> None:
     assert not job.checkpoint_file.exists()
 
 
+Whole = Callable[[str], list[Record]]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> dict[str, list[Record]]:
+    """The records of whole runs by method: each is trained once."""
+    return {}
+
+
+@pytest.fixture
+def whole(uninterrupted: dict[str, list[Record]], make_job: MakeJob) -> Whole:
+    """Return whole(name): the records of an uninterrupted run of METHODS[name]."""
+
+    def run(name: str) -> list[Record]:
+        if name not in uninterrupted:
+            uninterrupted[name] = run_stack(make_job(*METHODS[name]))
+        return uninterrupted[name]
+
+    return run
+
+
+def stop_at_every_position(job: StackJob) -> None:
+    for before, steps in itertools.pairwise((0, *POSITIONS.values())):
+        interrupt(job, steps - before)
+
+
 @pytest.mark.parametrize("name", shortened(AT_POSITIONS))
-def test_stopped_once_at_every_kind_of_position(
-    name: str, make_job: MakeJob, tmp_path: Path
+def test_stopped_at_every_kind_of_position(
+    name: str, make_job: MakeJob, whole: Whole, tmp_path: Path
 ) -> None:
-    whole = run_stack(make_job(*METHODS[name]))
+    """At one after the other of one run; with --evidence also once at each of a run of its own."""
+    job = make_job(*METHODS[name], tmp_path)
+    stop_at_every_position(job)
+    assert_continues(job, whole(name))
+
+
+@pytest.mark.evidence
+@pytest.mark.parametrize("name", METHODS)
+def test_stopped_once_at_every_kind_of_position(
+    name: str, make_job: MakeJob, whole: Whole, tmp_path: Path
+) -> None:
     for steps in POSITIONS.values():
         job = make_job(*METHODS[name], tmp_path / str(steps))
         interrupt(job, steps)
-        assert_continues(job, whole)
+        assert_continues(job, whole(name))
 
 
 @pytest.mark.parametrize("name", shortened(STEP_BY_STEP))
-def test_stopped_after_every_single_step(name: str, make_job: MakeJob, tmp_path: Path) -> None:
+def test_stopped_after_every_single_step(
+    name: str, make_job: MakeJob, whole: Whole, tmp_path: Path
+) -> None:
     job = make_job(*METHODS[name], tmp_path)
     for _ in range(LAST):
         interrupt(job, 1)
-    assert_continues(job, run_stack(make_job(*METHODS[name])))
+    assert_continues(job, whole(name))
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("boundary", [1, 2, 3])
-def test_killed_right_after_the_checkpoint_of_a_phase_boundary(
-    name: str, boundary: int, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_killed_right_after_the_checkpoint_of_each_phase_boundary(
+    name: str, make_job: MakeJob, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
         pass
 
     def save(path: Path, fingerprint: str, state: dict[str, Any]) -> None:
-        kept(path, fingerprint, state)
-        if (state["position"]["phase"], state["position"]["step"]) == (boundary, 0):
+        write(path, fingerprint, state)
+        if (state["position"]["phase"], state["position"]["step"]) == (boundaries[0], 0):
+            boundaries.pop(0)
             raise Killed
 
-    kept = checkpoint.save
+    write, boundaries = checkpoint.save, [1, 2, 3, 4]
     job = make_job(*METHODS[name], tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", save)
-        with pytest.raises(Killed):
-            run_stack(job)
-    assert_continues(job, run_stack(make_job(*METHODS[name])))
+    while boundaries[0] <= 3:
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "save", save)
+            with pytest.raises(Killed):
+                run_stack(job)
+    assert_continues(job, whole(name))
 
 
+@pytest.mark.parametrize("alone", [False, pytest.param(True, marks=pytest.mark.evidence)])
 @pytest.mark.parametrize(
     "name", ["none", "hare-tortoise, steps", "shrink-perturb, fresh", "full-reset"]
 )
 def test_a_lone_cnn_with_augmentation(
-    name: str, make_job: MakeJob, cnn_changes: dict[str, Any], tmp_path: Path
+    name: str, alone: bool, make_job: MakeJob, cnn_changes: dict[str, Any], tmp_path: Path
 ) -> None:
     whole = run_stack(make_job(*METHODS[name], seeds=(100,), **cnn_changes))
+    if not alone:
+        job = make_job(*METHODS[name], tmp_path, (100,), **cnn_changes)
+        stop_at_every_position(job)
+        assert_continues(job, whole)
+        return
     for steps in POSITIONS.values():
         job = make_job(*METHODS[name], tmp_path / str(steps), (100,), **cnn_changes)
         interrupt(job, steps)
@@ -225,7 +270,7 @@ def broken(whole: bytes, kind: str) -> bytes:
     ["empty", "text", "half", "zeros", *(f"{k} {n}" for k in ("noise", "bit") for n in range(5))],
 )
 def test_a_corrupt_checkpoint_is_left_out_with_a_warning(
-    kind: str, make_job: MakeJob, tmp_path: Path
+    kind: str, make_job: MakeJob, whole: Whole, tmp_path: Path
 ) -> None:
     job = make_job("none", None, tmp_path)
     interrupt(job, 14)
@@ -233,7 +278,7 @@ def test_a_corrupt_checkpoint_is_left_out_with_a_warning(
     job.checkpoint_file.write_bytes(broken(job.checkpoint_file.read_bytes(), kind))
     with pytest.warns(UserWarning, match="unreadable; this run starts anew"):
         records = run_stack(job)
-    assert equal_parts(records) == equal_parts(run_stack(make_job("none")))
+    assert equal_parts(records) == equal_parts(whole("none"))
 
 
 @pytest.mark.parametrize("kind", ["hyperparameters", "task", "split"])

@@ -1,5 +1,6 @@
 """Options of the test suite: `--evidence` adds the long repetitions behind published claims."""
 
+import gc
 import os
 
 # One thread a worker: two workers with two threads each wait for one another on two cores. Set
@@ -14,6 +15,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--evidence", action="store_true", help="also run the long repetitions (minutes)"
     )
+
+
+def pytest_collection_finish() -> None:
+    """Freeze what is imported: every job collects garbage first, and would walk all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

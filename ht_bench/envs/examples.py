@@ -66,14 +66,14 @@ class PhaseExamples:
             self._rows, self._columns = self._stream.augmentation(self._index, epoch)
         return self._stream.order(self._index, epoch)
 
-    def pixels(self, chosen: Indices) -> Pixels:
-        """Return the images [len(chosen), C, H, W] as stored, augmented where the phase says so."""
-        picked = self._images[self._indices[chosen]]
+    def pixels(self, batch: Indices) -> Pixels:
+        """Return the images [len(batch), C, H, W] as stored, augmented where the phase says so."""
+        picked = self._images[self._indices[batch]]
         if not self._augment:
             return picked
         padded = np.pad(picked, ((0, 0), (0, 0), (PADDING, PADDING), (PADDING, PADDING)))
-        rows, columns = self._rows[chosen, :, None], self._columns[chosen, None, :]
-        return padded[np.arange(len(chosen))[:, None, None], :, rows, columns].transpose(0, 3, 1, 2)
+        rows, columns = self._rows[batch, :, None], self._columns[batch, None, :]
+        return padded[np.arange(len(batch))[:, None, None], :, rows, columns].transpose(0, 3, 1, 2)
 
     def permute(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Reorder each flattened image [N, C, H, W] by the phase's permutation, if it has one."""

@@ -47,7 +47,7 @@ def build(
     options = {key: value for key, value in table.items() if key != "name"}
     builder: Callable[..., nn.Module] = _load(_FILES.get(name, name), f"build_{name}")
     if name == "mlp":
-        # The perceptron reads its options without judging the common ones.
+        # The perceptron reads its options without checking the common ones.
         _load("parts", "Style").read(options)
         return builder(options, shape, classes, stack)
     if stack != 1:
@@ -67,12 +67,12 @@ def check(table: Mapping[str, Any]) -> str:
             f"[net]: unknown network '{name}'.{did_you_mean(str(name), NAMES)} "
             f"Known networks: {', '.join(NAMES)}."
         )
-    known = ("name", *_OPTIONS[name])
+    keys = ("name", *_OPTIONS[name])
     for key in table:
-        if key not in known:
+        if key not in keys:
             raise UsageError(
-                f"[net]: unknown key '{key}' for the network '{name}'.{did_you_mean(key, known)} "
-                f"Known keys: {', '.join(known)}."
+                f"[net]: unknown key '{key}' for the network '{name}'.{did_you_mean(key, keys)} "
+                f"Known keys: {', '.join(keys)}."
             )
     return name
 

@@ -40,17 +40,16 @@ def diagnose(
     with evaluation_mode(module), recorded(module, last) as records:
         outputs = module(inputs)
         gradients = torch.autograd.grad(loss(outputs), list(parameters.values()))
-    values = list(parameters.values())
     away = [p.detach() - initial[name] for name, p in parameters.items()]
     features = records.features if stacked else records.features[None]
-    found = {
+    values = {
         "plasticity/dormant_fraction": dormant_fraction(records.activations, stacked, threshold),
         **ranks(features.flatten(2).float()),
-        "weights/norm": squared_norms([p.detach() for p in values], stacked).sqrt(),
+        "weights/norm": squared_norms([p.detach() for p in parameters.values()], stacked).sqrt(),
         "weights/distance_from_init": squared_norms(away, stacked).sqrt(),
         "gradients/norm": squared_norms(list(gradients), stacked).sqrt(),
     }
-    return {key: value.detach().cpu() for key, value in found.items()}
+    return {key: value.detach().cpu() for key, value in values.items()}
 
 
 def dormant_fraction(activations: list[Tensor], stacked: bool, threshold: float = 0.0) -> Tensor:

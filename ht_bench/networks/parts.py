@@ -48,10 +48,10 @@ class Style:
     linear_norm: str = "none"
 
     def __post_init__(self) -> None:
-        for key, known in (("activation", ACTIVATIONS), ("linear_norm", LINEAR_NORMS)):
+        for key, names in (("activation", ACTIVATIONS), ("linear_norm", LINEAR_NORMS)):
             value = getattr(self, key)
-            if value not in known:
-                raise UsageError(f"[net] {key} = {value!r}: it must be one of {', '.join(known)}.")
+            if value not in names:
+                raise UsageError(f"[net] {key} = {value!r}: it must be one of {', '.join(names)}.")
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> Style:

@@ -134,10 +134,10 @@ def _network(agent: AgentSpec) -> dict[str, Any]:
     return network
 
 
-def _named(name: Any, known: Mapping[str, Any], kind: str) -> Any:
-    if name not in known:
+def _named(name: Any, choices: Mapping[str, Any], kind: str) -> Any:
+    if name not in choices:
         raise UsageError(
-            f"[agent]: there is no {kind} '{name}'.{did_you_mean(str(name), known)} "
-            f"Known: {', '.join(known)}."
+            f"[agent]: there is no {kind} '{name}'.{did_you_mean(str(name), choices)} "
+            f"Known: {', '.join(choices)}."
         )
-    return known[name]
+    return choices[name]

@@ -186,7 +186,7 @@ def _status(key: str) -> int | None:
     """Return a size in bytes from /proc/self/status, or None where there is none."""
     try:
         with open("/proc/self/status", encoding="ascii") as handle:
-            found = [line.split()[1] for line in handle if line.startswith(f"{key}:")]
+            sizes = [line.split()[1] for line in handle if line.startswith(f"{key}:")]
     except OSError:
         return None
-    return int(found[0]) * 1024 if found else None
+    return int(sizes[0]) * 1024 if sizes else None

@@ -199,16 +199,26 @@ def assert_same_run(left: SupervisedRun, right: SupervisedRun) -> None:
         assert [mine[key] for key in shared] == [other[key] for key in shared]
 
 
+@pytest.fixture(scope="session")
+def _plain_runs() -> dict[str, SupervisedRun]:
+    return {}
+
+
 @pytest.fixture
-def assert_trains_as_none(make_run: Callable[..., SupervisedRun]) -> Callable[[Method], None]:
+def assert_trains_as_none(
+    make_run: Callable[..., SupervisedRun], _plain_runs: dict[str, SupervisedRun]
+) -> Callable[[Method], None]:
     """Return a check that a method trains, to the bit, the weights that `none` trains."""
 
     def check(make: Callable[[], Method]) -> None:
         for net in (MLP, CNN):
-            plain, run = make_run(Method(), net), make_run(make(), net)
-            plain.train()
+            name = str(net["name"])
+            if name not in _plain_runs:
+                _plain_runs[name] = make_run(Method(), net)
+                _plain_runs[name].train()
+            run = make_run(make(), net)
             run.train()
-            assert_same_run(run, plain)
+            assert_same_run(run, _plain_runs[name])
 
     return check
 
@@ -217,20 +227,19 @@ def assert_trains_as_none(make_run: Callable[..., SupervisedRun]) -> Callable[[M
 def assert_resumes(
     make_run: Callable[..., SupervisedRun], tmp_path: Path
 ) -> Callable[[Callable[[], Method]], None]:
-    """Return a check: stopped after any step and resumed, a run equals the uninterrupted one."""
+    """Return a check: stopped after some steps and resumed, a run equals an uninterrupted one."""
 
     def check(make: Callable[[], Method], steps: tuple[int, ...] = (1, 5, 12, 13, 20)) -> None:
-        whole = make_run(make())
+        whole, resumed = make_run(make()), make_run(make())
         whole.train()
-        for step in steps:
-            plan = CheckpointPlan(tmp_path / f"{step}.pt", "tiny")
-            counter = itertools.count(1)
+        plan = CheckpointPlan(tmp_path / "tiny.pt", "tiny")
+        for before, step in itertools.pairwise((0, *steps)):
+            stops = iter([False] * (step - before - 1) + [True])
             with pytest.raises(Interrupted):
-                make_run(make()).train(plan, Observer(stop=lambda n=counter, s=step: next(n) == s))
-            resumed = make_run(make())
-            resumed.train(plan)
-            assert_same_run(resumed, whole)
-            assert resumed.history.points == whole.history.points
-            assert resumed.steps_taken == whole.steps_taken
+                make_run(make()).train(plan, Observer(stop=lambda stops=stops: next(stops)))
+        resumed.train(plan)
+        assert_same_run(resumed, whole)
+        assert resumed.history.points == whole.history.points
+        assert resumed.steps_taken == whole.steps_taken
 
     return check

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,13 +113,6 @@ FACTS = {
 }  # fmt: skip
 NAMES = list(FACTS)
 STYLED = [name for name in NAMES if FACTS[name].relus is not None]
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def make(name: str, **options: Any) -> Any:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from ht_bench.methods.resolve import Named, resolve
-from ht_bench.running.job import StackJob
+from ht_bench.records.record import Record
+from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.data import load
 from ht_bench.streams.dataset import Dataset, make_dataset
 from ht_bench.streams.task import Task, parse_task
@@ -70,6 +71,26 @@ def make_job() -> Callable[..., StackJob]:
         return StackJob(tiny(**changes), spec, seeds, out=out, tensorboard=False)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def _records() -> dict[str, list[Record]]:
+    return {}
+
+
+@pytest.fixture
+def trained(
+    make_job: Callable[..., StackJob], _records: dict[str, list[Record]]
+) -> Callable[..., list[Record]]:
+    """Return trained(method, hyperparameters): the tiny job's records, trained once a session."""
+
+    def train(method: Named = "none", values: Mapping[str, Any] | None = None) -> list[Record]:
+        name = repr((method, values))
+        if name not in _records:
+            _records[name] = run_stack(make_job(method, values))
+        return _records[name]
+
+    return train
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from ht_bench.records.record import Record
 from ht_bench.running.job import StackJob, run_stack
 
 MakeJob = Callable[..., StackJob]
+Trained = Callable[..., list[Record]]
 BOUNDARY = ("full-reset", "head-reset", "shrink-perturb")
 OTHERS = ("hare-tortoise", "ema", "l2", "l2-init", "self-distillation", "early-stop")
 DIAGNOSTICS = {
@@ -28,28 +29,24 @@ def points(record: Record, phase: int | None = None) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("method", BOUNDARY)
-def test_methods_of_the_boundary_share_the_first_phase(method: str, make_job: MakeJob) -> None:
-    for plain, record in zip(run_stack(make_job()), run_stack(make_job(method)), strict=True):
+def test_methods_of_the_boundary_share_the_first_phase(method: str, trained: Trained) -> None:
+    for plain, record in zip(trained(), trained(method), strict=True):
         assert points(record, 0) == points(plain, 0)
         assert record["curve"] != plain["curve"]
 
 
 @pytest.mark.parametrize("method", OTHERS)
-def test_all_methods_start_from_the_same_weights(method: str, make_job: MakeJob) -> None:
-    for plain, record in zip(run_stack(make_job()), run_stack(make_job(method)), strict=True):
+def test_all_methods_start_from_the_same_weights(method: str, trained: Trained) -> None:
+    for plain, record in zip(trained(), trained(method), strict=True):
         start = points(record)
         assert {key: start[key] for key in points(plain)} == points(plain)
         assert record["curve"] != plain["curve"]
 
 
-def test_resets_at_one_seed_draw_the_same_fresh_weights(make_job: MakeJob) -> None:
+def test_resets_at_one_seed_draw_the_same_fresh_weights(trained: Trained) -> None:
     """Shrinking by all of the weights is a full reset, buffers included, save for moments."""
     changes = {"amount": 1.0, "toward": "fresh"}
-    pairs = zip(
-        run_stack(make_job("full-reset")),
-        run_stack(make_job("shrink-perturb", changes)),
-        strict=True,
-    )
+    pairs = zip(trained("full-reset"), trained("shrink-perturb", changes), strict=True)
     for reset, shrunk in pairs:
         assert shrunk["curve"]["test/loss"] == pytest.approx(reset["curve"]["test/loss"], rel=1e-4)
 
@@ -65,8 +62,8 @@ def assert_diagnosed(record: Record) -> None:
     assert all(value > 0 for value in table["weights/distance_from_init"])
 
 
-def test_diagnostics_of_a_stack_are_whole(make_job: MakeJob) -> None:
-    first, second = run_stack(make_job())
+def test_diagnostics_of_a_stack_are_whole(trained: Trained) -> None:
+    first, second = trained()
     assert_diagnosed(first)
     assert_diagnosed(second)
     assert first["diagnostics"]["weights/norm"] != second["diagnostics"]["weights/norm"]

@@ -45,7 +45,7 @@ def table(algorithm: str = "dqn", phases: int = 2, **changes: Any) -> dict[str, 
             "settings": AGENTS[algorithm],
             "network": {"net_arch": [16]},
         },
-        "evaluation": {"episodes": 2, "points": 2},
+        "evaluation": {"episodes": 1 if continuous else 2, "points": 2},
         "reference": {"random": -1200.0 if continuous else 22.0},
         "phases": [{"repeat": phases, "steps": 160, **swapped}],
         **changes,
@@ -153,12 +153,13 @@ def test_a_fresh_agent_knows_nothing_of_the_phase_before() -> None:
 @pytest.mark.parametrize("algorithm", AGENTS)
 def test_all_methods_are_one_agent_in_the_first_phase(algorithm: str) -> None:
     curves = []
-    for name in ("none", "full-reset", "shrink-perturb"):
+    methods = ("none", "full-reset", "shrink-perturb")
+    for name in methods[: 3 if algorithm in ("dqn", "ppo", "sac") else 2]:
         run = train(make_task(algorithm), spec(name))
         curves.append(run.history.curve(0))
         assert run.steps_taken > 0
     starts = [curve["eval/return"][:3] for curve in curves]
-    assert starts[0] == starts[1] == starts[2]
+    assert all(start == starts[0] for start in starts)
     assert curves[0]["eval/return"] != curves[1]["eval/return"] or algorithm in ("a2c", "ppo")
 
 
@@ -294,7 +295,7 @@ def test_a_schedule_that_is_none_is_refused() -> None:
 
 def test_observations_may_be_dicts() -> None:
     """A game beside its task id is one: the diagnostics too look at every entry."""
-    asked = table("dqn")
+    asked = table("dqn", evaluation={"episodes": 1, "points": 1})
     asked["environment"] = {
         "id": "ALE/Freeway-v5",
         "kwargs": {"frameskip": 1},
@@ -303,11 +304,11 @@ def test_observations_may_be_dicts() -> None:
     asked["agent"]["policy"] = "multi-input"
     asked["agent"]["settings"] |= {"buffer_size": 200}
     asked["phases"] = [{"steps": 32, "kwargs": {"mode": mode}} for mode in (0, 1)]
-    asked["environment"]["wrappers"].insert(0, {"name": "time-limit", "max_episode_steps": 80})
+    asked["environment"]["wrappers"].insert(0, {"name": "time-limit", "max_episode_steps": 20})
     asked["family"] = "game-modes"
     run = ReinforcementRun(parse_reinforcement(asked, "tiny"), spec("hare-tortoise"), 0)
     history = run.train()
-    assert [entry["phase"] for entry in history.points] == [0, 0, 0, 1, 1, 1]
+    assert [entry["phase"] for entry in history.points] == [0, 0, 1, 1]
     assert len(history.diagnostics) == 2
 
 

@@ -21,6 +21,7 @@ from ht_bench.training import checkpoint
 from ht_bench.training.history import Interrupted, Observer
 
 MakeJob = Callable[..., StackJob]
+Trained = Callable[..., list[Record]]
 LAST = 27
 
 
@@ -71,21 +72,17 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "own generators": (OwnNoise, {}),
     "torch's generator": (GlobalNoise, {}),
 }
-STEP_BY_STEP = ("hare-tortoise, epochs", "full-reset", "own generators")
-"""Methods that every run of the tests stops after each step; the others with --evidence."""
-AT_POSITIONS = (
+SHOWN = (
     *("hare-tortoise, steps", "hare-tortoise, epochs", "self-distillation", "early-stop"),
     *("shrink-perturb, fresh", "full-reset", "own generators", "torch's generator"),
 )
-"""Methods that every run stops at each kind of position; the others with --evidence."""
+"""Methods stopped at each kind of position in every run of the tests; others with --evidence."""
 
 
-def shortened(always: Sequence[str]) -> list[Any]:
-    """Return all methods as parameters, those not named marked as evidence."""
-    return [
-        name if name in always else pytest.param(name, marks=pytest.mark.evidence)
-        for name in METHODS
-    ]
+def shortened(always: Sequence[str], others: Sequence[str] = tuple(METHODS)) -> list[Any]:
+    """Return both as parameters, the others marked as evidence."""
+    rest = [name for name in others if name not in always]
+    return [*always, *(pytest.param(name, marks=pytest.mark.evidence) for name in rest)]
 
 
 POSITIONS = {
@@ -126,103 +123,72 @@ def assert_continues(job: StackJob, whole: list[Record]) -> None:
     assert not job.checkpoint_file.exists()
 
 
-Whole = Callable[[str], list[Record]]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted() -> dict[str, list[Record]]:
-    """The records of whole runs by method: each is trained once."""
-    return {}
-
-
-@pytest.fixture
-def whole(uninterrupted: dict[str, list[Record]], make_job: MakeJob) -> Whole:
-    """Return whole(name): the records of an uninterrupted run of METHODS[name]."""
-
-    def run(name: str) -> list[Record]:
-        if name not in uninterrupted:
-            uninterrupted[name] = run_stack(make_job(*METHODS[name]))
-        return uninterrupted[name]
-
-    return run
-
-
-def stop_at_every_position(job: StackJob) -> None:
-    for before, steps in itertools.pairwise((0, *POSITIONS.values())):
+def stop_at(positions: Sequence[int], job: StackJob, whole: list[Record]) -> None:
+    """Stop one run at each position in turn; it then ends as an uninterrupted one."""
+    for before, steps in itertools.pairwise((0, *positions)):
         interrupt(job, steps - before)
+    assert_continues(job, whole)
 
 
-@pytest.mark.parametrize("name", shortened(AT_POSITIONS))
+@pytest.mark.parametrize("name", shortened(SHOWN))
 def test_stopped_at_every_kind_of_position(
-    name: str, make_job: MakeJob, whole: Whole, tmp_path: Path
+    name: str, make_job: MakeJob, trained: Trained, tmp_path: Path
 ) -> None:
-    """At one after the other of one run; with --evidence also once at each of a run of its own."""
-    job = make_job(*METHODS[name], tmp_path)
-    stop_at_every_position(job)
-    assert_continues(job, whole(name))
+    stop_at(list(POSITIONS.values()), make_job(*METHODS[name], tmp_path), trained(*METHODS[name]))
 
 
 @pytest.mark.evidence
 @pytest.mark.parametrize("name", METHODS)
 def test_stopped_once_at_every_kind_of_position(
-    name: str, make_job: MakeJob, whole: Whole, tmp_path: Path
+    name: str, make_job: MakeJob, trained: Trained, tmp_path: Path
 ) -> None:
     for steps in POSITIONS.values():
-        job = make_job(*METHODS[name], tmp_path / str(steps))
-        interrupt(job, steps)
-        assert_continues(job, whole(name))
+        stop_at([steps], make_job(*METHODS[name], tmp_path / str(steps)), trained(*METHODS[name]))
 
 
-@pytest.mark.parametrize("name", shortened(STEP_BY_STEP))
+@pytest.mark.evidence
+@pytest.mark.parametrize("name", METHODS)
 def test_stopped_after_every_single_step(
-    name: str, make_job: MakeJob, whole: Whole, tmp_path: Path
+    name: str, make_job: MakeJob, trained: Trained, tmp_path: Path
 ) -> None:
-    job = make_job(*METHODS[name], tmp_path)
-    for _ in range(LAST):
-        interrupt(job, 1)
-    assert_continues(job, whole(name))
+    stop_at(range(1, LAST + 1), make_job(*METHODS[name], tmp_path), trained(*METHODS[name]))
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_killed_right_after_the_checkpoint_of_each_phase_boundary(
-    name: str, make_job: MakeJob, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, make_job: MakeJob, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
         pass
 
+    killed: list[int] = []
+    original = checkpoint.save
+
     def save(path: Path, fingerprint: str, state: dict[str, Any]) -> None:
-        write(path, fingerprint, state)
-        if (state["position"]["phase"], state["position"]["step"]) == (boundaries[0], 0):
-            boundaries.pop(0)
+        original(path, fingerprint, state)
+        if state["position"]["step"] == 0:
+            killed.append(state["position"]["phase"])
             raise Killed
 
-    write, boundaries = checkpoint.save, [1, 2, 3, 4]
     job = make_job(*METHODS[name], tmp_path)
-    while boundaries[0] <= 3:
-        with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "save", save)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save)
+        for _ in range(3):
             with pytest.raises(Killed):
                 run_stack(job)
-    assert_continues(job, whole(name))
+    assert killed == [1, 2, 3]
+    assert_continues(job, trained(*METHODS[name]))
 
 
-@pytest.mark.parametrize("alone", [False, pytest.param(True, marks=pytest.mark.evidence)])
 @pytest.mark.parametrize(
-    "name", ["none", "hare-tortoise, steps", "shrink-perturb, fresh", "full-reset"]
+    "name", shortened(("hare-tortoise, steps", "full-reset"), ("none", "shrink-perturb, fresh"))
 )
 def test_a_lone_cnn_with_augmentation(
-    name: str, alone: bool, make_job: MakeJob, cnn_changes: dict[str, Any], tmp_path: Path
+    name: str, make_job: MakeJob, cnn_changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    whole = run_stack(make_job(*METHODS[name], seeds=(100,), **cnn_changes))
-    if not alone:
-        job = make_job(*METHODS[name], tmp_path, (100,), **cnn_changes)
-        stop_at_every_position(job)
-        assert_continues(job, whole)
-        return
-    for steps in POSITIONS.values():
-        job = make_job(*METHODS[name], tmp_path / str(steps), (100,), **cnn_changes)
-        interrupt(job, steps)
-        assert_continues(job, whole)
+    finished = run_stack(make_job(*METHODS[name], seeds=(100,), **cnn_changes))
+    job = make_job(*METHODS[name], tmp_path, (100,), **cnn_changes)
+    stop_at(list(POSITIONS.values()), job, finished)
 
 
 def test_the_curve_and_the_progress_are_told_again(make_job: MakeJob, tmp_path: Path) -> None:
@@ -265,25 +231,23 @@ def broken(whole: bytes, kind: str) -> bytes:
     return bytes(flipped)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["empty", "text", "half", "zeros", *(f"{k} {n}" for k in ("noise", "bit") for n in range(5))],
-)
 def test_a_corrupt_checkpoint_is_left_out_with_a_warning(
-    kind: str, make_job: MakeJob, whole: Whole, tmp_path: Path
+    make_job: MakeJob, trained: Trained, tmp_path: Path
 ) -> None:
     job = make_job("none", None, tmp_path)
     interrupt(job, 14)
     assert job.checkpoint_file is not None
-    job.checkpoint_file.write_bytes(broken(job.checkpoint_file.read_bytes(), kind))
-    with pytest.warns(UserWarning, match="unreadable; this run starts anew"):
-        records = run_stack(job)
-    assert equal_parts(records) == equal_parts(whole("none"))
+    saved = job.checkpoint_file.read_bytes()
+    for kind in ("empty", "text", "half", "zeros", "noise", "bit 0", "bit 1", "bit 2"):
+        job.checkpoint_file.write_bytes(broken(saved, kind))
+        with pytest.warns(UserWarning, match="unreadable; this run starts anew"):
+            records = run_stack(job)
+        assert equal_parts(records) == equal_parts(trained("none")), kind
 
 
 @pytest.mark.parametrize("kind", ["hyperparameters", "task", "split"])
 def test_a_checkpoint_of_other_settings_is_not_used(
-    kind: str, make_job: MakeJob, tmp_path: Path
+    kind: str, make_job: MakeJob, trained: Trained, tmp_path: Path
 ) -> None:
     weak, strong = {"strength": 0.1}, {"strength": 0.2}
     others = {
@@ -302,11 +266,11 @@ def test_a_checkpoint_of_other_settings_is_not_used(
         shutil.move(left, wanted)
     with pytest.warns(UserWarning, match="other software or settings; this run starts anew"):
         records = run_stack(job)
-    assert equal_parts(records) == equal_parts(run_stack(make_job("l2", weak)))
+    assert equal_parts(records) == equal_parts(trained("l2", weak))
 
 
 def test_a_checkpoint_of_other_software_is_not_used(
-    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_job: MakeJob, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_job("none", None, tmp_path)
     with monkeypatch.context() as patch:
@@ -314,4 +278,4 @@ def test_a_checkpoint_of_other_software_is_not_used(
         interrupt(job, 14)
     with pytest.warns(UserWarning, match="other software or settings"):
         records = run_stack(job)
-    assert equal_parts(records) == equal_parts(run_stack(make_job("none")))
+    assert equal_parts(records) == equal_parts(trained("none"))

@@ -20,13 +20,14 @@ from ht_bench.streams.dataset import Dataset, make_dataset
 from ht_bench.streams.randomness import generator, torch_seed
 from ht_bench.streams.stream import PADDING, Stream
 from ht_bench.streams.task import Task
-from ht_bench.training.batches import crop
+from ht_bench.training.batches import Images, crop
 from ht_bench.training.device import Compute
 from ht_bench.training.history import Observer
 from ht_bench.training.supervised import SupervisedRun
 
 MakeJob = Callable[..., StackJob]
 MakeTask = Callable[..., Task]
+Trained = Callable[..., list[Record]]
 PLAIN = {"name": "mlp", "hidden": [16, 12]}
 
 
@@ -96,8 +97,8 @@ def test_equals_a_plain_torch_loop(make_task: MakeTask, digits: Dataset) -> None
 # ---- the grid of the curve ----
 
 
-def test_the_curve_has_its_points_and_starts_untrained(make_job: MakeJob) -> None:
-    [record, _] = run_stack(make_job("none"))
+def test_the_curve_has_its_points_and_starts_untrained(trained: Trained) -> None:
+    [record, _] = trained("none")
     curve = record["curve"]
     assert curve["step"] == [0, 4, 8, 12, 14, 16, 19, 21, 24, 27]
     assert curve["phase"] == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
@@ -115,9 +116,9 @@ def test_more_points_than_steps_give_a_point_per_step(make_job: MakeJob) -> None
     assert record["curve"]["step"] == [0, 1, 2, 3, 4, 5]
 
 
-def test_early_stop_keeps_the_grid_and_repeats_values(make_job: MakeJob) -> None:
-    [whole, _] = run_stack(make_job("none"))
-    [stopped, _] = run_stack(make_job("early-stop", {"fraction": 0.34}))
+def test_early_stop_keeps_the_grid_and_repeats_values(trained: Trained) -> None:
+    [whole, _] = trained("none")
+    [stopped, _] = trained("early-stop", {"fraction": 0.34})
     curve, full = stopped["curve"], whole["curve"]
     assert (curve["step"], curve["phase"]) == (full["step"], full["phase"])
     assert stopped["steps"] == 4 + 2 + 8
@@ -147,15 +148,17 @@ def test_the_last_phase_of_full_reset_does_not_know_the_first(make_job: MakeJob)
 
 
 @pytest.mark.parametrize("method", ["none", "hare-tortoise", "shrink-perturb"])
-def test_two_runs_are_bit_identical(method: str, make_job: MakeJob) -> None:
-    first = run_stack(make_job(method))
+def test_two_runs_are_bit_identical(method: str, make_job: MakeJob, trained: Trained) -> None:
+    first = trained(method)
     torch.manual_seed(12345)  # nothing of the run hangs on the program around it
     second = run_stack(make_job(method))
     assert [without_cost(r) for r in first] == [without_cost(r) for r in second]
 
 
-def test_a_seed_hangs_neither_on_its_mates_nor_on_its_slot(make_job: MakeJob) -> None:
-    together = run_stack(make_job("hare-tortoise", seeds=(100, 101)))
+def test_a_seed_hangs_neither_on_its_mates_nor_on_its_slot(
+    make_job: MakeJob, trained: Trained
+) -> None:
+    together = trained("hare-tortoise")
     alone = [run_stack(make_job("hare-tortoise", seeds=(seed,)))[0] for seed in (100, 101)]
     turned = run_stack(make_job("hare-tortoise", seeds=(101, 100)))[::-1]
     for other in (alone, turned):
@@ -279,6 +282,16 @@ def test_crop_and_flip_equal_a_plain_loop(make_task: MakeTask) -> None:
     assert flips.any() and not flips.all()
 
 
+def test_images_are_normalised_channel_by_channel() -> None:
+    shades = np.arange(1, 4)[:, None, None]
+    pixels = shades * np.random.default_rng(0).integers(0, 80, (50, 3, 4, 4))
+    part = pixels.astype(np.uint8), np.arange(50) % 5
+    images = Images(make_dataset("made up", part, part, 5), "cpu")
+    values = images.normalise(images.train).numpy()
+    np.testing.assert_allclose(values.mean((0, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(values.std((0, 2, 3)), 1, rtol=1e-5)
+
+
 def test_augmentation_changes_training_and_no_test_point(
     make_job: MakeJob, cnn_changes: dict[str, Any]
 ) -> None:
@@ -289,9 +302,9 @@ def test_augmentation_changes_training_and_no_test_point(
     assert augmented["curve"]["train/loss"][1] != unaugmented["curve"]["train/loss"][1]
 
 
-def test_bf16_autocast_runs_on_a_cpu(make_job: MakeJob) -> None:
+def test_bf16_autocast_runs_on_a_cpu(make_job: MakeJob, trained: Trained) -> None:
     job = dataclasses.replace(make_job("hare-tortoise"), compute=Compute("cpu", "bf16"))
-    exact, rough = run_stack(make_job("hare-tortoise"))[0], run_stack(job)[0]
+    exact, rough = trained("hare-tortoise")[0], run_stack(job)[0]
     assert rough["status"] == "finished" and rough["precision"] == "bf16"
     losses = [np.array(record["curve"]["test/loss"]) for record in (exact, rough)]
     assert not np.array_equal(*losses)
@@ -375,5 +388,5 @@ def test_golden_curves(method: str, make_job: MakeJob) -> None:
         )
 
 
-def test_a_stream_of_one_view_has_no_retention(make_job: MakeJob) -> None:
-    assert run_stack(make_job("none"))[0]["retention"] is None
+def test_a_stream_of_one_view_has_no_retention(trained: Trained) -> None:
+    assert trained("none")[0]["retention"] is None

@@ -1,6 +1,5 @@
 """Options of the test suite: `--evidence` adds the long repetitions behind published claims."""
 
-import gc
 import os
 
 # One thread a worker: two workers with two threads each wait for one another on two cores. Set
@@ -15,12 +14,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--evidence", action="store_true", help="also run the long repetitions (minutes)"
     )
-
-
-def pytest_collection_finish() -> None:
-    """Keep the garbage collector away from what was imported: every run collects when it ends."""
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

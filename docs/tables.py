@@ -64,7 +64,7 @@ def suites() -> str:
 
 
 def _mean(row: dict[str, Any]) -> str:
-    return f"{row['metric']:.0f} ± {row['standard_error']:.0f}"
+    return "{value:.0f} [{low:.0f}, {high:.0f}]".format(**row["metric"])
 
 
 def drifts(run: str, compare: str) -> str:

@@ -87,9 +87,9 @@ def ranking_figure(
         )
     scores.sort(key=lambda pair: -pair[1].value)
     names = [_name(row) for row, _ in scores]
-    margins = style.Margins(left=style.room(names) + 0.35, right=1.9, above=1.12)
+    margins = style.Margins(left=style.room(names) + 0.35, right=1.9, above=0.98)
     width = margins.left + margins.right + 4.7
-    with style.canvas(width, 1.7 + 0.29 * len(scores), margins) as figure:
+    with style.canvas(width, 1.56 + 0.29 * len(scores), margins) as figure:
         axes = figure.subplots()
         low, high = style.gap_view([(gap.low, gap.value, gap.high) for _, gap in scores])
         axes.set_xlim(low, high)
@@ -139,14 +139,18 @@ def _mark_phases(axes: Axes, curve: MeanCurve) -> None:
 
 
 def _enlarge(axes: Axes, curves: Iterable[MeanCurve], key: str) -> None:
-    """Show the ends of the curves and as much again on the side that they come from."""
-    ends = [value for curve in curves for value in (curve.low[-1], curve.high[-1])]
-    low, high = min(ends), max(ends)
+    """Show the ends of the curves and as much again on the side that they come from, if drawn."""
+    shown = list(curves)
+    low, high = min(curve.low[-1] for curve in shown), max(curve.high[-1] for curve in shown)
+    parts = [_last_phase(curve)[1] for curve in shown]
+    lowest = min(curve.low[part].min() for curve, part in zip(shown, parts, strict=True))
+    highest = max(curve.high[part].max() for curve, part in zip(shown, parts, strict=True))
     margin = max(high - low, 0.01 * abs(high), 1e-9)
     before, after = 0.9 * margin, 0.08 * margin
     if key.endswith("loss"):
         before, after = after, before
-    axes.set_ylim(low - before, high + after)
+    edge = 0.04 * margin
+    axes.set_ylim(max(low - before, lowest - edge), min(high + after, highest + edge))
 
 
 def _unit(key: str) -> str:

@@ -21,7 +21,7 @@ def tune(
     out: Path = Path("runs-tuning"),
     write: bool = False,
 ) -> int:
-    """Search each method's grid on tuning seeds (0 to 99), judged on the validation split.
+    """Search each method's grid on tuning seeds (0 to 99), scored on the validation split.
 
     Every method gets the same budget: at most 12 configurations on the same seeds.
     Example: ht-bench tune --task warm-start-digits-v1 --method hare-tortoise,l2 --write.

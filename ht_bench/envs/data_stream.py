@@ -26,7 +26,7 @@ Shape = Literal["flat", "image"]
 class Cursor:
     """Where an environment stands in its stream, and what it serves there.
 
-    Shared by both forms. `phase` and `epoch` count from 0; `position`: examples judged in this
+    Shared by both forms. `phase` and `epoch` count from 0; `position`: examples answered in this
     episode of `length` examples; `changed`: whether the reset just made entered another phase;
     `task_ids`: each phase's, counted from 0 in the order in which they first appear.
     """
@@ -108,10 +108,10 @@ class Cursor:
         return self.position == self.length
 
     def upcoming(self, count: int) -> Indices:
-        """Return the next `count` examples to be judged, or as many as are left."""
+        """Return the next `count` examples to be answered, or as many as are left."""
         return self._order[self.position : self.position + count]
 
-    def judge(self, count: int) -> tuple[Indices, Indices]:
+    def answer(self, count: int) -> tuple[Indices, Indices]:
         """Return (labels, true labels) of the upcoming examples, which are then behind.
 
         Raises UsageError where the episode has none left.
@@ -169,7 +169,7 @@ class DataStreamEnv(gymnasium.Env[Floats, np.int64]):
     k})` goes to the start of phase k. Without any seed, one is drawn.
 
     Every info holds `phase`; `task_id` (equal in phases where equal inputs have equal labels);
-    `phase_step`, the examples judged in the phase; `phase_changed`, true in the one reset info
+    `phase_step`, the examples answered in the phase; `phase_changed`, true in the one reset info
     with which another phase begins than the one before in the stream. A step's info also holds
     `label`, which was rewarded, and `true_label`, which differs where the stream's is wrong.
 
@@ -206,10 +206,10 @@ class DataStreamEnv(gymnasium.Env[Floats, np.int64]):
         return self._cursor.observe(1)[0], self._cursor.info()
 
     def step(self, action: np.int64) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
-        """Judge the present example by the class `action`; return the next example."""
+        """Answer the present example with the class `action`; return the next example."""
         if not self.action_space.contains(action):
             raise not_a_class(action, self._cursor)
-        labels, true_labels = self._cursor.judge(1)
+        labels, true_labels = self._cursor.answer(1)
         answers = {"label": int(labels[0]), "true_label": int(true_labels[0])}
         reward = float(action == answers["label"])
         info = {**answers, **self._cursor.info()}

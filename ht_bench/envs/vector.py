@@ -81,15 +81,15 @@ class DataStreamVectorEnv(gymnasium.vector.VectorEnv[Floats, npt.NDArray[Any], n
     def step(
         self, actions: npt.NDArray[Any]
     ) -> tuple[Floats, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], dict[str, Any]]:
-        """Judge the present batch by `actions`, int [num_envs]; return the next batch."""
+        """Answer the present batch with `actions`, int [num_envs]; return the next batch."""
         answers = self._answers(actions)
-        labels, true_labels = self._cursor.judge(self.num_envs)
+        labels, true_labels = self._cursor.answer(self.num_envs)
         rewards = np.zeros(self.num_envs)
         rewards[: len(labels)] = answers == labels
-        judged = {"label": self._padded(labels), "true_label": self._padded(true_labels)}
+        answered = {"label": self._padded(labels), "true_label": self._padded(true_labels)}
         done = self._cursor.done
-        infos: dict[str, Any] = self._next_episode(judged) if done else {}
-        infos |= {**self._info(), **judged}
+        infos: dict[str, Any] = self._next_episode(answered) if done else {}
+        infos |= {**self._info(), **answered}
         ended = np.full(self.num_envs, done)
         return self._cursor.observe(self.num_envs), rewards, np.zeros_like(ended), ended, infos
 
@@ -107,9 +107,9 @@ class DataStreamVectorEnv(gymnasium.vector.VectorEnv[Floats, npt.NDArray[Any], n
             raise not_a_class(int(answers[outside][0]), self._cursor)
         return answers
 
-    def _next_episode(self, judged: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    def _next_episode(self, answered: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
         """Go on in the stream; return the infos of the episode that ended."""
-        ended = {key: value.copy() for key, value in judged.items()}
+        ended = {key: value.copy() for key, value in answered.items()}
         final = {
             "final_obs": self._cursor.observe(self.num_envs),
             "final_info": {**self._info(), **ended},

@@ -70,7 +70,7 @@ class KnownTask:
 
 def find_known(name: str) -> KnownTask | str:
     """Return a released task by its name, or a sentence that says why there is none."""
-    # `get_task` would also open a path: a stranger's name is looked up, never followed.
+    # `get_task` would also open a path: an untrusted name is looked up, never followed.
     if name not in task_names():
         return "is no task of this benchmark; `ht-bench list tasks` shows them"
     task = get_task(name)

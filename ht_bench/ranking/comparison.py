@@ -142,8 +142,8 @@ def _admitted(tasks: Mapping[str, PairedTask]) -> tuple[dict[str, list[str]], li
             suites.setdefault(f"all tasks, {kind}", []).append(name)
         elif admission is not None and len(tasks) > 1:
             notes.append(
-                f"{name} is left out of the mean over tasks: starting over is not surely better "
-                "than going on there."
+                f"{name} is left out of the mean over tasks: {FRESH} is not surely better than "
+                f"{WARM} there."
             )
     return {name: members for name, members in suites.items() if len(members) > 1}, notes
 

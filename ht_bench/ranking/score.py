@@ -85,7 +85,7 @@ def gap_closed(
 ) -> Array:
     """Return (A_method − A_warm) / (A_fresh − A_warm), A being `statistic` over the last axis.
 
-    0: no better than going on; 1: as good as starting over. Never clipped; without a gap between
+    0: as `none`; 1: as `full-reset`. Never clipped; without a gap between
     the anchors the result is infinite, or nan when the method does not differ either.
     """
     return _ratio(*(statistic(np.asarray(x, np.float64), axis=-1) for x in (method, warm, fresh)))

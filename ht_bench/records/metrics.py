@@ -56,7 +56,7 @@ def final_metric(record: Record, family: str, classes: int) -> float:
         counted = ends[reading.first(len(ends)) :]
         if not len(counted):
             raise UsageError(
-                f"A phase is missing: '{family}' is judged on the phases after the first, but "
+                f"A phase is missing: '{family}' is scored on the phases after the first, but "
                 f"{describe(record)} has only one; run it again."
             )
         value = float(counted.mean())
@@ -134,7 +134,7 @@ def phase_end_values(record: Record, key: str) -> NDArray[np.float64]:
 def _finite(record: Record, key: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
     if not np.isfinite(values).all():
         raise UsageError(
-            f"'{key}' has no number where it is judged, though {describe(record)} is marked "
+            f"'{key}' has no number where it is scored, though {describe(record)} is marked "
             "finished; delete its result and run again."
         )
     return values

@@ -133,7 +133,7 @@ class _Every(PlasticityCallback):
 class EvaluationCallback(_Every):
     """Every `every` environment steps plays `episodes` deterministic episodes in `env`.
 
-    Records `eval/return`, of the weights the method judges, and, where it has a tortoise,
+    Records `eval/return`, of the weights the method evaluates, and, where it has a tortoise,
     `hare/return` and `tortoise/return`. `returns` keeps them: (environment steps, key, mean).
     Where `env` is one of ht-bench's streams it is put at the start of the phase in training; give
     it the same stream: `stream=` for environments, `seed` for data.
@@ -147,11 +147,11 @@ class EvaluationCallback(_Every):
         self.returns: list[tuple[int, str, float]] = []
 
     def _act(self) -> None:
-        judged = self._mean("tortoise")
-        self._keep("eval/return", judged)
+        evaluated = self._mean("tortoise")
+        self._keep("eval/return", evaluated)
         if self.policy.has_tortoise:
             self._keep("hare/return", self._mean("hare"))
-            self._keep("tortoise/return", judged)
+            self._keep("tortoise/return", evaluated)
 
     def _mean(self, which: str) -> float:
         phase = self.locals["infos"][0].get("phase")

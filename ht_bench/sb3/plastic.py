@@ -23,7 +23,7 @@ _ARGUMENTS = ("observation_space", "action_space", "lr_schedule")
 
 
 class ForeignWeights(UsageError, RuntimeError):
-    """Weights of another method; a RuntimeError too, as a ValueError ends up in SB3's own mending.
+    """Weights of another method; a RuntimeError too, as a ValueError ends up in SB3's own handling.
 
     `BaseAlgorithm.load` takes every ValueError for a file of an old version.
     """
@@ -37,7 +37,7 @@ class PlasticPolicy:
     tortoise, TD targets come from it. Everything else goes to the stock policy. With an inert
     method training is bit-identical to the stock policy's.
 
-    Acting uses the hare; `predict(deterministic=True)` the weights that the method judges, the
+    Acting uses the hare; `predict(deterministic=True)` the weights that the method evaluates, the
     tortoise where there is one; `acting_as` overrides both. Raises UsageError for a method or an
     optimizer that the agent's loop cannot serve.
     """
@@ -81,7 +81,7 @@ class PlasticPolicy:
             )
             self._methods[part.name] = method
             self._replace_target(part, method)
-        self._judges_others = any(
+        self._evaluates_others = any(
             type(method).evaluating is not Method.evaluating for method in self._methods.values()
         )
 
@@ -132,14 +132,14 @@ class PlasticPolicy:
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         predict = super()._predict  # type: ignore[misc]
-        if not deterministic or self._acting is not None or not self._judges_others:
+        if not deterministic or self._acting is not None or not self._evaluates_others:
             return predict(observation, deterministic=deterministic)
         with self._methods[self._parts[0].name].evaluating():
             return predict(observation, deterministic=deterministic)
 
     @contextmanager
     def acting_as(self, which: Which) -> Iterator[None]:
-        """Act as the hare (trained weights) or the tortoise (judged weights), deterministic or not.
+        """Act as the hare (trained weights) or the tortoise (evaluated ones), deterministic or not.
 
         The weights are exchanged once, so a whole evaluation costs no more than one of the stock
         policy; do not train inside. Raises UsageError for another word, or inside another one.
@@ -172,7 +172,7 @@ class PlasticPolicy:
 
     @property
     def has_tortoise(self) -> bool:
-        """Whether other weights than the trained ones are judged."""
+        """Whether other weights than the trained ones are evaluated."""
         return self._plasticity.build().has_tortoise
 
     def enter_phase(self, index: int, phases: int | None = None) -> None:

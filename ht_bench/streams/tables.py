@@ -17,7 +17,7 @@ T = TypeVar("T")
 _hints = functools.cache(typing.get_type_hints)
 
 
-def read_toml(path: Path, cure: str = "mend that line") -> dict[str, Any]:
+def read_toml(path: Path, cure: str = "fix that line") -> dict[str, Any]:
     """Return a file's tables; raises UsageError, which ends with `cure`, for what is no TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

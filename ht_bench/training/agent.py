@@ -52,7 +52,7 @@ def build_agent(
         raise
     except (TypeError, AssertionError, ValueError) as error:
         raise UsageError(
-            f"Task {task.name}: {algorithm.__name__} refuses its settings ({error}); mend [agent]."
+            f"Task {task.name}: {algorithm.__name__} refuses its settings ({error}); fix [agent]."
         ) from error
 
 

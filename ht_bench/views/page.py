@@ -26,7 +26,7 @@ PAGES = ("methods", "tasks")
 def write_site(board: Board, out: Path) -> list[Path]:
     """Write index.html, methods/*.html, tasks/*.html and what they load; returns the pages.
 
-    Pages of an earlier build are removed. A stranger's text is escaped wherever it stands, and
+    Pages of an earlier build are removed. Untrusted text is escaped wherever it stands, and
     a policy in each page lets nothing be loaded but the site's own style and script.
     """
     make_folder(out)

@@ -20,18 +20,15 @@ WIDTH = 100
 NOTHING = "–"
 SHORT = {WARM: WARM, FRESH: "reset", OWN: "H&T"}
 LEGEND = (
-    f"gap closed: 0 = as {WARM}, 1 = as {FRESH}; interquartile means over seeds, [95 % interval of "
-    f"{DRAWS:,} paired bootstrap draws of the seeds].",
-    "rank: 1 + the entries whose paired difference is surely above, so entries that cannot be "
-    "told apart share a rank.",
-    f"metric: mean over seeds [its 95 % interval, Student's]. time: relative to {WARM}. div.: "
-    "diverged runs, which count as guessing.",
+    f"gap closed: 0 = as {WARM}, 1 = as {FRESH}; interquartile mean over seeds [95 % interval from "
+    f"{DRAWS:,} paired bootstrap draws]. metric: mean over seeds [its 95 % interval, Student's]. "
+    f"time: relative to {WARM}. rank: 1 + the entries surely better, by paired differences: those "
+    "that cannot be told apart share one. div.: diverged runs, which count as guessing.",
 )
 DETAILS_LEGEND = (
     f"P: share of seeds on which the entry is better than {WARM}, {FRESH} (reset), {OWN} (H&T), "
-    "ties counting half.",
-    "area: mean accuracy (or return) over the last phase. kept: on earlier phases at the end. "
-    f"memory: peak, relative to {WARM}.",
+    "ties counting half. area: mean accuracy (or return) over the last phase. kept: on earlier "
+    f"phases at the end. memory: peak, relative to {WARM}.",
 )
 
 Column = tuple[str, Callable[[Row], str]]

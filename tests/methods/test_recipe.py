@@ -142,7 +142,7 @@ def test_a_grid_beyond_the_budget_is_refused(baselines: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("method = [", "l2.toml is not valid TOML: .*; mend that line"),
+        ("method = [", "l2.toml is not valid TOML: .*; fix that line"),
         ('method = "l2"\n', "l2.toml: the key 'summary' is missing"),
         (HEAD + "[defaults]\n", "unknown key 'defaults'. Did you mean 'default'"),
         (HEAD + "grid = 3\n", "'grid' is 3; it must be of type dict"),

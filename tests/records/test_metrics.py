@@ -76,13 +76,13 @@ def test_retention_is_the_mean_over_phases_before_the_last(make_record):
 def test_what_cannot_be_measured_is_refused_by_name(make_record):
     with pytest.raises(UsageError, match="family 'atari'"):
         metric_key("atari")
-    with pytest.raises(UsageError, match="'continual' is judged on the phases after the first"):
+    with pytest.raises(UsageError, match="'continual' is scored on the phases after the first"):
         final_metric(make_record([[0.1, 0.5]]), "continual", 10)
     record = make_record(THREE, seed=107)
     record["curve"]["test/accuracy"][-1] = None
     with pytest.raises(UsageError, match="'none' on 'digits-v1' at seed 107"):
         final_metric(record, "warm-start", 10)
-    with pytest.raises(UsageError, match="no number where it is judged"):
+    with pytest.raises(UsageError, match="no number where it is scored"):
         area_last_phase(record, "warm-start", 10)
     del record["curve"]["test/accuracy"]
     with pytest.raises(UsageError, match="no curve 'test/accuracy'"):

@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ht_bench.ranking.comparison import compare_folder
 
 Call = Callable[..., Any]
-SERVED = 60.0
+SERVED = 600.0
 """Seconds within which TensorBoard has started and read three runs, also on a busy machine."""
 SESSIONS = {"startIndex": 0, "sliceSize": 100, "allowedStatuses": ["STATUS_SUCCESS"]}
 
@@ -112,7 +112,7 @@ class Server:
         headers = {"Content-Type": "application/json"}
         asked = urllib.request.Request(self.address + path, data=data, headers=headers)
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open(asked, timeout=10) as answer:
+        with direct.open(asked, timeout=300) as answer:
             return json.load(answer)
 
     def wait(self, runs: list[str]) -> None:
@@ -136,7 +136,7 @@ def server(runs: Path) -> Iterator[Server]:
         yield Server(port)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=300)
 
 
 def test_tensorboard_serves_the_comparison(server: Server, runs: Path) -> None:

@@ -44,7 +44,7 @@ new = 0.5
 updates = 200
 """
 METHODS = "none,hare-tortoise"
-PATIENCE = 120.0
+PATIENCE = 600.0
 
 
 def command(task: Path, out: Path, jobs: int, methods: str, seeds: str) -> list[str]:

@@ -10,18 +10,7 @@ from ht_bench.files import folder
 from ht_bench.streams import catalog, lock
 
 NAME = "warm-start-digits-v1"
-Patch, Capture = pytest.MonkeyPatch, pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def tasks(tmp_path: Path, monkeypatch: Patch) -> Path:
-    """A copy of tasks/ that the catalogue and the lock's command read."""
-    copied = Path(shutil.copytree(folder("tasks"), tmp_path / "tasks"))
-    monkeypatch.setattr(catalog, "folder", lambda name: copied)
-    monkeypatch.setattr(lock, "folder", lambda name: copied)
-    catalog._shipped.cache_clear()
-    yield copied
-    catalog._shipped.cache_clear()
+Capture = pytest.CaptureFixture[str]
 
 
 def change(path: Path, old: str, new: str) -> None:

@@ -13,12 +13,13 @@ from ht_bench.cli import COMMANDS
 
 Call = Callable[..., Any]
 Write = Callable[..., Path]
+Patch = pytest.MonkeyPatch
 METHODS = "none,full-reset,hare-tortoise"
 ONE_JOB = ("--jobs", "1")
 
 
 @pytest.fixture(autouse=True)
-def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_folders(tmp_path: Path, monkeypatch: Patch) -> None:
     """Work in an empty folder, with an empty data cache and no place to import from."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HT_BENCH_CACHE", str(tmp_path / "cache"))
@@ -48,21 +49,14 @@ def refused(answer: Any, sentence: str) -> None:
         ("run --suite no-such-suite --method none", "Unknown suite 'no-such-suite'"),
         ("run --task missing.toml --method none", "missing.toml: No such file"),
         ("run --task tiny.toml --method absent.py:Mine", "There is no file .*absent.py"),
-        ("run --task tiny.toml --method absent.py", "name its class too: absent.py:ClassName"),
+        ("run --task tiny.toml --method broken.py:Mine", "was imported: ZeroDivisionError"),
         ("run --task tiny.toml --method none --seeds a", "'a' is not a seed"),
-        ("run --task tiny.toml --method none --seeds 5-1", "runs backwards; write 1-5"),
-        ("run --task tiny.toml --method none --seeds 1,,2", "'' is not a seed"),
-        ("run --task tiny.toml --method none --seeds 1.5", "'1.5' is not a seed"),
         ("run --task tiny.toml --method ema --set decay", "write key=value"),
         ("run --task tiny.toml --method ema --set decay=fast", "decay = 'fast' is not of type"),
         ("run --task tiny.toml --method ema --set decay=null", "decay = None is not of type"),
-        ("run --task tiny.toml --method ema --set decay=[1]", r"decay = \[1\] is not of type"),
-        ("run --task tiny.toml --method ema --set decay=true", "decay = True is not of type"),
         ("run --task tiny.toml --method ema --set decay=2", "a decay lies between 0 and 1"),
         ("run --task tiny.toml --method ema --set decya=0.9", "Did you mean 'decay'"),
-        ("run --task tiny.toml --method hare-tortoise --set reset_every=0", "give 1 step or more"),
         ("run --task tiny.toml --method hare-tortoise --set reset_every=1.5", "is not of type int"),
-        ("run --task tiny.toml --method hare-tortoise --set reset_every=soon", "is no interval"),
         ("run --task tiny.toml --method none --threads 0", "--threads 0: give 1 or more"),
         ("run --task tiny.toml --method none --jobs -2", "--jobs -2: give 1 or more"),
         ("run --task tiny.toml --method none --out tiny.toml", "tiny.toml cannot be written"),
@@ -73,14 +67,12 @@ def refused(answer: Any, sentence: str) -> None:
         ("compare empty --suite no-such-suite", "empty holds no finished run"),
         ("tensorboard missing --no-serve", "There is no folder missing"),
         ("tensorboard empty --no-serve", "empty holds no finished run"),
-        ("tensorboard tiny.toml --no-serve", "There is no folder tiny.toml"),
         ("data fetch", "Name a dataset: ht-bench data fetch"),
         ("data fetch cifar1", "Did you mean 'cifar10'"),
         ("data fetch digits", "bundled with scikit-learn"),
         ("data import cifar10", "Name the files: ht-bench data import cifar10 PATH"),
         ("data import cifar1 empty", "Did you mean 'cifar10'"),
         ("data import cifar10 missing", "There is no folder missing"),
-        ("data import cifar10 empty", "empty has no train images"),
         ("data verify cifar1", "Did you mean 'cifar10'"),
         ("tune --method l2", "Name a task"),
         ("tune --task tiny.toml", "Name a method"),
@@ -88,15 +80,11 @@ def refused(answer: Any, sentence: str) -> None:
         ("tune --task warm-start-digit-v1 --method l2", "Did you mean 'warm-start-digits-v1'"),
         ("tune --task tiny.toml --method l2-ini", "Did you mean 'l2-init'"),
         ("tune --task tiny.toml --method l2 --seeds 100-104", "tuning uses seeds 0 to 99 only"),
-        ("tune --task tiny.toml --method l2 --seeds x", "'x' is not a seed"),
         ("tune --task tiny.toml --method l2 --jobs -1", "--jobs -1: give 1 or more"),
         ("tune --task tiny.toml --method l2 --out tiny.toml", "tiny.toml cannot be written"),
         ("freeze --suite mine --task tiny.toml --title t", "name begins with 'suite-'"),
         ("freeze --suite suite-a-v1 --task , --title t --runs empty", "Name the suite's tasks"),
-        (
-            "freeze --suite suite-a-v1 --task tiny.toml --title t --runs missing",
-            "no folder missing",
-        ),
+        ("freeze --suite suite-a-v1 --task tiny.toml --title t --runs missing", "no folder miss"),
     ],
 )
 def test_wrong_input_is_one_sentence(
@@ -104,6 +92,7 @@ def test_wrong_input_is_one_sentence(
 ) -> None:
     write_task()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.py").write_text("1 / 0", encoding="utf-8")
     refused(call(*words.split()), sentence)
     assert not list(tmp_path.rglob("result.json"))
 
@@ -113,32 +102,17 @@ def test_wrong_input_is_one_sentence(
     [
         ("net = {", "net = [", "is not valid TOML"),
         ("seeds =", "seedz =", "unknown key 'seedz'. Did you mean 'seeds'"),
-        ("wrong = 0.5", "wrong = 1.5", "'wrong' is 1.5; a fraction lies between 0 and 1"),
-        ("new = 0.5", "new = 0.7", "add up to 1.4; together they may not exceed 1"),
-        ("updates = 2", "", "give one budget"),
-        ("lr = 1e-2", 'lr = "fast"', "'lr' is 'fast'; it must be of type float"),
         ("hidden", "hiden", r"tiny.toml \[net\]: unknown key 'hiden'.* Did you mean 'hidden'"),
-        ('"mlp"', '"mpl"', "Did you mean 'mlp'"),
         ('"digits"', '"digit"', "Unknown dataset 'digit'. Did you mean 'digits'"),
         ('"digits"', '"cifar10"', "run `ht-bench data fetch cifar10`"),
         ("train = 60", "train = 5000", "digits has 1297 training examples"),
-        ('"100-103"', '"103-100"', "runs backwards"),
-        ('"warm-start"', '"warm-stop"', "it must be one of 'warm-start'"),
     ],
 )
 def test_a_wrong_task_file_is_one_sentence(
     call: Call, write_task: Write, old: str, new: str, sentence: str
 ) -> None:
-    path = write_task(change=(old, new))
-    answer = call("run", "--task", path, "--method", "none", *ONE_JOB)
-    refused(answer, sentence)
-
-
-def test_a_suite_is_suggested(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "suite-made-up-v1.toml").write_text("")
-    monkeypatch.setattr("ht_bench.streams.suite.folder", lambda name: tmp_path)
-    answer = call("run", "--suite", "suite-madeup-v1", "--method", "none")
-    refused(answer, "Did you mean 'suite-made-up-v1'")
+    words = ("run", "--task", write_task(change=(old, new)), "--method", "none", *ONE_JOB)
+    refused(call(*words), sentence)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
@@ -148,47 +122,23 @@ def test_cuda_without_cuda(call: Call, write_task: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "sentence"),
-    [
-        ("1 / 0", "failed while it was imported: ZeroDivisionError"),
-        ("class Other: pass", "has no 'Mine'"),
-        ("class Mine: pass", "is not a subclass of ht_bench.Method"),
-    ],
-)
-def test_a_wrong_method_file(
-    call: Call, write_task: Write, tmp_path: Path, source: str, sentence: str
-) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text(source, encoding="utf-8")
-    answer = call("run", "--task", write_task(), "--method", f"{path}:Mine")
-    refused(answer, sentence)
-
-
-@pytest.mark.parametrize(
     "words", [["no-such-command"], ["run", "--no-such-option"], ["compare", "--format", "xml"]]
 )
 def test_what_the_parser_refuses(call: Call, words: list[str]) -> None:
     answer = call(*words)
-    assert answer.code == 2
-    assert "--help" in answer.error
-    assert "Traceback" not in answer.error
-
-
-# ---- help ----
+    assert answer.code == 2 and "--help" in answer.error and "Traceback" not in answer.error
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_an_example(call: Call, command: str) -> None:
     answer = call(command, "--help")
     assert answer.code == 0
-    assert "Example" in answer.out
     assert f"ht-bench {command}" in answer.out.partition("Example")[2]
 
 
 def test_no_command_is_a_question_for_help(call: Call) -> None:
     answer = call()
-    assert answer.code == 0
-    assert all(command in answer.out for command in COMMANDS)
+    assert answer.code == 0 and all(command in answer.out for command in COMMANDS)
     assert call("--version").out.startswith("ht-bench ")
 
 
@@ -204,7 +154,6 @@ def a_result(runs: Path) -> Path:
     ("text", "sentence"),
     [
         ("{", "is not valid JSON .*delete it and run again"),
-        ("\0\x7f", "is not valid JSON"),
         ("[]", "does not hold a result; delete it and run again"),
         ('{"schema": 1}', "the key 'benchmark' is missing; delete it and run again"),
     ],
@@ -222,22 +171,13 @@ def test_a_corrupt_result_is_named(
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"curve": {"step": 1}}, "'curve': 'step' is no list of numbers"),
-        ({"curve": {"step": ["a"]}}, "'curve': 'step' is no list of numbers"),
-        ({"curve": {"step": [1], "phase": []}}, "lists of different lengths"),
-        ({"curve": {}}, "test/accuracy|'curve' has no 'phase'"),
-        ({"diagnostics": {"step": [1], "weights/norm": [[1]]}}, "'weights/norm' is no list of"),
-        ({"hyperparameters": 3}, "'hyperparameters' has the wrong type"),
-        ({"schema": 2}, "has schema 2, this version reads 1"),
+        ({"curve": {}}, "'curve': the key 'phase' is missing"),
+        ({"diagnostics": {"step": [1], "weights/norm": [[1]]}}, "'weights/norm': '0': .*number"),
         ({"task": "tiny-v2"}, "Unknown task 'tiny-v2'"),
-        ({"task_sha256": "0" * 64}, "two task hashes do not compare"),
         ({"data_sha256": "0" * 64}, "two data hashes do not compare"),
-        ({"benchmark": "0.0"}, "do not compare"),
     ],
 )
-def test_a_changed_result_is_refused(
-    call: Call, runs: Path, changes: dict[str, Any], sentence: str
-) -> None:
+def test_a_changed_result_is_refused(call: Call, runs: Path, changes: Any, sentence: str) -> None:
     path = a_result(runs)
     path.write_text(json.dumps(json.loads(path.read_text()) | changes), encoding="utf-8")
     refused(call("compare", runs), sentence)
@@ -257,8 +197,7 @@ def test_a_corrupt_result_is_trained_again(call: Call, runs: Path, write_task: W
 def test_a_changed_spec_does_not_mix(call: Call, runs: Path, write_task: Write) -> None:
     changed = write_task("changed", rate=("lr = 1e-2", "lr = 1e-3"))
     words = ("run", "--task", changed, "--out", runs, *ONE_JOB)
-    answer = call(*words, "--method", "none")
-    assert "4 runs, 0 finished already" in answer.error
+    assert "4 runs, 0 finished already" in call(*words, "--method", "none").error
     refused(call("compare", runs), "two task hashes do not compare: .*run the older one again")
     call(*words, "--method", METHODS)
     assert call("compare", runs).code == 0
@@ -270,21 +209,17 @@ def test_a_broken_spec_is_named(call: Call, runs: Path) -> None:
     refused(call("compare", runs), f"{spec} is not valid JSON")
 
 
-def test_figures_need_a_folder(call: Call, runs: Path, write_task: Write) -> None:
-    answer = call("compare", runs, "--figures", write_task())
-    assert answer.code == 2
-    assert "tiny.toml cannot be written" in answer.error
-
-
-def test_an_unknown_suite_is_named(call: Call, runs: Path) -> None:
+def test_an_unknown_suite_or_a_file_for_figures_is_named(call: Call, runs: Path) -> None:
     refused(call("compare", runs, "--suite", "suite-x"), "Unknown suite 'suite-x'")
+    answer = call("compare", runs, "--figures", a_result(runs))
+    assert answer.code == 2 and "result.json cannot be written" in answer.error
 
 
 # ---- end to end ----
 
 
 def test_run_then_run_again(call: Call, write_task: Write, tmp_path: Path) -> None:
-    words = ("run", "--task", write_task(), "--method", METHODS, "--jobs", "1")
+    words = ("run", "--task", write_task(), "--method", METHODS, *ONE_JOB)
     first = call(*words)
     assert first.code == 0
     assert "1 task(s) × 3 method(s): 12 runs, 0 finished already, 3 stack(s)" in first.error
@@ -308,38 +243,36 @@ def test_settings_seeds_and_split(call: Call, write_task: Write, tmp_path: Path)
     assert sorted(record["seed"] for record in records) == [-5, 7, 8]
     for record in records:
         assert record["split"] == "validation"
-        assert record["hyperparameters"]["decay"] == 0.5
-        assert record["hyperparameters"]["reset_every"] == "1 epochs"
+        assert {"decay": 0.5, "reset_every": "1 epochs"}.items() <= record[
+            "hyperparameters"
+        ].items()
     assert not list(tmp_path.rglob("events.out.tfevents.*"))
 
 
 def test_compare_in_four_formats(call: Call, runs: Path) -> None:
-    table, markdown, text, rows = (
-        call("compare", runs, "--format", name) for name in ("table", "markdown", "json", "csv")
-    )
-    assert all(answer.code == 0 for answer in (table, markdown, text, rows))
-    for answer in (table, markdown, text, rows):
-        assert all(method in answer.out for method in METHODS.split(","))
-    assert "gap closed" in table.out and max(map(len, table.out.splitlines())) <= 120
-    assert "|" in markdown.out and "---" in markdown.out
-    assert isinstance(json.loads(text.out), dict | list)
-    assert len(rows.out.splitlines()) == 4
-    assert len({line.count(",") for line in rows.out.splitlines()}) == 1
+    formats = ("table", "markdown", "json", "csv")
+    answers = [call("compare", runs, "--format", name) for name in formats]
+    for answer in answers:
+        assert answer.code == 0 and all(method in answer.out for method in METHODS.split(","))
+    table, markdown, text, rows = (answer.out for answer in answers)
+    assert "gap closed" in table and max(map(len, table.splitlines())) <= 120
+    assert "|" in markdown and "---" in markdown
+    assert isinstance(json.loads(text), dict | list)
+    assert len(rows.splitlines()) == 4
+    assert len({line.count(",") for line in rows.splitlines()}) == 1
 
 
 def test_figures_are_drawn_and_the_same_twice(call: Call, runs: Path, tmp_path: Path) -> None:
     for name in ("first", "second"):
         answer = call("compare", runs, "--figures", tmp_path / name)
-        assert answer.code == 0
-        assert f"{name}/curves-tiny-v1.png" in answer.error
+        assert answer.code == 0 and f"{name}/curves-tiny-v1.png" in answer.error
     drawn = sorted(path.name for path in (tmp_path / "first").iterdir())
     assert {"curves-tiny-v1.png", "curves-tiny-v1.svg", "ranking-tiny-v1.svg"} <= set(drawn)
     assert {Path(name).suffix for name in drawn} == {".png", ".svg"}
     for name in drawn:
         first, second = ((tmp_path / folder / name).read_bytes() for folder in ("first", "second"))
         assert len(first) > 1000
-        if name.endswith(".svg"):
-            assert first == second
+        assert first == second or name.endswith(".png")
 
 
 def test_verify_tells_intact_from_damaged(call: Call, tmp_path: Path) -> None:
@@ -349,8 +282,7 @@ def test_verify_tells_intact_from_damaged(call: Call, tmp_path: Path) -> None:
     (tmp_path / "cache" / "mnist").mkdir(parents=True)
     (tmp_path / "cache" / "mnist" / "meta.json").write_text("{}")
     damaged = call("data", "verify")
-    assert damaged.code == 1
-    assert "mnist" in damaged.out and "is unreadable" in damaged.out
+    assert damaged.code == 1 and "mnist" in damaged.out and "is unreadable" in damaged.out
     assert call("data", "verify", "digits").out.count("\n") == 1
     assert call("data", "verify", "mnist").code == 1
 
@@ -370,9 +302,7 @@ def test_list(call: Call, kind: str, shown: str) -> None:
     assert shown in alone.out and shown in everything.out
 
 
-def test_tune_and_write(
-    call: Call, write_task: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tune_and_write(call: Call, write_task: Write, tmp_path: Path, monkeypatch: Patch) -> None:
     """A search tries the grid, marks the best, and writes it where `run` finds it."""
     baselines = tmp_path / "baselines"
     baselines.mkdir()
@@ -385,8 +315,7 @@ def test_tune_and_write(
     assert call(*words).code == 0
     assert "[search" not in (baselines / "l2.toml").read_text()
     answer = call(*words, "--write")
-    assert answer.code == 0
-    assert "4 finished already" in answer.error
+    assert answer.code == 0 and "4 finished already" in answer.error
     assert len(re.findall(r"^ [* ] 0\.\d{4} ± ", answer.out, re.MULTILINE)) == 2
     assert answer.out.count(" * ") == 1
 
@@ -398,9 +327,7 @@ def test_tune_and_write(
     assert recipe.tasks["tiny-v1"] == {"strength": best["strength"]}
 
 
-def test_ctrl_c_says_how_to_go_on(
-    call: Call, write_task: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_says_how_to_go_on(call: Call, write_task: Write, monkeypatch: Patch) -> None:
     from ht_bench.running.pool import Outcome
 
     outcome = Outcome([], [], interrupted=True)
@@ -410,19 +337,12 @@ def test_ctrl_c_says_how_to_go_on(
     assert "Stopped with 0 of 4 runs finished; the same command goes on" in answer.error
 
 
-def test_a_method_that_fails_leaves_the_others(
-    call: Call, write_task: Write, tmp_path: Path
-) -> None:
+def test_a_failing_method_leaves_the_others(call: Call, write_task: Write, tmp_path: Path) -> None:
     path = tmp_path / "failing.py"
-    path.write_text(
-        "import ht_bench\n\nclass Failing(ht_bench.Method):\n"
-        "    def after_step(self):\n        raise RuntimeError('no such luck')\n",
-        encoding="utf-8",
-    )
-    method = f"{path}:Failing,none"
-    answer = call("run", "--task", write_task(), "--method", method, *ONE_JOB)
-    assert answer.code == 2
-    assert re.search(r"'Failing' failed on tiny-v1 with RuntimeError: no such luck", answer.error)
-    assert f"{path}, line 5" in answer.error
-    assert "Traceback" not in answer.error
+    path.write_text("import ht_bench\nclass Failing(ht_bench.Method):\n def after_step(_): 1 / 0\n")
+    words = ("run", "--task", write_task(), "--method", f"{path}:Failing,none", *ONE_JOB)
+    answer = call(*words)
+    assert answer.code == 2 and "Traceback" not in answer.error
+    error = f"ZeroDivisionError: division by zero ({path}, line 3)"
+    assert f"'Failing' failed on tiny-v1 with {error}" in answer.error
     assert len(list(tmp_path.glob("runs/tiny-v1/none-*/*/result.json"))) == 4

@@ -18,9 +18,10 @@ LEVELS = {"none": 0.90, "full-reset": 0.95, "hare-tortoise": 0.94, "shrink-pertu
 
 
 def info(name="digits-v1", family="warm-start", **changes):
-    return TaskInfo(name, family, 10, tuple(SEEDS)) if not changes else TaskInfo(
-        **{"name": name, "family": family, "classes": 10, "seeds": tuple(SEEDS)} | changes
-    )  # fmt: skip
+    return TaskInfo(name, family, 10, tuple(SEEDS), **changes)
+
+
+DIGITS = {"digits-v1": info()}
 
 
 @pytest.fixture
@@ -43,25 +44,37 @@ def rows(comparison, table=0):
     return {row.label: row for row in comparison.tables[table].rows}
 
 
+def without(runs, task, method, seed=None):
+    """Leave the records of a method out, or the one of a seed."""
+    cell = (task, method)
+    return [r for r in runs if (r["task"], r["method"]) != cell or r["seed"] != (seed or r["seed"])]
+
+
+def shift(runs, method, amount):
+    """Change what a method ends at on letters-v1."""
+    for record in runs:
+        if (record["task"], record["method"]) == ("letters-v1", method):
+            record["curve"]["test/accuracy"][-1] += amount
+
+
 def finals(runs, method):
     return [r["curve"]["test/accuracy"][-1] for r in runs if r["method"] == method]
 
 
+def shown(runs, **options):
+    """The text of the table without its legend."""
+    return to_text(compare(runs, DIGITS), **options).split("gap closed: 0")[0]
+
+
 def test_a_row_holds_the_entrys_scores_in_rank_order(make_runs):
     runs = make_runs()
-    (table,) = compare(runs, {"digits-v1": info()}).tables
-    assert [row.label for row in table.rows] == [
-        "shrink-perturb",
-        "full-reset",
-        "hare-tortoise",
-        "none",
-    ]
-    assert [row.rank for row in table.rows] == [1, 2, 3, 4]
-    own, warm, fresh = (
-        {"digits-v1": finals(runs, m)} for m in ("hare-tortoise", "none", "full-reset")
-    )
+    [table] = compare(runs, DIGITS).tables
+    best_first = sorted(LEVELS, key=LEVELS.get, reverse=True)
+    assert [(row.rank, row.label) for row in table.rows] == list(enumerate(best_first, 1))
+    methods = ("hare-tortoise", "none", "full-reset")
+    own, warm, fresh = ({"digits-v1": finals(runs, method)} for method in methods)
     expected = score.suite_score(own, warm, fresh)
-    row = rows(compare(runs, {"digits-v1": info()}))["hare-tortoise"]
+    row = table.rows[2]
     assert row.gap_closed == expected.gap_closed
     assert row.gap_closed_by_mean == expected.by_mean
     assert row.gap_closed_by_median == expected.by_median
@@ -76,27 +89,25 @@ def test_a_row_holds_the_entrys_scores_in_rank_order(make_runs):
 
 
 def test_anchors_are_rows_at_zero_and_one(make_runs):
-    found = rows(compare(make_runs(), {"digits-v1": info()}))
-    assert found["none"].gap_closed == score.Estimate(0, 0, 0)
-    assert found["full-reset"].gap_closed == score.Estimate(1, 1, 1)
-    assert found["none"].improvement["none"] is None
+    none, fresh = (rows(compare(make_runs(), DIGITS))[m] for m in ("none", "full-reset"))
+    assert (none.gap_closed, fresh.gap_closed) == (score.Estimate(0, 0, 0), score.Estimate(1, 1, 1))
+    assert none.improvement["none"] is None
 
 
 def test_the_order_of_records_changes_nothing(make_runs):
     runs = make_runs()
     order = np.random.default_rng(0).permutation(len(runs))
-    tasks = {"digits-v1": info()}
-    assert to_json(compare([runs[i] for i in order], tasks)) == to_json(compare(runs, tasks))
+    assert to_json(compare([runs[i] for i in order], DIGITS)) == to_json(compare(runs, DIGITS))
 
 
 def test_only_common_seeds_enter_and_an_incomplete_entry_is_not_ranked(make_runs):
-    runs = [r for r in make_runs() if (r["method"], r["seed"]) != ("hare-tortoise", 103)]
-    found = rows(compare(runs, {"digits-v1": info()}))
+    runs = without(make_runs(), "digits-v1", "hare-tortoise", 103)
+    found = rows(compare(runs, DIGITS))
     row = found["hare-tortoise"]
     assert (row.n, row.rank, row.complete) == (5, None, False)
     assert row.missing == ("digits-v1 seeds 103",)
-    kept = [r for r in make_runs() if r["seed"] != 103]
-    assert row.gap_closed == rows(compare(kept, {"digits-v1": info()}))["hare-tortoise"].gap_closed
+    common = rows(compare([r for r in runs if r["seed"] != 103], DIGITS))
+    assert row.gap_closed == common["hare-tortoise"].gap_closed
     assert [found[m].rank for m in ("shrink-perturb", "full-reset", "none")] == [1, 2, 3]
     assert list(found)[-1] == "hare-tortoise"
     # The reference runs on fewer seeds than the others: no fair probability.
@@ -104,8 +115,8 @@ def test_only_common_seeds_enter_and_an_incomplete_entry_is_not_ranked(make_runs
 
 
 def test_an_anchors_missing_seed_is_no_ones_fault(make_runs):
-    runs = [r for r in make_runs() if (r["method"], r["seed"]) != ("full-reset", 103)]
-    comparison = compare(runs, {"digits-v1": info()})
+    runs = without(make_runs(), "digits-v1", "full-reset", 103)
+    comparison = compare(runs, DIGITS)
     assert {row.n for row in comparison.tables[0].rows} == {5}
     assert all(row.complete and row.rank for row in comparison.tables[0].rows)
     assert "not compared here: 103" in " ".join(comparison.tables[0].notes)
@@ -117,16 +128,12 @@ def test_a_diverged_run_counts_as_guessing_and_is_counted(make_runs):
         if (record["method"], record["seed"]) == ("hare-tortoise", 101):
             record["status"] = "diverged"
             record["curve"] = {key: values[:2] for key, values in record["curve"].items()}
-    row = rows(compare(runs, {"digits-v1": info()}))["hare-tortoise"]
-    others = [r["curve"]["test/accuracy"][-1] for r in runs if r["method"] == "hare-tortoise"]
+    row = rows(compare(runs, DIGITS))["hare-tortoise"]
+    others = finals(runs, "hare-tortoise")
     assert row.diverged == 1
     assert row.metric.value == pytest.approx((sum(others) - others[1] + 0.1) / 6)
     assert row.gap_closed_by_mean.value < 0 < row.gap_closed.value  # one of six is trimmed
-    text = to_text(compare(runs, {"digits-v1": info()})).split("gap closed: 0")[0]
-    assert "div." in text
-    assert (
-        "div." not in to_text(compare(make_runs(), {"digits-v1": info()})).split("gap closed: 0")[0]
-    )
+    assert "div." in shown(runs) and "div." not in shown(make_runs())
 
 
 @pytest.mark.parametrize(
@@ -140,14 +147,14 @@ def test_a_diverged_run_counts_as_guessing_and_is_counted(make_runs):
 def test_records_of_two_worlds_are_refused_with_both_named(make_runs, make_record, changes, words):
     alien = make_record([[0.1, 0.6], [0.8, 0.9]], "ema", 100, **changes)
     with pytest.raises(UsageError) as caught:
-        compare([*make_runs(), alien], {"digits-v1": info()})
+        compare([*make_runs(), alien], DIGITS)
     for word in [*words, "'none' on 'digits-v1'", "'ema' on 'digits-v1'"]:
         assert word in str(caught.value)
 
 
 def test_a_patch_release_compares(make_runs, make_record):
     other = make_record([[0.1, 0.6], [0.8, 0.9]], "ema", 100, benchmark="0.1.7")
-    assert "ema" in rows(compare([*make_runs(), other], {"digits-v1": info()}))
+    assert "ema" in rows(compare([*make_runs(), other], DIGITS))
 
 
 def test_wrong_use_is_refused(make_runs):
@@ -157,18 +164,18 @@ def test_wrong_use_is_refused(make_runs):
     with pytest.raises(UsageError, match="Did you mean 'digits-v2'"):
         compare(runs, {"digits-v2": info("digits-v2")})
     with pytest.raises(UsageError, match="two results for seed 100"):
-        compare([*runs, runs[0]], {"digits-v1": info()})
+        compare([*runs, runs[0]], DIGITS)
     with pytest.raises(UsageError, match="the task's file has eeee"):
         compare(runs, {"digits-v1": info(sha256="e" * 64)})
     second = [r | {"hyperparameters": {"x": 1}} for r in make_runs({"none": 0.9})]
     with pytest.raises(UsageError, match="anchor 'none' has two variants"):
-        compare([*runs, *second], {"digits-v1": info()})
+        compare([*runs, *second], DIGITS)
 
 
 def test_splits_devices_and_precisions_are_tables_of_their_own(make_runs):
     runs = make_runs() + make_runs(split="validation") + make_runs(device="cuda:0")
     runs += make_runs({"none": 0.9}, precision="bf16")
-    comparison = compare(runs, {"digits-v1": info()})
+    comparison = compare(runs, DIGITS)
     assert [table.setting for table in comparison.tables] == [
         Setting("test", "bf16", "cpu"),
         Setting("test", "fp32", "cpu"),
@@ -183,33 +190,28 @@ def test_variants_carry_the_digits_of_their_folder(make_runs):
     for reset_every in (50, 100):
         settings = {"decay": 0.99, "reset_every": reset_every}
         runs += make_runs({"ema": 0.92 + reset_every / 1e4}, hyperparameters=settings)
-    comparison = compare(runs, {"digits-v1": info()})
+    comparison = compare(runs, DIGITS)
     variants = [label for label in rows(comparison) if label.startswith("ema")]
-    assert len(variants) == 2
-    assert all(len(label) == len("ema-01234567") for label in variants)
+    assert [len(label) for label in variants] == [len("ema-01234567")] * 2
     notes = [note for note in comparison.tables[0].notes if note.startswith("ema-")]
-    assert sorted(note.split(": ")[1] for note in notes) == [
-        "reset_every = 100.",
-        "reset_every = 50.",
-    ]
+    settings = sorted(note.split(": ")[1] for note in notes)
+    assert settings == ["reset_every = 100.", "reset_every = 50."]
     assert variant_notes([]) == []
     assert "hare-tortoise" in rows(comparison)
 
 
 def test_without_anchors_there_is_a_rank_but_no_gap(make_runs):
-    comparison = compare(make_runs({"ema": 0.9, "redo": 0.95}), {"digits-v1": info()})
-    found = rows(comparison)
-    assert found["ema"].gap_closed is None
-    assert (found["redo"].rank, found["ema"].rank) == (1, 2)
-    assert found["ema"].wall_time is None
+    comparison = compare(make_runs({"ema": 0.9, "redo": 0.95}), DIGITS)
+    redo, ema = rows(comparison).values()
+    assert (redo.label, redo.rank, ema.label, ema.rank) == ("redo", 1, "ema", 2)
+    assert (ema.gap_closed, ema.wall_time) == (None, None)
     assert "--method none,full-reset" in " ".join(comparison.tables[0].notes)
 
 
 def test_one_seed_is_shown_but_not_ranked(make_runs):
-    comparison = compare(make_runs(seeds=[100]), {"digits-v1": info()})
+    comparison = compare(make_runs(seeds=[100]), DIGITS)
     row = rows(comparison)["hare-tortoise"]
-    assert row.rank is None
-    assert row.metric.high == math.inf
+    assert (row.rank, row.metric.high) == (None, math.inf)
     assert row.gap_closed.value == pytest.approx(0.8, abs=0.1)
     assert json.loads(to_json(comparison))["tables"][0]["rows"][0]["gap_closed"]["low"] is None
     assert "[" not in to_text(comparison).split("reset over none")[0].split("gap closed")[1]
@@ -223,17 +225,15 @@ def test_costs_are_relative_to_none_on_the_same_seeds(make_runs):
         if record["method"] == "hare-tortoise":
             record["cost"] = {"seconds": 3.0, "peak_memory_bytes": None}
             record["extra_parameters"] = 26506
-    runs = [r for r in runs if (r["method"], r["seed"]) != ("hare-tortoise", 105)]
-    row = rows(compare(runs, {"digits-v1": info()}))["hare-tortoise"]
+    runs = without(runs, "digits-v1", "hare-tortoise", 105)
+    row = rows(compare(runs, DIGITS))["hare-tortoise"]
     assert (row.wall_time, row.peak_memory, row.extra_parameters) == (1.5, None, 26506)
 
 
 def test_retention_is_shown_where_it_was_tested(make_runs):
     runs = make_runs(retention=[0.7])
-    assert rows(compare(runs, {"digits-v1": info()}))["none"].retention == pytest.approx(0.7)
-    for records, shown in ((runs, True), (make_runs(), False)):
-        text = to_text(compare(records, {"digits-v1": info()}), details=True)
-        assert ("kept" in text.split("gap closed: 0")[0]) is shown
+    assert rows(compare(runs, DIGITS))["none"].retention == pytest.approx(0.7)
+    assert "kept" in shown(runs, details=True) and "kept" not in shown(make_runs(), details=True)
 
 
 @pytest.fixture
@@ -244,27 +244,22 @@ def two_tasks(make_runs):
 
 def test_a_suite_is_the_mean_over_tasks(two_tasks):
     runs, tasks = two_tasks
-    for record in runs:
-        if record["task"] == "letters-v1" and record["method"] == "hare-tortoise":
-            record["curve"]["test/accuracy"][-1] -= 0.01
+    shift(runs, "hare-tortoise", -0.01)
     comparison = compare(runs, tasks)
     suite, first, second = (rows(comparison, table)["hare-tortoise"] for table in range(3))
     assert comparison.tables[0].is_suite
-    assert suite.gap_closed.value == pytest.approx(
-        (first.gap_closed.value + second.gap_closed.value) / 2
-    )
-    assert suite.metric.value == pytest.approx((first.metric.value + second.metric.value) / 2)
+    for name in ("gap_closed", "metric"):
+        mean, *values = (getattr(row, name).value for row in (suite, first, second))
+        assert mean == pytest.approx(sum(values) / 2)
     assert suite.metric.low < suite.metric.value < suite.metric.high
-
     assert suite.gap_closed.high - suite.gap_closed.low < 0.1
     assert [row.rank for row in comparison.tables[0].rows] == [1, 2, 3, 4]
-    assert suite.profile[0] == 1
-    assert suite.profile[-1] == 0
+    assert (suite.profile[0], suite.profile[-1]) == (1, 0)
 
 
 def test_an_entry_without_a_task_of_the_suite_is_shown_without_score(two_tasks):
     runs, tasks = two_tasks
-    runs = [r for r in runs if (r["task"], r["method"]) != ("letters-v1", "hare-tortoise")]
+    runs = without(runs, "letters-v1", "hare-tortoise")
     row = rows(compare(runs, tasks))["hare-tortoise"]
     assert (row.rank, row.gap_closed, row.metric) == (None, None, None)
     assert row.missing == ("letters-v1 (not run)",)
@@ -273,18 +268,14 @@ def test_an_entry_without_a_task_of_the_suite_is_shown_without_score(two_tasks):
 
 def test_a_stream_without_a_gap_enters_no_suite_of_its_own_accord(two_tasks):
     runs, tasks = two_tasks
-    for record in runs:
-        if record["task"] == "letters-v1" and record["method"] == "full-reset":
-            record["curve"]["test/accuracy"][-1] -= 0.05
+    shift(runs, "full-reset", -0.05)
     comparison = compare(runs, tasks)
     assert not any(table.is_suite for table in comparison.tables)
     assert comparison.notes[0].startswith("letters-v1 is left out")
-    assert not comparison.tables[1].admission.passes
-    assert comparison.tables[0].admission.passes
+    assert [table.admission.passes for table in comparison.tables] == [True, False]
     named = compare(runs, tasks, suites={"suite-x-v1": ("digits-v1", "letters-v1")})
     assert named.tables[0].name == "suite-x-v1"
-    share = rows(named)["hare-tortoise"].denominator_crosses_zero
-    assert 0 < share <= 1
+    assert 0 < rows(named)["hare-tortoise"].denominator_crosses_zero <= 1
     assert "bootstrap draws full-reset is not above none" in named.tables[0].notes[0]
 
 
@@ -300,11 +291,9 @@ def test_a_suite_that_lacks_anchors_is_named_not_scored(two_tasks):
     runs, tasks = two_tasks
     comparison = compare(runs, tasks, suites={"suite-x-v1": ("digits-v1", "images-v1")})
     assert not any(table.is_suite for table in comparison.tables)
-    assert (
-        "suite-x-v1 is not scored: it needs none and full-reset on images-v1"
-        in (comparison.notes[0])
-    )
-    half = [r for r in runs if (r["task"], r["method"]) != ("letters-v1", "full-reset")]
+    note = "suite-x-v1 is not scored: it needs none and full-reset on images-v1"
+    assert note in comparison.notes[0]
+    half = without(runs, "letters-v1", "full-reset")
     comparison = compare(half, tasks, suites={"suite-x-v1": ("digits-v1", "letters-v1")})
     assert "full-reset on letters-v1" in comparison.notes[0]
     assert compare(half, tasks, suites={"suite-x-v1": ("images-v1",)}).notes == ()
@@ -313,10 +302,10 @@ def test_a_suite_that_lacks_anchors_is_named_not_scored(two_tasks):
 def test_mixed_sources_and_machines_are_told(make_runs):
     runs = make_runs()
     runs[-1] = runs[-1] | {"source_sha256": "d" * 64, "hardware": {"cpu": "another"}}
-    notes = " ".join(compare(runs, {"digits-v1": info()}).tables[0].notes)
+    notes = " ".join(compare(runs, DIGITS).tables[0].notes)
     assert "shrink-perturb was run from 2 versions of its source (cccccccc, dddddddd)" in notes
     assert "2 kinds of machine" in notes
-    assert "source" not in " ".join(compare(make_runs(), {"digits-v1": info()}).tables[0].notes)
+    assert "source" not in " ".join(compare(make_runs(), DIGITS).tables[0].notes)
 
 
 def test_text_fits_the_terminal_and_says_what_it_shows(two_tasks, make_runs):
@@ -334,7 +323,7 @@ def test_text_fits_the_terminal_and_says_what_it_shows(two_tasks, make_runs):
 
 def test_markdown_is_one_table_each_and_escapes(make_runs):
     runs = make_runs() + make_runs({"a|b<i>": 0.93})
-    text = to_markdown(compare(runs, {"digits-v1": info()}))
+    text = to_markdown(compare(runs, DIGITS))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 5
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
@@ -347,11 +336,9 @@ def test_json_and_csv_hold_every_row(two_tasks):
     comparison = compare(runs, tasks)
     content = json.loads(to_json(comparison))
     assert [table["name"] for table in content["tables"]] == [t.name for t in comparison.tables]
-    row = comparison.tables[1].rows[0]
-    stored = content["tables"][1]["rows"][0]
+    row, stored = comparison.tables[1].rows[0], content["tables"][1]["rows"][0]
     assert stored["gap_closed"] == dataclasses.asdict(row.gap_closed)
-    assert stored["rank"] == 1
-    assert len(stored["profile"]) == len(content["profile_thresholds"])
+    assert stored["rank"] == 1 and len(stored["profile"]) == len(content["profile_thresholds"])
     lines = list(csv.DictReader(io.StringIO(to_csv(comparison))))
     assert len(lines) == 3 * 4
     assert float(lines[4]["gap_closed_low"]) == row.gap_closed.low

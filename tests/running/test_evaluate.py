@@ -1,10 +1,13 @@
 """ht_bench.evaluate: what it takes, what it returns, what it keeps; and third-party things."""
 
+import inspect
 import json
+import linecache
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +21,15 @@ from ht_bench.streams.task import Task, load_task
 
 Write = Callable[..., Path]
 Call = Callable[..., Any]
+Patch = pytest.MonkeyPatch
 
 
 @pytest.fixture(autouse=True)
-def _registries(monkeypatch: pytest.MonkeyPatch) -> None:
+def _registries(monkeypatch: Patch) -> None:
     """Whatever a test registers is forgotten after it."""
-    for found in (registry.methods, registry.tasks):
-        monkeypatch.setattr(found, "_entries", dict(found._entries))
-        monkeypatch.setattr(found, "_searched", found._searched)
+    for names in (registry.methods, registry.tasks):
+        monkeypatch.setattr(names, "_entries", dict(names._entries))
+        monkeypatch.setattr(names, "_searched", names._searched)
 
 
 @pytest.fixture
@@ -45,104 +49,77 @@ def curves(result: ht_bench.Result) -> list[Any]:
     return [record["curve"] for record in result.records]
 
 
-@dataclass(eq=False)
-class Halving(ht_bench.Method):
-    """Halves the weights once, after step `at`: easily told from `none`."""
+def settings(result: ht_bench.Result) -> Any:
+    return result.records[0]["hyperparameters"]
 
-    at: int = 2
-
-    def setup(self) -> None:
-        self.steps = 0
-
-    def after_step(self) -> None:
-        self.steps += 1
-        if self.steps == self.at:
-            for parameter in self.module.parameters():
-                parameter.mul_(0.5)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps}
-
-    def load_state_dict(self, state: Any) -> None:
-        self.steps = state["steps"]
-
-
-SOURCE = """\
-from dataclasses import dataclass
-import ht_bench
 
 @dataclass(eq=False)
 class Scaling(ht_bench.Method):
+    """Halves the weights at a boundary: easily told from `none`."""
+
     factor: float = 0.5
 
-    def on_phase(self, index):
+    def on_phase(self, index: int) -> None:
         for parameter in self.module.parameters():
             parameter.mul_(self.factor)
-"""
 
 
 @pytest.fixture
 def method_file(tmp_path: Path) -> Path:
+    """A file of the same class."""
     path = tmp_path / "scaling.py"
-    path.write_text(SOURCE, encoding="utf-8")
+    imports = "from dataclasses import dataclass\nimport ht_bench\n\n"
+    path.write_text(imports + inspect.getsource(Scaling), encoding="utf-8")
     return path
+
+
+def write_recipe(method: str, tables: str, folder: Path, monkeypatch: Patch) -> None:
+    """Write the only recipe there is."""
+    head = f'method = "{method}"\nsummary = "s"\nsource = "s"\n'
+    (folder / f"{method}.toml").write_text(head + tables)
+    monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: folder)
 
 
 # ---- what it takes ----
 
 
 def test_name_class_and_instance_are_one_method(task: Task) -> None:
-    settings = {"decay": 0.9, "reset_every": 3}
-    named = evaluate("hare-tortoise", task, **settings)
-    assert named.method == "hare-tortoise"
-    assert named.records[0]["hyperparameters"]["decay"] == 0.9
-    from_class = evaluate(ht_bench.HareTortoise, task, **settings)
-    instance = ht_bench.HareTortoise(**settings)  # type: ignore[arg-type]
-    from_instance = evaluate(instance, task)
-    assert contents(named) == contents(from_class) == contents(from_instance)
+    given: dict[str, Any] = {"decay": 0.9, "reset_every": 3}
+    named = evaluate("hare-tortoise", task, **given)
+    assert (named.method, settings(named)["decay"]) == ("hare-tortoise", 0.9)
+    from_class = evaluate(ht_bench.HareTortoise, task, **given)
+    instance = ht_bench.HareTortoise(**given)
+    assert contents(named) == contents(from_class) == contents(evaluate(instance, task))
     assert not hasattr(instance, "module")  # the user's instance stays unattached
     assert curves(evaluate(instance, task, decay=0.1)) != curves(named)
 
 
 def test_a_name_takes_its_recipe_and_a_class_its_defaults(
-    task: Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    task: Task, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    text = 'method = "l2"\nsummary = "s"\nsource = "s"\n[default]\nstrength = 0.5\n'
-    (tmp_path / "l2.toml").write_text(text + "[tasks.tiny-v1]\nstrength = 0.25\n")
-    monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: tmp_path)
-    used = {
-        each: evaluate(each, task, [0]).records[0]["hyperparameters"]["strength"]
-        for each in ("l2", ht_bench.L2)
-    }
-    assert used == {"l2": 0.25, ht_bench.L2: ht_bench.L2().strength}
-    overridden = evaluate("l2", task, [0], strength=1.0)
-    assert overridden.records[0]["hyperparameters"]["strength"] == 1.0
+    tables = "[default]\nstrength = 0.5\n[tasks.tiny-v1]\nstrength = 0.25"
+    write_recipe("l2", tables, tmp_path, monkeypatch)
+    assert settings(evaluate("l2", task, [0])) == {"strength": 0.25}
+    assert settings(evaluate(ht_bench.L2, task, [0])) == {"strength": ht_bench.L2().strength}
+    assert settings(evaluate("l2", task, [0], strength=1.0)) == {"strength": 1.0}
 
 
-def test_a_class_of_a_file(task: Task, method_file: Path) -> None:
+def test_a_class_of_a_file_and_one_of_the_program(task: Task, method_file: Path) -> None:
     named = f"{method_file}:Scaling"
-    result = evaluate(named, task)
-    assert result.method == "Scaling"
-    assert curves(result) != curves(evaluate("none", task))
-    assert curves(evaluate(named, task, factor=1.0)) == curves(evaluate("none", task))
-
-
-def test_a_class_of_the_program(task: Task) -> None:
-    assert curves(evaluate(Halving, task)) != curves(evaluate("none", task))
-    assert curves(evaluate(Halving(at=99), task)) == curves(evaluate("none", task))
+    scaled, none = evaluate(named, task), curves(evaluate("none", task))
+    assert scaled.method == "Scaling" and curves(scaled) != none
+    assert curves(evaluate(named, task, factor=1.0)) == none
+    assert curves(evaluate(Scaling, task)) == curves(scaled)
+    assert curves(evaluate(Scaling(factor=1.0), task)) == none
 
 
 @pytest.mark.parametrize(
     ("given", "seeds"),
     [
-        ([-5, 0], (-5, 0)),
-        ([2**63, 3], (2**63, 3)),
-        (range(7, 9), (7, 8)),
-        ("3-5", (3, 4, 5)),
+        ([2**63, -3], (2**63, -3)),
         ("5,1", (5, 1)),
         (np.arange(2), (0, 1)),
         (42, (42,)),
-        ([1, 1, 0], (1, 0)),
         (None, (100, 101, 102, 103)),
     ],
 )
@@ -159,12 +136,6 @@ def test_seeds_decide_the_numbers_alone(task: Task) -> None:
     assert curves(together)[1] != curves(together)[2]
 
 
-@pytest.mark.parametrize("seeds", [[], "x", 1.5, ["a"], [1.5], "5-1", True])
-def test_what_is_no_seed_is_refused(task: Task, seeds: Any) -> None:
-    with pytest.raises(ht_bench.UsageError):
-        evaluate("none", task, seeds)
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -176,6 +147,8 @@ def test_what_is_no_seed_is_refused(task: Task, seeds: Any) -> None:
         ({"device": "gpu"}, "choose one of auto, cpu, cuda"),
         ({"precision": "fp8"}, "choose one of fp32, bf16"),
         ({"decya": 1}, "'none' has no hyperparameter 'decya'"),
+        ({"seeds": 1.5}, "1.5 is not"),
+        ({"seeds": []}, "no seeds were given"),
     ],
 )
 def test_wrong_arguments(task: Task, arguments: dict[str, Any], sentence: str) -> None:
@@ -204,10 +177,8 @@ def test_result(task: Task, tmp_path: Path) -> None:
     assert result.diverged.tolist() == [False] * 4
     assert repr(result).startswith("Result(hare-tortoise on tiny-v1, 4 seeds, final 0.")
     assert repr(evaluate("none", task, 7)).startswith("Result(none on tiny-v1, seed 7, 0.")
-    written = result.plot(tmp_path / "a" / "curves.png")
-    assert written.is_file() and written.with_suffix(".svg").is_file()
-    again = pickle.loads(pickle.dumps(result))
-    assert contents(again) == contents(result)
+    assert result.plot(tmp_path / "a" / "curves.png").is_file()
+    assert contents(pickle.loads(pickle.dumps(result))) == contents(result)
 
 
 def test_a_diverged_run_counts_as_guessing(task: Task) -> None:
@@ -223,16 +194,13 @@ def test_a_diverged_run_counts_as_guessing(task: Task) -> None:
 
 
 def test_score_between_anchors(task: Task) -> None:
-    anchors = {name: evaluate(name, task, "0-5") for name in ("none", "full-reset")}
-    warm, fresh = anchors["none"], anchors["full-reset"]
+    warm, fresh = (evaluate(name, task, "0-5") for name in ("none", "full-reset"))
     for record in fresh.records:  # a gap, so that the score means something
         record["curve"]["test/accuracy"][-1] = 0.9
     assert warm.score(warm, fresh).value == pytest.approx(0)
     assert fresh.score(warm, fresh).value == pytest.approx(1)
     part = evaluate("none", task, [3, 4, 77]).score(warm, fresh)  # seed 77 has no anchor
     assert part.value == pytest.approx(0)
-    with pytest.raises(ht_bench.UsageError, match="No seed of this result has anchors"):
-        evaluate("none", task, [77]).score(warm, fresh)
     with pytest.raises(ht_bench.UsageError, match="No suite has anchors for tiny-v1"):
         warm.score()
 
@@ -242,9 +210,8 @@ def test_save_lays_out_what_compare_reads(task: Task, tmp_path: Path, call: Call
         result = evaluate(method, task, "0-2")
         assert all(path.is_file() for path in result.save(tmp_path / "runs"))
     saved = sorted(tmp_path.glob("runs/tiny-v1/none-*/seed[0-2]/result.json"))
-    assert [without_cost(json.loads(p.read_text())) for p in saved] == contents(
-        evaluate("none", task, "0-2", out=tmp_path / "runs")
-    )
+    again = contents(evaluate("none", task, "0-2", out=tmp_path / "runs"))
+    assert [without_cost(json.loads(path.read_text())) for path in saved] == again
     answer = call("compare", tmp_path / "runs")
     assert answer.code == 0 and "n = 3, seeds 0-2" in answer.out
 
@@ -252,16 +219,14 @@ def test_save_lays_out_what_compare_reads(task: Task, tmp_path: Path, call: Call
 # ---- what it keeps ----
 
 
-def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def forbid_training(monkeypatch: Patch) -> None:
     def train(*_: Any) -> None:
         raise AssertionError("a finished run was trained again")
 
     monkeypatch.setattr("ht_bench.running.pool.run_stack", train)
 
 
-def test_a_second_call_trains_nothing(
-    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_call_trains_nothing(task: Task, tmp_path: Path, monkeypatch: Patch) -> None:
     first = evaluate("hare-tortoise", task, out=tmp_path / "runs")
     in_memory = evaluate("hare-tortoise", task)
     forbid_training(monkeypatch)
@@ -273,20 +238,20 @@ def test_a_second_call_trains_nothing(
 
 def test_other_settings_are_other_runs(task: Task, tmp_path: Path) -> None:
     out = tmp_path / "runs"
-    evaluate("hare-tortoise", task, out=out, decay=0.5)
-    evaluate("hare-tortoise", task, out=out, decay=0.9)
-    evaluate("hare-tortoise", task, out=out, decay=0.9, split="validation")
+    for options in ({"decay": 0.5}, {"decay": 0.9}, {"decay": 0.9, "split": "validation"}):
+        evaluate("hare-tortoise", task, out=out, **options)
     assert len(list(out.glob("tiny-v1/hare-tortoise-*"))) == 3
 
 
 def test_an_edited_method_is_trained_again(
-    task: Task, tmp_path: Path, method_file: Path, monkeypatch: pytest.MonkeyPatch
+    task: Task, tmp_path: Path, method_file: Path, monkeypatch: Patch
 ) -> None:
     out, named = tmp_path / "runs", f"{method_file}:Scaling"
     first = evaluate(named, task, out=out)
     _forget(method_file)
     assert evaluate(named, task, out=out).records == first.records
-    method_file.write_text(SOURCE.replace("self.factor", "self.factor ** 2"), encoding="utf-8")
+    source = method_file.read_text(encoding="utf-8")
+    method_file.write_text(source.replace("self.factor", "self.factor ** 2"), encoding="utf-8")
     _forget(method_file)
     edited = evaluate(named, task, out=out)
     assert curves(edited) != curves(first)
@@ -298,9 +263,6 @@ def test_an_edited_method_is_trained_again(
 
 def _forget(path: Path) -> None:
     """As a new process would: the file is imported and read anew."""
-    import linecache
-    import sys
-
     for name in [n for n in sys.modules if n.startswith(f"ht_bench_user_{path.stem}_")]:
         del sys.modules[name]
     linecache.clearcache()
@@ -309,47 +271,34 @@ def _forget(path: Path) -> None:
 # ---- third-party methods and tasks ----
 
 
-def plant(monkeypatch: pytest.MonkeyPatch, group: str, name: str, value: str) -> None:
+def plant(monkeypatch: Patch, group: str, name: str, value: str) -> None:
     """Make an entry point look installed."""
-
-    def found(group: str, wanted: str = group) -> list[EntryPoint]:
-        return [EntryPoint(name, value, group)] if group == wanted else []
-
-    monkeypatch.setattr(registry, "entry_points", found)
+    points = EntryPoints([EntryPoint(name, value, group)])
+    monkeypatch.setattr(registry, "entry_points", points.select)
     for kind in (registry.methods, registry.tasks):
         monkeypatch.setattr(kind, "_searched", False)
 
 
 @pytest.fixture(params=["entry point", "decorator"])
-def scaling(
-    request: pytest.FixtureRequest, method_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> str:
+def scaling(request: Any, method_file: Path, monkeypatch: Patch) -> str:
     """The name of a method that is not the package's."""
     if request.param == "entry point":
         plant(monkeypatch, "ht_bench.methods", "scaling", f"{method_file}:Scaling")
     else:
-        cls = registry.load_reference(f"{method_file}:Scaling")
-        ht_bench.register_method("scaling")(cls)
+        ht_bench.register_method("scaling")(registry.load_reference(f"{method_file}:Scaling"))
     return "scaling"
 
 
 @pytest.fixture(params=["entry point", "decorator", "decorated path", "file"])
-def named_task(
-    request: pytest.FixtureRequest,
-    write_task: Write,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> str:
+def named_task(request: Any, write_task: Write, tmp_path: Path, monkeypatch: Patch) -> str:
     """The name or path of a task that is not the package's."""
     path = write_task()
-    if request.param == "entry point":
-        source = (
-            f"from ht_bench.streams.task import load_task\ntask = load_task(Path({str(path)!r}))"
-        )
-        (tmp_path / "tasks.py").write_text(f"from pathlib import Path\n{source}\n")
-        plant(monkeypatch, "ht_bench.tasks", "tiny-v1", f"{tmp_path / 'tasks.py'}:task")
-    elif request.param == "file":
+    if request.param == "file":
         return str(path)
+    if request.param == "entry point":
+        source = f"from ht_bench.streams.catalog import get_task\ntask = get_task({str(path)!r})\n"
+        (tmp_path / "tasks.py").write_text(source)
+        plant(monkeypatch, "ht_bench.tasks", "tiny-v1", f"{tmp_path / 'tasks.py'}:task")
     else:
         as_path = request.param == "decorated path"
         ht_bench.register_task("tiny-v1")(lambda: path if as_path else load_task(path))
@@ -357,43 +306,35 @@ def named_task(
 
 
 def test_a_third_party_method_everywhere(
-    scaling: str, write_task: Write, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    scaling: str, write_task: Write, tmp_path: Path, call: Call, monkeypatch: Patch
 ) -> None:
     path, runs = write_task(), tmp_path / "runs"
     words = ("run", "--task", path, "--method", f"{scaling},none", "--out", runs, "--jobs", "1")
     assert call(*words).code == 0
-    assert "scaling" in call("compare", runs).out
-    assert "scaling" in call("list", "methods").out
-    result = evaluate(scaling, path, None, out=runs)
-    assert result.method == "scaling"
+    assert "scaling" in call("compare", runs).out and "scaling" in call("list", "methods").out
+    assert evaluate(scaling, path, None, out=runs).method == "scaling"
     assert all(f"/{scaling}-" in str(p) for p in runs.glob("*/scaling*/*/result.json"))
-    recipe = 'method = "scaling"\nsummary = "s"\nsource = "s"\n[grid]\nfactor = [0.5, 1.0]\n'
-    (tmp_path / "scaling.toml").write_text(recipe)
-    monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: tmp_path)
+    write_recipe("scaling", "[grid]\nfactor = [0.5, 1.0]", tmp_path, monkeypatch)
     tuned = call("tune", "--task", path, "--method", scaling, "--seeds", "0-1", "--jobs", "1")
     assert tuned.code == 0 and "factor = 1.0" in tuned.out
 
 
 def test_a_third_party_task_everywhere(
-    named_task: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    named_task: str, tmp_path: Path, call: Call, monkeypatch: Patch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ("--task", named_task, "--jobs", "1")
     assert call("run", *words, "--method", "none,full-reset").code == 0
     assert call("compare", "runs").out.startswith("tiny-v1 (test split")
     assert len(evaluate("none", named_task, None, out="runs").final) == 4
-    (tmp_path / "l2.toml").write_text(
-        'method = "l2"\nsummary = "s"\nsource = "s"\n[grid]\nstrength = [0.1]\n'
-    )
-    monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: tmp_path)
+    write_recipe("l2", "[grid]\nstrength = [0.1]", tmp_path, monkeypatch)
     assert call("tune", *words, "--method", "l2", "--seeds", "0-1").code == 0
-    if named_task == "tiny-v1":
-        assert "tiny-v1" in call("list", "tasks").out
+    assert named_task != "tiny-v1" or "tiny-v1" in call("list", "tasks").out
 
 
 def test_a_taken_name_is_refused() -> None:
     with pytest.raises(ht_bench.UsageError, match="'none' is taken"):
-        ht_bench.register_method("none")(Halving)
+        ht_bench.register_method("none")(Scaling)
 
 
 def test_registering_makes_a_dataclass(task: Task) -> None:
@@ -403,4 +344,4 @@ def test_registering_makes_a_dataclass(task: Task) -> None:
 
     assert Plain.name == "plain"
     assert Plain(strength=3.0).strength == 3.0  # type: ignore[call-arg]
-    assert evaluate("plain", task, [0], strength=1).records[0]["hyperparameters"] == {"strength": 1}
+    assert settings(evaluate("plain", task, [0], strength=1)) == {"strength": 1}

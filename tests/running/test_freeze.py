@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import ht_bench
+from ht_bench.ranking.score import admission, least_gap
 from ht_bench.records.metrics import final_metric
 from ht_bench.records.record import write_record
 from ht_bench.records.runs import group_folder, result_file, write_spec
@@ -46,22 +47,24 @@ def write_runs(out: Path, task: Task, gap: float, seeds: range = range(100, 106)
             write_record(result_file(group_folder(out, task.name, method, "0" * 8), seed), record)
 
 
+def freeze_runs(folder: Path, task: Task, gap: float, **options: range) -> Path:
+    write_runs(folder / "runs", task, gap, **options)
+    return freeze(folder / "runs", "suite-made-up-v1", "made up", [task.name], folder)
+
+
 def test_frozen_anchors_are_the_runs_finals(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_runs(tmp_path / "runs", task, gap=0.1)
-    freeze(tmp_path / "runs", "suite-made-up-v1", "made up", [task.name], tmp_path)
+    freeze_runs(tmp_path, task, gap=0.1)
     monkeypatch.setattr(suite, "folder", lambda name: tmp_path)
     anchors = suite.get_suite("suite-made-up-v1").anchors[task.name]
-    assert anchors.task_sha256 == task.sha256
-    assert anchors.seeds == "100-105"
+    assert (anchors.task_sha256, anchors.seeds) == (task.sha256, "100-105")
     assert anchors.none == pytest.approx([0.501, 0.502, 0.5, 0.501, 0.502, 0.5])
     assert anchors.full_reset == pytest.approx([0.601, 0.602, 0.6, 0.601, 0.602, 0.6])
 
 
 def test_a_suite_is_released_once(task: Task, tmp_path: Path) -> None:
-    write_runs(tmp_path / "runs", task, gap=0.1)
-    path = freeze(tmp_path / "runs", "suite-made-up-v1", "made up", [task.name], tmp_path)
+    path = freeze_runs(tmp_path, task, gap=0.1)
     before = path.read_bytes()
     with pytest.raises(ht_bench.UsageError, match="never changes"):
         freeze(tmp_path / "runs", "suite-made-up-v1", "other", [task.name], tmp_path)
@@ -70,28 +73,24 @@ def test_a_suite_is_released_once(task: Task, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("gap", [0.005, -0.1])
 def test_a_task_without_a_gap_is_refused(task: Task, tmp_path: Path, gap: float) -> None:
-    write_runs(tmp_path / "runs", task, gap)
     with pytest.raises(ht_bench.UsageError, match="does not pass admission"):
-        freeze(tmp_path / "runs", "suite-made-up-v1", "made up", [task.name], tmp_path)
+        freeze_runs(tmp_path, task, gap)
     assert not (tmp_path / "suite-made-up-v1.toml").exists()
 
 
 def test_missing_seeds_are_named(task: Task, tmp_path: Path) -> None:
-    write_runs(tmp_path / "runs", task, 0.1, seeds=range(100, 104))
     with pytest.raises(ht_bench.UsageError, match="lacks seeds 104-105"):
-        freeze(tmp_path / "runs", "suite-made-up-v1", "made up", [task.name], tmp_path)
+        freeze_runs(tmp_path, task, 0.1, seeds=range(100, 104))
 
 
-def test_released_suites_fit_their_tasks_and_pass_admission() -> None:
-    from ht_bench.ranking.score import admission, least_gap
-
+def test_released_suites_pass_admission() -> None:
+    """That their anchors fit their tasks: tests/streams/test_suite.py."""
     for name in suite.suite_files():
         released = suite.get_suite(name)
         assert set(released.anchors) == set(released.tasks)
         for member, anchors in released.anchors.items():
             task = catalog.get_task(member)
-            assert anchors.task_sha256 == task.sha256
-            assert len(anchors.none) == len(anchors.full_reset) == 20
+            assert len(anchors.none) == 20
             random = task.reference.random if isinstance(task, ReinforcementTask) else None
             least = least_gap(anchors.full_reset, random)
             assert admission(anchors.none, anchors.full_reset, least).passes

@@ -44,6 +44,7 @@ new = 0.5
 updates = 200
 """
 METHODS = "none,hare-tortoise"
+Results = dict[str, dict[str, Any]]
 PATIENCE = 600.0
 
 
@@ -116,20 +117,17 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(
-    runner: Runner, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, Any]]:
+def uninterrupted(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Results:
     out = tmp_path_factory.mktemp("uninterrupted")
     runner.finish(out)
-    found = results(out)
-    assert len(found) == 8
-    return found
+    assert len(results(out)) == 8
+    return results(out)
 
 
 # ---- what lies in a folder, who is alive ----
 
 
-def results(out: Path) -> dict[str, dict[str, Any]]:
+def results(out: Path) -> Results:
     """Every result below `out` without its cost, by path."""
     files = sorted(out.rglob("result.json"))
     return {str(file.relative_to(out)): without_cost(read_record(file)) for file in files}
@@ -152,22 +150,22 @@ def some_finished(out: Path) -> bool:
 
 def parents() -> dict[int, int]:
     """The parent of every living process; zombies do not live."""
-    found = {}
+    living = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, parent = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[:2]
         except (OSError, ValueError):
             continue
         if state != "Z":
-            found[int(stat.parent.name)] = int(parent)
-    return found
+            living[int(stat.parent.name)] = int(parent)
+    return living
 
 
 def descendants(ancestor: int) -> set[int]:
-    table, found = parents(), {ancestor}
-    while more := {pid for pid, parent in table.items() if parent in found} - found:
-        found |= more
-    return found - {ancestor}
+    table, family = parents(), {ancestor}
+    while more := {pid for pid, parent in table.items() if parent in family} - family:
+        family |= more
+    return family - {ancestor}
 
 
 def workers(process: ForkProcess) -> set[int]:
@@ -208,11 +206,7 @@ def kill(process: ForkProcess) -> None:
     ids=["1", "2", "2 twice"],
 )
 def test_killed_at_chosen_instants(
-    jobs: int,
-    instants: tuple[Callable[[Path], bool], ...],
-    runner: Runner,
-    uninterrupted: dict[str, dict[str, Any]],
-    tmp_path: Path,
+    jobs: int, instants: Any, runner: Runner, uninterrupted: Results, tmp_path: Path
 ) -> None:
     for instant in instants:
         process = runner.start(tmp_path, jobs)
@@ -221,9 +215,8 @@ def test_killed_at_chosen_instants(
         kill(process)
         said = runner.end(process)
         assert "Traceback" not in said and "resource_tracker" not in said, said
-    kept = results(tmp_path)
-    assert 0 < len(kept) < 8
-    assert kept.items() <= uninterrupted.items()
+    assert 0 < len(results(tmp_path)) < 8
+    assert results(tmp_path).items() <= uninterrupted.items()
     runner.finish(tmp_path)
     assert results(tmp_path) == uninterrupted
     assert not saved(tmp_path)
@@ -232,7 +225,7 @@ def test_killed_at_chosen_instants(
 @pytest.mark.evidence
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_killed_at_twenty_random_instants(
-    jobs: int, runner: Runner, uninterrupted: dict[str, dict[str, Any]], tmp_path: Path
+    jobs: int, runner: Runner, uninterrupted: Results, tmp_path: Path
 ) -> None:
     draw, kills, folder = random.Random(jobs), 0, 0
     while kills < 20:
@@ -259,18 +252,10 @@ def sentences(said: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("jobs", "instant"),
-    [
-        (1, "saved"),
-        (2, "workers start"),
-        pytest.param(2, "saved", marks=pytest.mark.evidence),
-    ],
+    [(1, "saved"), (2, "workers start"), pytest.param(2, "saved", marks=pytest.mark.evidence)],
 )
 def test_ctrl_c_stops_with_one_sentence_and_goes_on(
-    jobs: int,
-    instant: str,
-    runner: Runner,
-    uninterrupted: dict[str, dict[str, Any]],
-    tmp_path: Path,
+    jobs: int, instant: str, runner: Runner, uninterrupted: Results, tmp_path: Path
 ) -> None:
     process = runner.start(tmp_path, jobs)
     reached = {
@@ -293,14 +278,14 @@ def test_ctrl_c_stops_with_one_sentence_and_goes_on(
 
 
 def test_a_second_process_on_the_same_runs_says_so(
-    runner: Runner, uninterrupted: dict[str, dict[str, Any]], tmp_path: Path
+    runner: Runner, uninterrupted: Results, tmp_path: Path
 ) -> None:
-    chosen = {"methods": "none", "seeds": "100-101"}
-    first = runner.start(tmp_path, **chosen)
+    options = {"methods": "none", "seeds": "100-101"}
+    first = runner.start(tmp_path, **options)
     runner.wait_until(lambda: saved(tmp_path), first)
     assert first.pid is not None
     os.kill(first.pid, signal.SIGSTOP)
-    second = runner.start(tmp_path, **chosen)
+    second = runner.start(tmp_path, **options)
     said = runner.end(second)
     os.kill(first.pid, signal.SIGCONT)
     assert second.exitcode == 2

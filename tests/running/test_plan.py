@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ht_bench
 from ht_bench.running.evaluate import describe, run_plan
-from ht_bench.running.plan import Plan, Request, make_plan
+from ht_bench.running.plan import Request, make_plan
 from ht_bench.streams.task import Task, load_task
 
 Write = Callable[..., Path]
@@ -22,12 +23,8 @@ def task(write_task: Write) -> Task:
     return load_task(write_task(stack=("stack = 4", "stack = 2")))
 
 
-def stacks(plan: Plan) -> list[tuple[int, ...]]:
-    return [job.seeds for job in plan.jobs]
-
-
 @pytest.mark.parametrize(
-    ("begun", "finished", "wanted", "planned"),
+    ("begun", "finished", "seeds", "planned"),
     [
         ([], [], (0, 1, 2), [(0, 1), (2,)]),
         ([], [1], (0, 1, 2), [(0, 2)]),
@@ -40,14 +37,9 @@ def stacks(plan: Plan) -> list[tuple[int, ...]]:
     ],
 )
 def test_a_begun_stack_keeps_its_seeds_and_no_seed_is_trained_twice(
-    begun: list[str],
-    finished: list[int],
-    wanted: tuple[int, ...],
-    planned: list[tuple[int, ...]],
-    task: Task,
-    tmp_path: Path,
+    begun: list[str], finished: list[int], seeds: Any, planned: Any, task: Task, tmp_path: Path
 ) -> None:
-    request = Request((task,), ("none",), wanted, out=tmp_path)
+    request = Request((task,), ("none",), seeds, out=tmp_path)
     if finished:
         ht_bench.evaluate("none", task, finished, out=tmp_path, progress=False)
     folder = make_plan(request).jobs[0].folder
@@ -56,11 +48,11 @@ def test_a_begun_stack_keeps_its_seeds_and_no_seed_is_trained_twice(
     for name in begun:
         (folder / f"stack-{name}.pt").write_bytes(b"")
     plan = make_plan(request)
-    assert stacks(plan) == planned
+    assert [job.seeds for job in plan.jobs] == planned
     trained = {seed for stack in planned for seed in stack}
-    kept = {int(path.parent.name.removeprefix("seed")) for path in plan.finished}
-    assert not kept & trained and kept | trained >= set(wanted)
-    assert plan.requested == len(wanted) and plan.steps == 6 * len(planned)
+    skipped = {int(path.parent.name.removeprefix("seed")) for path in plan.finished}
+    assert not skipped & trained and skipped | trained >= set(seeds)
+    assert plan.requested == len(seeds) and plan.steps == 6 * len(planned)
 
 
 def test_a_finished_mate_of_a_begun_stack_is_told_once(task: Task, tmp_path: Path) -> None:

@@ -43,7 +43,6 @@ from ht_bench.streams.randomness import torch_seed
 
 SICK = torch_seed("tiny", 101, "method")
 
-
 @dataclasses.dataclass(eq=False)
 class Misbehaving(ht_bench.Method):
     def setup(self):
@@ -55,27 +54,22 @@ class Misbehaving(ht_bench.Method):
         if self.sick and self.steps == 5:
             self.misbehave()
 
-
 class Raises(Misbehaving):
     def misbehave(self):
         raise ZeroDivisionError("the sky fell")  # Raises
-
 
 class Leaves(Misbehaving):
     def misbehave(self):
         sys.exit(0)  # Leaves
 
-
 class Dies(Misbehaving):
     def misbehave(self):
         os.kill(os.getpid(), signal.SIGKILL)
-
 
 class Hangs(ht_bench.Method):
     def after_step(self):
         pathlib.Path(__file__).with_name("hanging").touch()
         time.sleep(3600)
-
 
 @dataclasses.dataclass(eq=False)
 class Noisy(ht_bench.Method):
@@ -95,10 +89,7 @@ def tiny(updates: int = 12) -> Task:
         "net": {"name": "mlp", "hidden": [16, 12]},
         "optimizer": {"lr": 1e-2},
         "training": {"batch": 16, "points": 2},
-        "phases": [
-            {"new": 0.5, "wrong": 0.5, "updates": updates},
-            {"new": 0.5, "updates": updates},
-        ],
+        "phases": [{"new": 0.5, "wrong": w, "updates": updates} for w in (0.5, 0.0)],
     }
     return parse_task(table, "tiny.toml")
 
@@ -120,10 +111,8 @@ def plan_of(task: Task, methods: Sequence[Named], out: Path | None, seeds: Seque
     return make_plan(Request((task,), tuple(methods), tuple(seeds), out=out, tensorboard=False))
 
 
-def run(
-    task: Task, methods: Sequence[Named], out: Path | None, workers: int, seeds: Sequence[int]
-) -> Finished:
-    return run_plan(plan_of(task, methods, out, seeds), workers, progress=False)
+def run(workers: int, *request: Any) -> Finished:
+    return run_plan(plan_of(*request), workers, progress=False)
 
 
 def by_run(records: list[Record]) -> dict[tuple[str, int], Record]:
@@ -152,8 +141,8 @@ def ran(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         sound = ("noisy", ht_bench.L2Init(strength=0.1), "none", "hare-tortoise")
         failing = (f"{file}:Raises", f"{file}:Leaves")
         out = tmp_path_factory.mktemp("pool")
-        pool = run(tiny(), (lost, f"{file}:Dies", *failing, *sound), out, 2, (101, 102))
-        yield Ran(out, pool, run(tiny(), (*failing, *sound), None, 1, (101, 102)))
+        pool = run(2, tiny(), (lost, f"{file}:Dies", *failing, *sound), out, (101, 102))
+        yield Ran(out, pool, run(1, tiny(), (*failing, *sound), None, (101, 102)))
         del sys.modules[file.stem]
 
 
@@ -194,9 +183,8 @@ def test_a_method_that_raises_is_named_with_its_line(
 
 
 def test_a_class_that_no_worker_can_import_is_named(ran: Ran) -> None:
-    lost = [each for each in ran.pool.failures if "Lost" in each]
-    assert len(lost) == 2  # one a stack
-    for sentence in lost:
+    first, second = (each for each in ran.pool.failures if "Lost" in each)  # one a stack
+    for sentence in (first, second):
         assert "cannot be handed to worker processes" in sentence and "file.py:Class" in sentence
 
 
@@ -217,8 +205,7 @@ def test_ctrl_c_with_400_stacks_planned_ends_the_two_that_run(tmp_path: Path) ->
     """They save their checkpoints, far from their end; none of the others is started."""
     plan = plan_of(tiny(updates=10**6), ("none",), tmp_path, range(400))
     assert len(plan.jobs) == 400
-    steps_taken = 0
-    interrupted = False
+    steps_taken, interrupted = 0, False
 
     def interrupt(steps: int) -> None:
         nonlocal steps_taken, interrupted
@@ -260,15 +247,15 @@ def test_a_full_disk_is_one_sentence_and_earlier_results_stay(
     def full(*given: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    earlier = run(task, ["none"], tmp_path, 1, (100, 101))
+    earlier = run(1, task, ["none"], tmp_path, (100, 101))
     with monkeypatch.context() as patch:
         patch.setattr(f"ht_bench.files.os.{call}", full)
-        done = run(task, ["none"], tmp_path, 1, (100, 101, 102))
+        done = run(1, task, ["none"], tmp_path, (100, 101, 102))
     [sentence] = done.failures
     assert sentence.startswith("Could not write ") and "No space left on device" in sentence
     assert by_run(done.records) == by_run(earlier.records) == by_run(read_runs(tmp_path))
     assert not [file for file in tmp_path.rglob("*") if file.name.startswith((".result", ".stack"))]
-    assert len(run(task, ["none"], tmp_path, 1, (100, 101, 102)).records) == 3
+    assert len(run(1, task, ["none"], tmp_path, (100, 101, 102)).records) == 3
 
 
 def test_an_out_folder_that_is_a_file_is_one_sentence(tmp_path: Path, call: Call) -> None:

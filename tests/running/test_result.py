@@ -18,6 +18,8 @@ from ht_bench.streams.suite import Anchors, Suite
 from ht_bench.streams.task import Task, parse_task
 
 Make = Callable[..., dict[str, Any]]
+MakeResult = Callable[..., Result]
+Patch = pytest.MonkeyPatch
 PHASES = [{"new": 0.5, "updates": 10}, {"new": 0.5, "updates": 10}]
 
 
@@ -34,44 +36,38 @@ def make_task(family: str = "warm-start") -> Task:
 
 
 @pytest.fixture
-def make_result(make_record: Make) -> Callable[..., Result]:
+def make_result(make_record: Make) -> MakeResult:
     """Return make_result(finals by seed, method="none", family="warm-start", **record)."""
 
     def make(
         finals: dict[int, float], method: str = "none", family: str = "warm-start", **changes: Any
     ) -> Result:
         task = make_task(family)
-        known = {"task_sha256": task.sha256} | changes
-        records = [
-            make_record([[0.1, 0.5], [final]], method, seed, **known)
-            for seed, final in finals.items()
-        ]
-        return Result(task, records)
+        changes = {"task_sha256": task.sha256} | changes
+        curves = {seed: [[0.1, 0.5], [final]] for seed, final in finals.items()}
+        return Result(task, [make_record(c, method, s, **changes) for s, c in curves.items()])
 
     return make
 
 
-def test_finals_and_seeds_keep_their_order(make_result: Callable[..., Result]) -> None:
+def test_finals_and_seeds_keep_their_order(make_result: MakeResult) -> None:
     result = make_result({7: 0.25, -1: 0.75})
-    assert result.seeds == (7, -1)
+    assert (result.method, result.seeds) == ("none", (7, -1))
     assert result.final.dtype == np.float64
     assert result.final.tolist() == [0.25, 0.75]
-    assert result.method == "none"
     assert not result.diverged.any()
 
 
-def test_finals_of_a_trainability_task_are_of_training(
-    make_result: Callable[..., Result],
-) -> None:
+def test_finals_of_a_trainability_task_are_of_training(make_result: MakeResult) -> None:
     assert make_result({7: 0.5}, family="shuffled").final.tolist() == [0.25]
 
 
-def test_a_diverged_seed_counts_as_guessing(make_result: Callable[..., Result]) -> None:
+def test_a_diverged_seed_counts_as_guessing(make_result: MakeResult) -> None:
     result = make_result({7: 0.25}, status="diverged")
     assert result.final.tolist() == [0.1] and result.diverged.tolist() == [True]
 
 
-def test_curves_are_arrays_of_seeds_and_points(make_result: Callable[..., Result]) -> None:
+def test_curves_are_arrays_of_seeds_and_points(make_result: MakeResult) -> None:
     result = make_result({7: 0.25, 8: 0.75})
     result.records[1]["curve"]["train/accuracy"][0] = None
     curves = result.curves
@@ -80,7 +76,7 @@ def test_curves_are_arrays_of_seeds_and_points(make_result: Callable[..., Result
     assert np.isnan(curves["train/accuracy"][1, 0])
 
 
-def test_the_score_is_paired_by_seed(make_result: Callable[..., Result]) -> None:
+def test_the_score_is_paired_by_seed(make_result: MakeResult) -> None:
     own = make_result({1: 0.5, 2: 0.7, 3: 0.9}, "l2")
     warm = make_result({9: 0.0, 2: 0.4, 1: 0.3})
     fresh = make_result({1: 0.7, 2: 0.8, 3: 0.8}, "full-reset")
@@ -91,13 +87,13 @@ def test_the_score_is_paired_by_seed(make_result: Callable[..., Result]) -> None
     assert warm.score(warm, fresh).value == pytest.approx(0)
 
 
-def test_no_common_seed_is_refused(make_result: Callable[..., Result]) -> None:
+def test_no_common_seed_is_refused(make_result: MakeResult) -> None:
     own, other = make_result({1: 0.5}), make_result({2: 0.5})
     with pytest.raises(UsageError, match="No seed of this result has anchors on digits-v1"):
         own.score(other, other)
 
 
-def freeze(monkeypatch: pytest.MonkeyPatch, task: Task, **changes: Any) -> None:
+def freeze(monkeypatch: Patch, task: Task, **changes: Any) -> None:
     """Ship one suite that holds anchors of `task` for the seeds 1 and 2."""
     table = {
         "task_sha256": task.sha256,
@@ -113,33 +109,27 @@ def freeze(monkeypatch: pytest.MonkeyPatch, task: Task, **changes: Any) -> None:
 
 
 def test_frozen_anchors_serve_where_none_are_passed(
-    make_result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    make_result: MakeResult, monkeypatch: Patch
 ) -> None:
     own = make_result({2: 0.7, 1: 0.5, 3: 0.0}, "l2")
     freeze(monkeypatch, own.task)
     assert own.score().value == pytest.approx((0.6 - 0.35) / (0.75 - 0.35))
 
 
-@pytest.mark.parametrize("changes", [{"task_sha256": "other"}, {"data_sha256": "other"}])
-def test_anchors_of_another_task_or_data_do_not_serve(
-    make_result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]
+@pytest.mark.parametrize(
+    ("changes", "split"),
+    [({"task_sha256": "other"}, "test"), ({"data_sha256": "other"}, "test"), ({}, "validation")],
+)
+def test_anchors_of_another_task_data_or_split_do_not_serve(
+    make_result: MakeResult, monkeypatch: Patch, changes: dict[str, str], split: str
 ) -> None:
-    own = make_result({1: 0.5})
+    own = make_result({1: 0.5}, split=split)
     freeze(monkeypatch, own.task, **changes)
     with pytest.raises(UsageError, match="No suite has anchors for digits-v1 as it is here"):
         own.score()
 
 
-def test_anchors_do_not_serve_the_validation_split(
-    make_result: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = make_result({1: 0.5}, split="validation")
-    freeze(monkeypatch, own.task)
-    with pytest.raises(UsageError, match="No suite has anchors"):
-        own.score()
-
-
-def test_a_plot_is_two_files(make_result: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_plot_is_two_files(make_result: MakeResult, tmp_path: Path) -> None:
     result = make_result({7: 0.25, 8: 0.75})
     path = result.plot(tmp_path / "curves.png")
     assert path == tmp_path / "curves.png"
@@ -149,7 +139,7 @@ def test_a_plot_is_two_files(make_result: Callable[..., Result], tmp_path: Path)
 
 
 def test_saved_records_are_read_back_with_their_task(
-    make_result: Callable[..., Result], tmp_path: Path
+    make_result: MakeResult, tmp_path: Path
 ) -> None:
     result = make_result({7: 0.25, 8: 0.75}, hyperparameters={"a": 1})
     written = result.save(tmp_path)
@@ -159,7 +149,7 @@ def test_saved_records_are_read_back_with_their_task(
 
 
 @pytest.mark.parametrize("finals", [{7: 0.25}, {7: 0.25, 8: 0.75}])
-def test_it_says_what_it_is(make_result: Callable[..., Result], finals: dict[int, float]) -> None:
+def test_it_says_what_it_is(make_result: MakeResult, finals: dict[int, float]) -> None:
     text = repr(make_result(finals))
     assert text.startswith("Result(none on digits-v1, ") and "nan" not in text
     assert f"{np.mean(list(finals.values())):.4f}" in text

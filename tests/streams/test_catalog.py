@@ -1,9 +1,7 @@
 """Tasks by name, path, registration and entry point."""
 
-import shutil
 import sys
-from collections.abc import Iterator
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +12,6 @@ from ht_bench import registry
 from ht_bench.errors import UsageError
 from ht_bench.files import folder
 from ht_bench.registry import register_task
-from ht_bench.streams import catalog
 from ht_bench.streams.catalog import get_task, task_files, task_names
 from ht_bench.streams.task import Task, load_task
 
@@ -38,30 +35,16 @@ def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "tasks", registry.Registry("task", "ht_bench.tasks"))
 
 
-@pytest.fixture
-def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of tasks/ that the catalogue reads."""
-    copied = Path(shutil.copytree(folder("tasks"), tmp_path / "tasks"))
-    monkeypatch.setattr(catalog, "folder", lambda name: copied)
-    catalog._shipped.cache_clear()
-    yield copied
-    catalog._shipped.cache_clear()
-
-
 def offer(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
     """Let installed packages offer these entry points."""
     points = [EntryPoint(name, value, "ht_bench.tasks") for name, value in values.items()]
-    monkeypatch.setattr(
-        registry, "entry_points", lambda group: points if group == "ht_bench.tasks" else []
-    )
+    monkeypatch.setattr(registry, "entry_points", EntryPoints(points).select)
 
 
 @pytest.mark.parametrize("name", list(task_files()))
 def test_by_name(name: str) -> None:
     task = get_task(name)
-    assert task.name == name
-    assert get_task(name) is task
-    assert get_task(task) is task
+    assert task.name == name and get_task(name) is get_task(task) is task
 
 
 def test_the_catalogue_lists_neither_suites_nor_the_lock() -> None:
@@ -72,8 +55,7 @@ def test_the_catalogue_lists_neither_suites_nor_the_lock() -> None:
 @pytest.mark.parametrize("kind", [str, Path])
 def test_by_path(kind: Any, tmp_path: Path) -> None:
     path = tmp_path / "of-my-own.toml"  # a user's file may have another name than its task
-    text = shipped_path().read_text(encoding="utf-8").replace(NAME, "mine-v1")
-    path.write_text(text, encoding="utf-8")
+    path.write_text(shipped_path().read_text().replace(NAME, "mine-v1"), encoding="utf-8")
     assert get_task(kind(path)).name == "mine-v1"
     with pytest.raises(UsageError, match=r"absent\.toml: No such file"):
         get_task(kind(tmp_path / "absent.toml"))

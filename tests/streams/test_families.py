@@ -1,5 +1,6 @@
 """Families: the only list of them, so that a new family is one entry."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,8 @@ def test_a_new_family_of_data_is_one_entry(make_record: Any) -> None:
     with pytest.raises(UsageError, match="the family 'class-incremental' or 'sorted', and only"):
         parse("warm-start", DATA)
     assert metric_key("sorted") == "train/loss"
-    assert describe_metric("sorted") == (
-        "train loss, mean over the ends of the second half of the phases"
-    )
+    described = "train loss, mean over the ends of the second half of the phases"
+    assert describe_metric("sorted") == described
     record = make_record([[0.1, 0.3], [0.5], [0.9]])
     record["curve"]["train/loss"] = [4.0, 3.0, 2.0, 1.0]
     assert final_metric(record, "sorted", 10) == 1.5
@@ -82,12 +82,11 @@ def test_a_new_family_is_scored_with_those_of_its_kind(make_record: Any) -> None
     records, tasks = [], {}
     for name, family in {"a-v1": "sorted", "b-v1": "shuffled", "c-v1": "permuted"}.items():
         tasks[name] = TaskInfo(name, family, 10, tuple(range(100, 105)))
-        for level, method in ((0.5, "none"), (0.9, "full-reset")):
-            for seed in range(100, 105):
-                values = [level - 0.01 * (seed % 3)] * 2
-                record = make_record([values, values], method, seed, task=name)
-                record["curve"]["train/loss"] = record["curve"]["test/accuracy"]
-                records.append(record)
+        for seed, method in itertools.product(range(100, 105), ("none", "full-reset")):
+            values = [(0.5 if method == "none" else 0.9) - 0.01 * (seed % 3)] * 2
+            record = make_record([values, values], method, seed, task=name)
+            record["curve"]["train/loss"] = record["curve"]["test/accuracy"]
+            records.append(record)
     suites = {t.name: t.tasks for t in compare(records, tasks).tables if t.is_suite}
     assert suites == {"all tasks, trainability": ("a-v1", "b-v1")}
 

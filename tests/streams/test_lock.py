@@ -10,23 +10,20 @@ from ht_bench.files import folder
 from ht_bench.streams import catalog, lock
 
 NAME = "warm-start-digits-v1"
-
-
-@pytest.fixture
-def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of tasks/ that the catalogue and the lock's command read."""
-    copied = Path(shutil.copytree(folder("tasks"), tmp_path / "tasks"))
-    monkeypatch.setattr(catalog, "folder", lambda name: copied)
-    monkeypatch.setattr(lock, "folder", lambda name: copied)
-    catalog._shipped.cache_clear()
-    yield copied
-    catalog._shipped.cache_clear()
+Capture = pytest.CaptureFixture[str]
 
 
 def change(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def add(tasks: Path, head: str = "") -> None:
+    """Add a copy of the task under another name."""
+    text = (tasks / f"{NAME}.toml").read_text(encoding="utf-8").replace(NAME, "new-v1")
+    (tasks / "new-v1.toml").write_text(head + text, encoding="utf-8")
+    catalog._shipped.cache_clear()
 
 
 def test_every_shipped_task_is_locked_as_it_is() -> None:
@@ -47,18 +44,14 @@ def test_a_new_title_is_no_change(tasks: Path) -> None:
 
 
 def test_a_task_without_a_line_must_be_a_draft(tasks: Path) -> None:
-    text = (tasks / f"{NAME}.toml").read_text(encoding="utf-8").replace(NAME, "new-v1")
-    (tasks / "new-v1.toml").write_text(text, encoding="utf-8")
+    add(tasks)
     with pytest.raises(UsageError, match=r"not in LOCK\.toml"):
         catalog.get_task("new-v1")
-    catalog._shipped.cache_clear()
-    (tasks / "new-v1.toml").write_text('status = "draft"\n' + text, encoding="utf-8")
+    add(tasks, 'status = "draft"\n')
     assert catalog.get_task("new-v1").status == "draft"
 
 
-def test_a_released_task_cannot_become_a_draft_to_change(
-    tasks: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_released_task_cannot_become_a_draft_to_change(tasks: Path, capsys: Capture) -> None:
     path = tasks / f"{NAME}.toml"
     path.write_text('status = "draft"\n' + path.read_text(encoding="utf-8"), encoding="utf-8")
     assert catalog.get_task(NAME).status == "draft"  # the same numbers still
@@ -72,8 +65,7 @@ def test_a_released_task_cannot_become_a_draft_to_change(
 
 def test_the_command_leaves_drafts_alone_and_makes_the_lock_anew(tasks: Path) -> None:
     before = (tasks / "LOCK.toml").read_bytes()
-    text = (tasks / f"{NAME}.toml").read_text(encoding="utf-8").replace(NAME, "new-v1")
-    (tasks / "new-v1.toml").write_text('status = "draft"\n' + text, encoding="utf-8")
+    add(tasks, 'status = "draft"\n')
     (tasks / "LOCK.toml").unlink()
     assert lock.main() == 0
     assert (tasks / "LOCK.toml").read_bytes() == before
@@ -95,12 +87,9 @@ def test_a_users_own_file_is_not_locked(tasks: Path, tmp_path: Path) -> None:
     assert catalog.get_task(own).optimizer.lr == 2e-3
 
 
-def test_the_command_adds_lines_and_changes_none(
-    tasks: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_adds_lines_and_changes_none(tasks: Path, capsys: Capture) -> None:
     before = lock.read_lock(tasks)
-    text = (tasks / f"{NAME}.toml").read_text(encoding="utf-8").replace(NAME, "new-v1")
-    (tasks / "new-v1.toml").write_text(text, encoding="utf-8")
+    add(tasks)
     assert lock.main() == 0
     assert "new-v1" in capsys.readouterr().out
     after = lock.read_lock(tasks)
@@ -109,9 +98,7 @@ def test_the_command_adds_lines_and_changes_none(
     assert lock.main() == 0
 
 
-def test_the_command_refuses_a_changed_task(
-    tasks: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_refuses_a_changed_task(tasks: Path, capsys: Capture) -> None:
     change(tasks / f"{NAME}.toml", "lr = 1e-3", "lr = 2e-3")
     before = (tasks / "LOCK.toml").read_bytes()
     assert lock.main() == 2

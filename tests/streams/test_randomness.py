@@ -8,17 +8,10 @@ import pytest
 from ht_bench.streams.randomness import Purpose, generator, key, torch_seed
 
 PARTS = [
-    ("a", 1, "split", 0, 0),
-    ("b", 1, "split", 0, 0),
-    ("a", 2, "split", 0, 0),
-    ("a", -1, "split", 0, 0),
-    ("a", 1 + 2**64, "split", 0, 0),
+    *((task, 1, "split", 0, 0) for task in "ab"),
+    *(("a", seed, "split", 0, 0) for seed in (2, -1, 1 + 2**64, 11)),
     ("a", 1, "arrival", 0, 0),
-    ("a", 1, "split", 1, 0),
-    ("a", 1, "split", 0, 1),
-    ("a", 11, "split", 0, 0),
-    ("a", 1, "split", 11, 0),
-    ("a", 1, "split", 1, 1),
+    *(("a", 1, "split", phase, epoch) for phase, epoch in ((1, 0), (0, 1), (11, 0), (1, 1))),
 ]
 
 

@@ -47,21 +47,16 @@ def test_a_table_becomes_a_task() -> None:
     assert task.steps == 80 + 2 * 160 + 80
     assert [phase.physics for phase in task.phases[1:3]] == [{"gravity": 20.0}] * 2
     assert task.environment_of(0) == ("CartPole-v1", {"max_episode_steps": 50})
-    assert task.environment_of(3) == (
-        "Acrobot-v1",
-        {"max_episode_steps": 50, "render_mode": None},
-    )
-    assert task.stack == 1
-    assert task.learner == "ppo"
+    merged = {"max_episode_steps": 50, "render_mode": None}
+    assert task.environment_of(3) == ("Acrobot-v1", merged)
+    assert (task.stack, task.learner) == (1, "ppo")
 
 
 def test_the_spec_survives_json_and_keeps_its_hash() -> None:
     task = parse(TABLE)
-    again = parse(json.loads(json.dumps(task.canonical())))
-    assert again.sha256 == task.sha256
+    assert parse(json.loads(json.dumps(task.canonical()))).sha256 == task.sha256
     assert parse(changed(title="other", status="draft")).sha256 == task.sha256
-    more = changed(reference={"random": 22.2})
-    assert parse(more).sha256 != task.sha256
+    assert parse(changed(reference={"random": 22.2})).sha256 != task.sha256
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from ht_bench.streams.stream import Stream
 from ht_bench.streams.task import Task, parse_task
 
 SEEDS = [0, 100, -7, 2**70]
+ON_BOTH_SPLITS = pytest.mark.parametrize("split", ["test", "validation"])
+HALVES = [{"new": 0.5, "wrong": 0.5}, {"new": 0.5, "wrong": 0.5}]
 
 
 def made_up(train: int = 200, test: int = 60, classes: int = 5) -> Dataset:
@@ -24,6 +26,16 @@ def made_up(train: int = 200, test: int = 60, classes: int = 5) -> Dataset:
         return images, np.arange(count) % classes
 
     return make_dataset("made-up", part(train), part(test), classes)
+
+
+def labels_of(phase: Any) -> dict[int, int]:
+    """The label of each example."""
+    return dict(zip(phase.indices, phase.labels, strict=True))
+
+
+def assert_equal_draws(one: Any, two: Any) -> None:
+    np.testing.assert_array_equal(one.indices, two.indices)
+    np.testing.assert_array_equal(one.labels, two.labels)
 
 
 def task(phases: list[dict[str, Any]], family: str = "warm-start", **data: Any) -> Task:
@@ -127,10 +139,8 @@ def test_equal_phases_draw_their_labels_anew(labels: str) -> None:
 
 def test_wrong_labels_are_drawn_anew_over_kept_examples() -> None:
     data = made_up()
-    stream = Stream(task([{"new": 0.5, "wrong": 0.5}, {"new": 0.5, "wrong": 0.5}]), data, 3)
-    first, second = stream.phase(0), stream.phase(1)
-    old = dict(zip(first.indices, first.labels, strict=True))
-    new = dict(zip(second.indices, second.labels, strict=True))
+    stream = Stream(task(HALVES), data, 3)
+    old, new = labels_of(stream.phase(0)), labels_of(stream.phase(1))
     assert any(old[index] != new[index] for index in old)
     kept_wrong = sum(new[index] != data.train_labels[index] for index in old)
     assert 30 < kept_wrong < 70
@@ -146,29 +156,20 @@ def test_test_labels_are_never_wrong(name: str) -> None:
         np.testing.assert_array_equal(view.labels, data.test_labels[view.indices])
 
 
-def test_inputs_are_permuted_alike_in_training_and_test_and_anew_in_each_phase() -> None:
-    stream = Stream(get_task("permuted-digits-v1"), load("digits"), 100)
-    seen = []
+@ON_BOTH_SPLITS
+def test_inputs_are_permuted_as_tested_and_anew_in_each_phase(split: Any) -> None:
+    stream = Stream(get_task("permuted-digits-v1"), load("digits"), 100, split)
+    seen = set()
     for index in range(30):
         training, test = stream.phase(index).permutation, stream.test(index).permutation
-        assert training is not None
         np.testing.assert_array_equal(training, test)
         np.testing.assert_array_equal(np.sort(training), np.arange(64))
-        seen.append(tuple(training))
-    assert len(set(seen)) == 30
-    assert len(stream.phase(29).indices) == 300
-
-
-def test_validation_is_permuted_as_its_training_is() -> None:
-    stream = Stream(get_task("permuted-digits-v1"), load("digits"), 0, "validation")
-    for index in (0, 29):
-        np.testing.assert_array_equal(
-            stream.phase(index).permutation, stream.test(index).permutation
-        )
+        seen.add(tuple(training))
+    assert (len(seen), len(stream.phase(29).indices)) == (30, 300)
     assert Stream(task(ARRIVALS), made_up(), 0).phase(0).permutation is None
 
 
-@pytest.mark.parametrize("split", ["test", "validation"])
+@ON_BOTH_SPLITS
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_view_carries_a_wrong_label(seed: int, split: Any) -> None:
     data = made_up()
@@ -197,8 +198,8 @@ def test_shuffled_labels_do_not_depend_on_the_images() -> None:
     first, second = stream.phase(0), stream.phase(1)
     for phase in (first, second):
         assert 0.02 < (phase.labels == data.train_labels[phase.indices]).mean() < 0.2
-    old = dict(zip(first.indices, first.labels, strict=True))
-    assert np.mean([old[i] == y for i, y in zip(second.indices, second.labels, strict=True)]) < 0.2
+    old, new = labels_of(first), labels_of(second)
+    assert np.mean([old[index] == new[index] for index in new]) < 0.2
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -209,14 +210,13 @@ def test_digits_keep_one_test_set_and_validate_on_the_undrawn(seed: int) -> None
     assert len(data.test_labels) == 500
     np.testing.assert_array_equal(test.test(0).indices, np.arange(500))
     view = validation.test(9)
-    assert view.from_training
-    assert len(view.indices) == 1297 - 1000
+    assert view.from_training and len(view.indices) == 1297 - 1000
     drawn = set(validation.phase(9).indices)
     assert drawn == set(test.phase(9).indices)
     assert not drawn & set(view.indices)
 
 
-@pytest.mark.parametrize("split", ["test", "validation"])
+@ON_BOTH_SPLITS
 def test_both_splits_train_on_the_same_drawn_digits(split: Any) -> None:
     """Every seed draws its own, whatever the split."""
     spec, data = get_task("warm-start-digits-v1"), load("digits")
@@ -228,19 +228,12 @@ def test_both_splits_train_on_the_same_drawn_digits(split: Any) -> None:
 
 @pytest.mark.parametrize("train", [10, 15, 199, 200, 205])
 def test_a_tenth_is_held_out_whatever_the_size(train: int) -> None:
-    stream = Stream(task([{"new": 1.0}]), made_up(train=train), 3, "validation")
+    spec, data = task([{"new": 1.0}]), made_up(train=train)
+    stream = Stream(spec, data, 3, "validation")
     training, held_out = set(stream.phase(0).indices), set(stream.test(0).indices)
     assert len(training) == train * 9 // 10
     assert training | held_out == set(range(train)) and not training & held_out
-
-
-def test_whole_datasets_hold_a_tenth_out_for_validation() -> None:
-    spec, data = task([{"new": 1.0}]), made_up()
-    stream = Stream(spec, data, 0, "validation")
-    training, held_out = set(stream.phase(0).indices), set(stream.test(0).indices)
-    assert (len(training), len(held_out)) == (180, 20)
-    assert training | held_out == set(range(200))
-    assert set(Stream(spec, data, 0).phase(0).indices) == set(range(200))
+    assert set(Stream(spec, data, 3).phase(0).indices) == set(range(train))
 
 
 def test_classes_arrive_once_and_are_tested_when_seen() -> None:
@@ -250,17 +243,14 @@ def test_classes_arrive_once_and_are_tested_when_seen() -> None:
     sizes = []
     for index, seen in enumerate((2, 4, 5)):
         phase, test = stream.phase(index), stream.test(index)
-        assert len(set(phase.labels)) == seen
-        assert set(phase.labels) == set(test.labels)
+        assert len(set(phase.labels)) == seen and set(phase.labels) == set(test.labels)
         sizes.append(len(test.indices))
     assert sizes == [24, 48, 60]
-    orders = {
-        tuple(Stream(task(phases, "class-incremental"), data, s)._class_order) for s in range(9)
-    }
-    assert len(orders) > 4
+    streams = [Stream(task(phases, "class-incremental"), data, seed) for seed in range(9)]
+    assert len({tuple(stream._class_order) for stream in streams}) > 4
 
 
-@pytest.mark.parametrize("split", ["test", "validation"])
+@ON_BOTH_SPLITS
 def test_old_classes_are_kept_whole(split: Any) -> None:
     data = made_up()
     phases = [{"classes": 2}, {"classes": 1}, {"classes": 2}]
@@ -272,15 +262,13 @@ def test_old_classes_are_kept_whole(split: Any) -> None:
         seen = set(phase.indices)
         np.testing.assert_array_equal(phase.labels, data.train_labels[phase.indices])
         assert set(phase.labels) == set(test.labels)
-        if split == "validation":
-            assert not seen & set(test.indices)
+        assert split == "test" or not seen & set(test.indices)
     assert seen == set(stream.training)
 
 
 def test_draws_depend_on_seed_phase_and_epoch_alone() -> None:
     data = made_up()
-    stream = Stream(task(ARRIVALS), data, 7)
-    again = Stream(task(ARRIVALS), data, 7)
+    stream, again = (Stream(task(ARRIVALS), data, 7) for _ in range(2))
     later = stream.order(2, 3)  # asked for first: nothing is consumed in order
     np.testing.assert_array_equal(later, again.order(2, 3))
     orders = {tuple(stream.order(2, epoch)) for epoch in range(5)}
@@ -291,19 +279,15 @@ def test_draws_depend_on_seed_phase_and_epoch_alone() -> None:
 
 def test_another_budget_or_noise_in_one_phase_shifts_nothing_in_the_next() -> None:
     data = made_up()
-    other = dataclasses.replace(
-        task(ARRIVALS),
-        phases=tuple(dataclasses.replace(p, updates=9) for p in task(ARRIVALS).phases),
-    )
+    longer = task([{**phase, "updates": 9} for phase in ARRIVALS])
     noisy = task([{"new": 0.1, "wrong": 0.5}, *ARRIVALS[1:]])
-    for spec in (other, noisy):
+    for spec in (longer, noisy):
         one, two = Stream(task(ARRIVALS), data, 7), Stream(spec, data, 7)
-        np.testing.assert_array_equal(one.phase(2).indices, two.phase(2).indices)
-        np.testing.assert_array_equal(one.phase(2).labels, two.phase(2).labels)
+        assert_equal_draws(one.phase(2), two.phase(2))
         np.testing.assert_array_equal(one.order(2, 0), two.order(2, 0))
 
 
-@pytest.mark.parametrize("split", ["test", "validation"])
+@ON_BOTH_SPLITS
 @pytest.mark.parametrize("name", ["continual-digits-v1", "shuffled-digits-v1"])
 def test_nothing_depends_on_what_was_asked_before(name: str, split: Any) -> None:
     """A method that stops early, skips an epoch or looks ahead sees the same as every other."""
@@ -313,19 +297,16 @@ def test_nothing_depends_on_what_was_asked_before(name: str, split: Any) -> None
         for epoch in range(index):
             behind.order(index, epoch)
         behind.phase(index), behind.test(index)
-    for one, two in [(ahead.phase(4), behind.phase(4)), (ahead.test(4), behind.test(4))]:
-        np.testing.assert_array_equal(one.indices, two.indices)
-        np.testing.assert_array_equal(one.labels, two.labels)
+    assert_equal_draws(ahead.phase(4), behind.phase(4))
+    assert_equal_draws(ahead.test(4), behind.test(4))
     np.testing.assert_array_equal(ahead.order(4, 7), behind.order(4, 7))
 
 
 @pytest.mark.parametrize("change", ["name", "seed"])
 def test_another_name_or_seed_is_another_stream(change: str) -> None:
-    data, seeds = made_up(), (7, 8 if change == "seed" else 7)
-    specs = [task([{"new": 0.5, "wrong": 0.5}]), task([{"new": 0.5, "wrong": 0.5}])]
-    if change == "name":
-        specs[1] = dataclasses.replace(specs[1], name="other-v1")
-    one, two = (Stream(spec, data, seed) for spec, seed in zip(specs, seeds, strict=True))
+    data, spec = made_up(), task(HALVES)
+    other = dataclasses.replace(spec, name="other-v1") if change == "name" else spec
+    one, two = Stream(spec, data, 7), Stream(other, data, 8 if change == "seed" else 7)
     assert set(one.phase(0).indices) != set(two.phase(0).indices)
     assert (one.order(0, 0) != two.order(0, 0)).any()
 
@@ -334,9 +315,8 @@ def test_what_is_kept_is_drawn_anew_in_each_phase() -> None:
     phases = [{"new": 0.5}, {"keep": 0.5}, {"keep": 0.5}]
     stream = Stream(task(phases), made_up(), 1)
     first, second = set(stream.phase(1).indices), set(stream.phase(2).indices)
-    assert len(first) == len(second) == 50
+    assert len(first) == len(second) == 50 and first != second
     assert first | second <= set(stream.phase(0).indices)
-    assert first != second
 
 
 @pytest.mark.parametrize("shares", [[0.1] * 10, [1 / 3] * 3, [0.1, 0.9], [0.7, 0.2, 0.1]])

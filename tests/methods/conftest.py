@@ -1,10 +1,10 @@
-"""Fixtures of the method tests: small networks, a tiny task on digits, an independent loop."""
+"""Helpers of the method tests: small networks, a tiny task on digits, an independent loop."""
 
 from __future__ import annotations
 
-import itertools
+import functools
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,15 @@ from torch import Tensor, nn
 
 from ht_bench.methods.base import Method
 from ht_bench.streams.data import load
-from ht_bench.streams.dataset import Dataset
 from ht_bench.streams.task import Task, parse_task
-from ht_bench.training.checkpoint import CheckpointPlan
-from ht_bench.training.history import Interrupted, Observer
 from ht_bench.training.supervised import SupervisedRun
 
 Array = npt.NDArray[np.float64]
+Make = Callable[[], nn.Sequential]
+Tensors = dict[str, Tensor]
 
 MLP = {"name": "mlp", "hidden": [16, 12], "linear_norm": "batch"}
-CNN = {"name": "cnn", "channels": [4], "hidden": [8]}
+CNN = {"name": "cnn", "channels": [4], "hidden": [8], "linear_norm": "batch"}
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +39,9 @@ def _one_thread() -> Iterator[None]:
 
 # ---- small networks in plain torch ----
 
+INPUTS = torch.linspace(-2, 2, 8 * 6).view(8, 6)
+LABELS = torch.arange(8) % 3
+
 
 def dense() -> nn.Sequential:
     """Linear 6 → 8, BatchNorm, ReLU, linear 8 → 5, ReLU, linear 5 → 3: widths decrease."""
@@ -53,8 +55,23 @@ def convolutional() -> nn.Sequential:
     return nn.Sequential(*layers, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6, 3))
 
 
+class Net(nn.Sequential):
+    """Two hidden layers of decreasing width with BatchNorm and dropout, then the output."""
+
+    def __init__(self) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            hidden = [nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2)]
+            hidden += [nn.Linear(8, 5), nn.BatchNorm1d(5), nn.ReLU()]
+            super().__init__(*hidden, nn.Linear(5, 3))
+        self.first_parameters = [id(parameter) for parameter in self.parameters()]
+
+    def layers(self) -> list[str]:
+        return ["0", "4", "7"]
+
+
 @pytest.fixture(params=[dense, convolutional])
-def make_net(request: pytest.FixtureRequest) -> Callable[[], nn.Sequential]:
+def make_net(request: pytest.FixtureRequest) -> Make:
     """Return a function that builds a network from [B, 6] to [B, 3], always the same one."""
 
     def make() -> nn.Sequential:
@@ -65,28 +82,65 @@ def make_net(request: pytest.FixtureRequest) -> Callable[[], nn.Sequential]:
     return make
 
 
-def batch(step: int) -> tuple[Tensor, Tensor]:
+def descend(
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor | Array,
+    labels: Tensor | npt.NDArray[np.int64],
+    method: Method | None = None,
+) -> None:
+    """One step on the cross-entropy, with the auxiliary loss of `method`."""
+    inputs = torch.as_tensor(inputs)
+    optimizer.zero_grad()
+    outputs = net(inputs)
+    loss = nn.functional.cross_entropy(outputs, torch.as_tensor(labels))
+    auxiliary = method.auxiliary_loss(inputs, outputs) if method else None
+    (loss if auxiliary is None else loss + auxiliary).backward()
+    optimizer.step()
+
+
+def train_step(net: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """One step on a batch that `step` decides."""
     draw = torch.Generator().manual_seed(step)
-    return torch.randn(16, 6, generator=draw), torch.randint(3, (16,), generator=draw)
+    inputs = torch.randn(16, 6, generator=draw)
+    descend(net, optimizer, inputs, torch.randint(3, (16,), generator=draw))
 
 
-@pytest.fixture
-def train_step() -> Callable[..., None]:
-    """Return train_step(net, optimizer, step): one step on a batch that `step` decides."""
-
-    def train(net: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-        inputs, labels = batch(step)
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(net(inputs), labels).backward()
-        optimizer.step()
-
-    return train
+def copied(tensors: nn.Module | Mapping[str, Tensor]) -> Tensors:
+    """Copies of tensors by name; of a module its parameters and buffers."""
+    named = tensors.state_dict() if isinstance(tensors, nn.Module) else tensors
+    return {name: tensor.clone() for name, tensor in named.items()}
 
 
-@pytest.fixture
-def snapshot() -> Callable[[nn.Module], dict[str, Tensor]]:
-    """Return snapshot(net): copies of its parameters and buffers by name."""
-    return lambda net: {name: tensor.clone() for name, tensor in net.state_dict().items()}
+def assert_equal(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+
+
+def state_of(method: Method) -> tuple[list[Tensor], list[Any]]:
+    """Everything that evaluation must leave alone, of network, optimizer, method, generators."""
+    net, saved = method.module, method.state_dict()
+    tensors = [*net.state_dict().values(), *(p.grad for p in net.parameters())]
+    tensors += [t for entry in method.optimizer.state.values() for t in entry.values()]
+    tensors += [torch.get_rng_state(), *saved.pop("tortoise", {}).values()]
+    facts: list[Any] = [tensor.data_ptr() for tensor in net.state_dict().values()]
+    facts += [np.random.get_state()[1].tolist(), saved]
+    facts += [parameter.requires_grad for parameter in net.parameters()]
+    for child in net.modules():
+        hooks = (child._forward_hooks, child._forward_pre_hooks, child._backward_hooks)
+        facts += [child.training, *map(len, hooks)]
+    return [tensor.clone() for tensor in tensors], facts
+
+
+@contextmanager
+def leaves_no_trace(method: Method) -> Iterator[None]:
+    """Fail unless the body leaves everything bit-identical."""
+    tensors, facts = state_of(method)
+    yield
+    tensors_after, facts_after = state_of(method)
+    assert facts == facts_after
+    assert all(torch.equal(a, b) for a, b in zip(tensors, tensors_after, strict=True))
 
 
 # ---- a two-layer network by hand, in NumPy ----
@@ -144,19 +198,7 @@ class TwoLayers:
             np.testing.assert_allclose(tensor, self.weights[name], rtol=1e-10, err_msg=name)
 
 
-@pytest.fixture
-def two_layers() -> type[TwoLayers]:
-    """Return the class of the NumPy network."""
-    return TwoLayers
-
-
 # ---- this package's loop on a tiny task ----
-
-
-@pytest.fixture(scope="session")
-def digits() -> Dataset:
-    """Return the bundled digits."""
-    return load("digits")
 
 
 def tiny(net: Mapping[str, Any], **changes: Any) -> Task:
@@ -174,72 +216,15 @@ def tiny(net: Mapping[str, Any], **changes: Any) -> Task:
     return parse_task({**table, **changes}, "tiny.toml")
 
 
-@pytest.fixture
-def make_run(digits: Dataset) -> Callable[..., SupervisedRun]:
-    """Return make_run(method, net=MLP, seeds=(100, 101), **task): an untrained SupervisedRun."""
-
-    def make(
-        method: Method,
-        net: Mapping[str, Any] = MLP,
-        seeds: tuple[int, ...] = (100, 101),
-        **changes: Any,
-    ) -> SupervisedRun:
-        seeds = seeds if net["name"] == "mlp" else seeds[:1]
-        return SupervisedRun(tiny(net, **changes), digits, method, seeds)
-
-    return make
+digits = functools.cache(lambda: load("digits"))
 
 
-def assert_same_run(left: SupervisedRun, right: SupervisedRun) -> None:
-    theirs = right.module.state_dict()
-    for name, tensor in left.module.state_dict().items():
-        assert torch.equal(tensor, theirs[name]), name
-    shared = ("train/accuracy", "train/loss", "step")
-    for mine, other in zip(left.history.points, right.history.points, strict=True):
-        assert [mine[key] for key in shared] == [other[key] for key in shared]
-
-
-@pytest.fixture(scope="session")
-def _plain_runs() -> dict[str, SupervisedRun]:
-    return {}
-
-
-@pytest.fixture
-def assert_trains_as_none(
-    make_run: Callable[..., SupervisedRun], _plain_runs: dict[str, SupervisedRun]
-) -> Callable[[Method], None]:
-    """Return a check that a method trains, to the bit, the weights that `none` trains."""
-
-    def check(make: Callable[[], Method]) -> None:
-        for net in (MLP, CNN):
-            name = str(net["name"])
-            if name not in _plain_runs:
-                _plain_runs[name] = make_run(Method(), net)
-                _plain_runs[name].train()
-            run = make_run(make(), net)
-            run.train()
-            assert_same_run(run, _plain_runs[name])
-
-    return check
-
-
-@pytest.fixture
-def assert_resumes(
-    make_run: Callable[..., SupervisedRun], tmp_path: Path
-) -> Callable[[Callable[[], Method]], None]:
-    """Return a check: stopped after some steps and resumed, a run equals an uninterrupted one."""
-
-    def check(make: Callable[[], Method], steps: tuple[int, ...] = (1, 5, 12, 13, 20)) -> None:
-        whole, resumed = make_run(make()), make_run(make())
-        whole.train()
-        plan = CheckpointPlan(tmp_path / "tiny.pt", "tiny")
-        for before, step in itertools.pairwise((0, *steps)):
-            stops = iter([False] * (step - before - 1) + [True])
-            with pytest.raises(Interrupted):
-                make_run(make()).train(plan, Observer(stop=lambda stops=stops: next(stops)))
-        resumed.train(plan)
-        assert_same_run(resumed, whole)
-        assert resumed.history.points == whole.history.points
-        assert resumed.steps_taken == whole.steps_taken
-
-    return check
+def make_run(
+    method: Method, net: Mapping[str, Any] = MLP, trained: bool = True, **changes: Any
+) -> SupervisedRun:
+    """A run of the tiny task on two seeds, one of a cnn; `changes` replace tables of the task."""
+    seeds = (100, 101) if net["name"] == "mlp" else (100,)
+    run = SupervisedRun(tiny(net, **changes), digits(), method, seeds)
+    if trained:
+        run.train()
+    return run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -10,13 +9,13 @@ import torch
 from torch import nn
 
 from ht_bench import networks
-from ht_bench.errors import UsageError
 from ht_bench.methods.architecture import ConcatenatedReLU, LayerNorm
 from ht_bench.methods.base import Method
 from ht_bench.methods.early_stop import EarlyStop
 from ht_bench.networks.mlp import StackedLayerNorm
 from ht_bench.networks.parts import CReLU
-from ht_bench.training.supervised import SupervisedRun
+
+from .conftest import assert_equal, copied, make_run
 
 MLP = {"name": "mlp", "hidden": [16, 12]}
 CNN = {"name": "cnn", "channels": [4], "hidden": [8]}
@@ -37,8 +36,7 @@ def attached(fraction: float) -> EarlyStop:
 def test_every_phase_but_the_last_is_cut(fraction: float, expected: list[int]) -> None:
     method = attached(fraction)
     budgets = [100, 7, 9]
-    found = [method.enter_phase(index, steps, 4, 3) for index, steps in enumerate(budgets)]
-    assert found == expected
+    assert [method.enter_phase(i, steps, 4, 3) for i, steps in enumerate(budgets)] == expected
 
 
 def test_without_a_loop_that_tells_phases_nothing_is_cut() -> None:
@@ -46,13 +44,9 @@ def test_without_a_loop_that_tells_phases_nothing_is_cut() -> None:
 
 
 @pytest.mark.parametrize("net", [MLP, CNN])
-def test_weights_stand_still_from_the_cut_to_the_end_of_the_phase(
-    make_run: Callable[..., SupervisedRun], net: dict[str, Any]
-) -> None:
+def test_weights_stand_still_from_the_cut_to_the_end_of_the_phase(net: dict[str, Any]) -> None:
     """12 steps a phase, points after 4, 8 and 12: half of the first phase is 6 steps."""
     run, plain = make_run(EarlyStop(0.5), net), make_run(Method(), net)
-    run.train()
-    plain.train()
     assert (run.steps_taken, plain.steps_taken) == (6 + 12, 24)
     points, whole = run.history.points, plain.history.points
     assert [p["step"] for p in points] == [0, 4, 8, 12, 16, 20, 24]
@@ -63,39 +57,13 @@ def test_weights_stand_still_from_the_cut_to_the_end_of_the_phase(
     assert points[5]["test/loss"] != points[4]["test/loss"]
 
 
-def test_what_the_first_phase_trains_is_what_none_trains_in_that_many_steps(
-    make_run: Callable[..., SupervisedRun],
-) -> None:
+def test_what_the_first_phase_trains_is_what_none_trains_in_that_many_steps() -> None:
     """The learning rate's warm-up keeps the whole phase's length."""
     optimizer = {"lr": 1e-2, "warmup": 0.0}
-    stopped = make_run(EarlyStop(0.5), MLP, optimizer=optimizer)
-    weights: dict[str, Any] = {}
-
-    class Watched(Method):
-        def on_phase(self, index: int) -> None:
-            weights.update({name: tensor.clone() for name, tensor in self.tensors().items()})
-
     phases = [{"new": 0.5, "wrong": 0.5, "updates": 6}, {"new": 0.5, "updates": 12}]
-    short = make_run(Watched(), MLP, optimizer=optimizer, phases=phases)
-    short.train()
-    stopped.train()
-    theirs = stopped.module.state_dict()
-    assert all(torch.equal(v, theirs[name]) for name, v in short.module.state_dict().items())
-    assert any(not torch.equal(v, theirs[name]) for name, v in weights.items())
-
-
-def test_a_fraction_of_one_trains_as_none(assert_trains_as_none: Callable[..., None]) -> None:
-    assert_trains_as_none(lambda: EarlyStop(1.0))
-
-
-def test_a_stopped_run_resumes_to_the_same_bits(assert_resumes: Callable[..., None]) -> None:
-    assert_resumes(lambda: EarlyStop(0.5))
-
-
-@pytest.mark.parametrize("fraction", [-0.1, 1.1])
-def test_what_is_no_fraction_is_refused(fraction: float) -> None:
-    with pytest.raises(UsageError, match=f"fraction = {fraction}: a fraction lies between"):
-        EarlyStop(fraction)
+    stopped = make_run(EarlyStop(0.5), MLP, optimizer=optimizer)
+    short = make_run(Method(), MLP, optimizer=optimizer, phases=phases)
+    assert_equal(short.module.state_dict(), stopped.module.state_dict())
 
 
 # ---- LayerNorm and CReLU ----
@@ -111,41 +79,30 @@ def test_what_is_no_fraction_is_refused(fraction: float) -> None:
     ],
 )
 def test_the_loop_trains_the_network_that_the_method_asks_for(
-    make_run: Callable[..., SupervisedRun],
-    method: type[Method],
-    net: dict[str, Any],
-    kind: type[nn.Module],
-    count: int,
+    method: type[Method], net: dict[str, Any], kind: type[nn.Module], count: int
 ) -> None:
-    run = make_run(method(), net)
+    run = make_run(method(), net, trained=False)
     assert sum(isinstance(child, kind) for child in run.module.modules()) == count
     owned = [id(p) for group in run.optimizer.param_groups for p in group["params"]]
     assert sorted(owned) == sorted(id(p) for p in run.module.parameters())
-    start = {name: tensor.clone() for name, tensor in run.recorder.initial.items()}
+    start = copied(run.recorder.initial)
     run.train()
     assert all(not torch.equal(p, start[name]) for name, p in run.module.named_parameters())
-    plain = make_run(Method(), net)
+    plain = make_run(Method(), net, trained=False)
     assert not any(isinstance(child, kind) for child in plain.module.modules())
 
 
-def test_layer_norm_stands_between_each_hidden_linear_and_its_activation(
-    make_run: Callable[..., SupervisedRun],
-) -> None:
-    names = [name for name, _ in make_run(LayerNorm(), MLP).module.named_children()]
+def test_layer_norm_stands_between_each_hidden_linear_and_its_activation() -> None:
+    module = make_run(LayerNorm(), MLP, trained=False).module
+    names = [name for name, _ in module.named_children()]
     hidden = ["linear0", "norm0", "activation0", "linear1", "norm1", "activation1"]
     assert names == [*hidden, "output"]
 
 
-def test_crelu_keeps_the_width_of_the_features_with_half_the_units(
-    make_run: Callable[..., SupervisedRun],
-) -> None:
-    module = make_run(ConcatenatedReLU(), MLP).module
-    shapes = {name: tuple(child.weight.shape) for name, child in linear_layers(module).items()}
+def test_crelu_keeps_the_width_of_the_features_with_half_the_units() -> None:
+    module = make_run(ConcatenatedReLU(), MLP, trained=False).module
+    shapes = {name: tuple(module.get_parameter(f"{name}.weight").shape) for name in module.layers()}
     assert shapes == {"linear0": (2, 8, 64), "linear1": (2, 6, 16), "output": (2, 10, 12)}
-
-
-def linear_layers(module: nn.Module) -> Mapping[str, Any]:
-    return {name: module.get_submodule(name) for name in module.layers()}  # type: ignore[operator]
 
 
 def test_a_method_goes_with_the_networks_own_options() -> None:
@@ -156,11 +113,7 @@ def test_a_method_goes_with_the_networks_own_options() -> None:
 
 
 @pytest.mark.parametrize("method", [LayerNorm, ConcatenatedReLU])
-def test_a_task_that_has_the_change_already_trains_as_none(
-    make_run: Callable[..., SupervisedRun], method: type[Method]
-) -> None:
+def test_a_task_that_has_the_change_already_trains_as_none(method: type[Method]) -> None:
     """Beside the network the methods do nothing."""
     run, plain = make_run(method(), MLP), make_run(Method(), {**MLP, **method.network})
-    run.train()
-    plain.train()
     assert run.history.points == plain.history.points

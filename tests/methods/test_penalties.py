@@ -1,21 +1,15 @@
-"""L2 and L2-init: by hand, against NumPy, and their contracts."""
+"""L2 and L2-init: by hand, against NumPy, against torch's own weight decay, in the loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method
 from ht_bench.methods.penalties import L2, L2Init
-from ht_bench.training.supervised import SupervisedRun
 
-Make = Callable[[], nn.Sequential]
-Step = Callable[[nn.Module, torch.optim.Optimizer, int], None]
+from .conftest import Make, TwoLayers, assert_equal, descend, make_run, train_step
 
 
 def filled(value: float) -> nn.Sequential:
@@ -50,30 +44,9 @@ def test_the_rule_by_hand(method: Method, gradient: float) -> None:
         assert torch.equal(parameter, torch.full_like(parameter, 3.0 - 0.25 * gradient))
 
 
-def test_it_is_the_derivative_of_the_penalty(make_net: Make, train_step: Step) -> None:
-    """λ/2 ‖θ‖² and λ/2 ‖θ − θ0‖², differentiated by autograd, added to a copy's loss."""
-    for method, toward in ((L2(strength=0.3), 0.0), (L2Init(strength=0.3), 1.0)):
-        net, plain = make_net(), make_net()
-        initial = [parameter.detach().clone() for parameter in net.parameters()]
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-        method.attach(net, optimizer)
-        for each in (net, plain):
-            with torch.no_grad():
-                for parameter in each.parameters():
-                    parameter.mul_(1.5).add_(0.25)
-        train_step(net, optimizer, 0)
-        train_step(plain, torch.optim.SGD(plain.parameters(), lr=0.0), 0)
-        pairs = zip(plain.parameters(), initial, strict=True)
-        penalty = sum((0.15 * (p - toward * start).square().sum() for p, start in pairs))
-        assert isinstance(penalty, Tensor)
-        penalty.backward()  # on top of the gradient of the loss
-        for mine, theirs in zip(net.parameters(), plain.parameters(), strict=True):
-            torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize(("method", "toward"), [(L2(0.05), 0.0), (L2Init(0.05), 1.0)])
-def test_it_is_a_numpy_loop(two_layers: Callable[..., Any], method: Method, toward: float) -> None:
-    ours = two_layers()
+def test_it_is_a_numpy_loop(method: Method, toward: float) -> None:
+    ours = TwoLayers()
     net, initial = ours.twin(), dict(ours.weights)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.3)
     method.attach(net, optimizer)
@@ -83,16 +56,11 @@ def test_it_is_a_numpy_loop(two_layers: Callable[..., Any], method: Method, towa
         for name, weights in ours.weights.items():
             gradients[name] = gradients[name] + 0.05 * (weights - toward * initial[name])
         ours.step(gradients, 0.3)
-        optimizer.zero_grad()
-        logits = net(torch.from_numpy(inputs))
-        nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
-        optimizer.step()
+        descend(net, optimizer, inputs, labels)
     ours.assert_equals(net)
 
 
-def test_it_passes_through_the_moments_as_torchs_own_weight_decay(
-    make_net: Make, train_step: Step
-) -> None:
+def test_it_passes_through_the_moments_as_torchs_own_weight_decay(make_net: Make) -> None:
     """Adam's `weight_decay` is L2 in the gradient: the same weights after 20 steps."""
     net, plain = make_net(), make_net()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
@@ -101,8 +69,7 @@ def test_it_passes_through_the_moments_as_torchs_own_weight_decay(
     for step in range(20):
         train_step(net, optimizer, step)
         train_step(plain, theirs, step)
-    for mine, other in zip(net.parameters(), plain.parameters(), strict=True):
-        assert torch.equal(mine, other)
+    assert_equal(net.state_dict(), plain.state_dict())
 
 
 @pytest.mark.parametrize("cls", [L2, L2Init])
@@ -114,55 +81,26 @@ def test_a_parameter_without_gradient_and_buffers_are_left_alone(
     buffers = [buffer.clone() for buffer in net.buffers()]
     optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
     cls(strength=0.5).attach(net, optimizer)
-    kept = frozen.clone()
+    before = frozen.clone()
     optimizer.step()  # no gradient at all
     for parameter in list(net.parameters())[1:]:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     assert frozen.grad is None
-    assert torch.equal(frozen, kept)
+    assert torch.equal(frozen, before)
     assert all(torch.equal(a, b) for a, b in zip(buffers, net.buffers(), strict=True))
 
 
-def test_theta0_survives_phases_and_does_not_move(
-    make_run: Callable[..., SupervisedRun],
-) -> None:
+def test_theta0_survives_phases_and_does_not_move() -> None:
     method = L2Init(strength=0.1)
     run = make_run(method)
-    run.train()
-    kept = method.state_dict()["initial"]
-    assert kept.keys() == run.recorder.initial.keys()
-    for name, tensor in run.recorder.initial.items():
-        assert torch.equal(kept[name], tensor), name
+    assert_equal(method.state_dict()["initial"], run.recorder.initial)
 
 
 @pytest.mark.parametrize(("cls", "closer"), [(L2, "norm"), (L2Init, "distance_from_init")])
-def test_it_pulls_where_it_says(
-    make_run: Callable[..., SupervisedRun], cls: type[L2], closer: str
-) -> None:
-    ends = []
-    for strength in (0.0, 10.0):
-        run = make_run(cls(strength=strength))
-        run.train()
-        ends.append(run.history.diagnostics[-1][f"weights/{closer}"])
-    assert all(pulled < free for free, pulled in zip(*ends, strict=True))
-
-
-@pytest.mark.parametrize("cls", [L2, L2Init])
-def test_with_strength_nothing_it_trains_as_none(
-    cls: type[L2], assert_trains_as_none: Callable[..., None]
-) -> None:
-    assert_trains_as_none(lambda: cls(strength=0.0))
-
-
-@pytest.mark.parametrize("cls", [L2, L2Init])
-def test_a_stopped_run_resumes_to_the_same_bits(
-    cls: type[L2], assert_resumes: Callable[..., None]
-) -> None:
-    assert_resumes(lambda: cls(strength=0.1))
-
-
-@pytest.mark.parametrize("cls", [L2, L2Init])
-def test_a_negative_strength_is_refused(cls: type[L2]) -> None:
-    with pytest.raises(UsageError, match="strength = -1: a penalty is zero or more"):
-        cls(strength=-1)
+def test_it_pulls_where_it_says(cls: type[L2], closer: str) -> None:
+    free, pulled = (
+        make_run(cls(strength=strength)).history.diagnostics[-1][f"weights/{closer}"]
+        for strength in (0.0, 10.0)
+    )
+    assert all(near < far for near, far in zip(pulled, free, strict=True))

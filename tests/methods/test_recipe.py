@@ -1,6 +1,7 @@
 """Recipes: parsed, within the common budget, and saying what their searches found."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ RELEASED = [get_task(name) for name in TASKS if get_task(name).status == "releas
 SEARCHED = [t.name for t in RELEASED if isinstance(t, Task) and t.data.name == "digits"]
 CONTROL = [t.name for t in RELEASED if isinstance(t, ReinforcementTask) and t.family == "swap"]
 COMPARED = ("hare-tortoise", "shrink-perturb", "head-reset", "l2-init")
-FOUND = {"mean", "standard_error"}
+RESULTS = {"mean", "standard_error"}
 
 
 def recipe_of(method: str) -> Recipe:
@@ -30,7 +31,7 @@ def recipe_of(method: str) -> Recipe:
 
 
 def settings(trial: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in trial.items() if key not in FOUND}
+    return {key: value for key, value in trial.items() if key not in RESULTS}
 
 
 def test_every_built_in_method_has_a_recipe() -> None:
@@ -67,7 +68,7 @@ def test_every_setting_builds_the_method(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", recipe_names())
-def test_the_choice_is_the_best_of_the_search(method: str) -> None:
+def test_the_choice_is_the_best_of_a_search_of_the_grid(method: str) -> None:
     recipe = recipe_of(method)
     for task, search in recipe.search.items():
         best = max(search["tried"], key=lambda trial: trial["mean"])
@@ -76,29 +77,19 @@ def test_the_choice_is_the_best_of_the_search(method: str) -> None:
         assert set(parse_seeds(search["seeds"])) <= set(range(100))
         assert search["task_sha256"] == get_task(task).sha256, f"{method} on {task}"
         assert all(trial["standard_error"] >= 0 for trial in search["tried"])
-
-
-@pytest.mark.parametrize("method", recipe_names())
-def test_the_search_tried_the_grid(method: str) -> None:
-    recipe = recipe_of(method)
-    for task, search in recipe.search.items():
         tried = [settings(trial) for trial in search["tried"]]
         assert tried == recipe.configurations(task), f"{method} on {task}"
 
 
-@pytest.mark.parametrize("task", SEARCHED)
-def test_every_method_was_searched_on_the_same_seeds(task: str) -> None:
-    """The same budget for all: a released digits task without a method's search is no contest."""
-    searches = {method: recipe_of(method).search.get(task) for method in recipe_names()}
+@pytest.mark.parametrize(
+    ("task", "methods"),
+    [*((task, recipe_names()) for task in SEARCHED), *((task, COMPARED) for task in CONTROL)],
+)
+def test_methods_were_searched_on_the_same_seeds(task: str, methods: Sequence[str]) -> None:
+    """The same budget: all of them on released digits, those that the README compares on agents."""
+    searches = {method: recipe_of(method).search.get(task) for method in methods}
     missing = [method for method, search in searches.items() if search is None]
     assert not missing, f"{task} lacks searches of {', '.join(missing)}; run ht-bench tune."
-    assert len({search["seeds"] for search in searches.values() if search}) == 1
-
-
-@pytest.mark.parametrize("task", CONTROL)
-def test_what_the_readme_compares_on_agents_was_searched_on_the_same_seeds(task: str) -> None:
-    searches = {method: recipe_of(method).search.get(task) for method in COMPARED}
-    assert all(searches.values()), f"{task}: run ht-bench tune for {searches}"
     assert len({search["seeds"] for search in searches.values() if search}) == 1
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env as gymnasium_check
+from gymnasium.wrappers import TransformObservation
 from stable_baselines3.common.env_checker import check_env as stable_baselines3_check
 
 from ht_bench.envs import wrappers
@@ -17,7 +18,6 @@ from ht_bench.errors import UsageError
 
 from .conftest import needs, task
 
-needs_opencv = needs("cv2")
 ATARI = {"name": "atari"}
 
 
@@ -27,54 +27,45 @@ def pong(evaluation: bool = False, frameskip: int = 1, **options: Any) -> Any:
     return make_phase(spec, 0, 0, evaluation=evaluation)
 
 
-def lose(game: Any) -> tuple[list[float], bool, int]:
-    """Fire and stand still until the episode ends; returns (rewards, terminated, lives)."""
+def cartpole() -> Any:
+    return gymnasium.make("CartPole-v1")
+
+
+def lose(game: Any) -> tuple[bool, int]:
+    """Fire and stand still until the episode ends; returns (terminated, lives)."""
     game.reset(seed=0)
-    rewards, terminated = [], False
     for step in range(600):
-        _, reward, terminated, _, info = game.step(1 if step % 10 == 0 else 3)
-        rewards.append(float(reward))
+        _, _, terminated, _, info = game.step(1 if step % 10 == 0 else 3)
         if terminated:
             break
-    return rewards, terminated, info["lives"]
+    return terminated, info["lives"]
 
 
 # ---- "atari" ----
 
 
-@needs_opencv
-def test_a_game_is_four_grey_frames_channel_first() -> None:
+@needs("cv2")
+def test_a_game_is_four_grey_frames_channel_first_and_an_action_lasts_four() -> None:
     game = pong()
     assert game.observation_space == spaces.Box(0, 255, (4, 84, 84), np.uint8)
     first = game.reset(seed=0)[0]
     assert first in game.observation_space
     assert first.std() > 0
+    before = game.unwrapped.ale.getEpisodeFrameNumber()
     second = game.step(1)[0]
+    assert game.unwrapped.ale.getEpisodeFrameNumber() - before == 4
     np.testing.assert_array_equal(second[:3], first[1:])
     assert pong(stack=2, screen_size=42).observation_space.shape == (2, 42, 42)
 
 
-@needs_opencv
-def test_an_action_lasts_frame_skip_frames() -> None:
-    game = pong()
-    game.reset(seed=0)
-    before = game.unwrapped.ale.getEpisodeFrameNumber()
-    game.step(0)
-    assert game.unwrapped.ale.getEpisodeFrameNumber() - before == 4
-
-
-@needs_opencv
+@needs("cv2")
 def test_a_lost_life_ends_an_episode_in_training_only() -> None:
-    _, terminated, lives = lose(pong())
-    assert terminated
-    assert lives == 4
-    assert lose(pong(terminal_on_life_loss=False))[2] < 4
-    _, terminated, lives = lose(pong(evaluation=True))
-    assert terminated
-    assert lives == 0
+    assert lose(pong()) == (True, 4)
+    assert lose(pong(terminal_on_life_loss=False))[1] < 4
+    assert lose(pong(evaluation=True)) == (True, 0)
 
 
-@needs_opencv
+@needs("cv2")
 def test_rewards_are_clipped_in_training_only() -> None:
     shots = task([{}], "ALE/SpaceInvaders-v5", kwargs={"frameskip": 1}, wrappers=[ATARI])
     earned = []
@@ -86,16 +77,11 @@ def test_rewards_are_clipped_in_training_only() -> None:
     assert max(earned[1]) >= 5.0
 
 
-@needs_opencv
+@needs("cv2")
 def test_frames_are_not_skipped_twice() -> None:
     with pytest.raises(UsageError, match=r"skips frames and so does .*set frameskip = 1"):
         pong(frameskip=4)
     assert pong(frameskip=4, frame_skip=1).observation_space.shape == (4, 84, 84)
-
-
-def test_the_atari_wrapper_is_for_games() -> None:
-    with pytest.raises(UsageError, match="for games of the ALE"):
-        wrap(gymnasium.make("CartPole-v1"), {"name": "atari"}, "Task x")
 
 
 def test_a_missing_opencv_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +103,7 @@ def test_a_time_limit_truncates() -> None:
 @pytest.mark.parametrize(
     ("wrapper", "sentence"),
     [
+        (ATARI, "for games of the ALE"),
         ({"name": "atri"}, "Task x: there is no wrapper 'atri'. Did you mean 'atari'"),
         ({"name": "atari", "stak": 4}, "'atari': unknown key 'stak'. Did you mean 'stack'"),
         ({"name": "atari", "stack": "4"}, "'stack' is '4'; it must be of type int"),
@@ -126,7 +113,7 @@ def test_a_time_limit_truncates() -> None:
 )
 def test_wrong_wrappers_are_refused(wrapper: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        wrap(gymnasium.make("CartPole-v1"), wrapper, "Task x")
+        wrap(cartpole(), wrapper, "Task x")
 
 
 # ---- the task id ----
@@ -154,7 +141,7 @@ def test_around_a_stream_the_id_follows_the_phase() -> None:
     assert ids == [[1, 0], [0, 1], [1, 0]]
 
 
-@needs_opencv
+@needs("cv2")
 def test_beside_an_image_the_id_is_in_a_dict() -> None:
     told = [{"name": "task-id"}, {"name": "atari"}]
     phases = [{"id": "ALE/Pong-v5"}, {"id": "ALE/Freeway-v5"}]
@@ -168,47 +155,33 @@ def test_beside_an_image_the_id_is_in_a_dict() -> None:
     stable_baselines3_check(environment, skip_render_check=True)
 
 
-class _WithDict(gymnasium.Env[Any, int]):
-    observation_space = spaces.Dict({"a": spaces.Discrete(3)})
-    action_space = spaces.Discrete(2)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        return {"a": np.int64(1)}, {}
-
-    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        return {"a": np.int64(2)}, 0.0, False, False, {}
-
-
 def test_a_dict_gets_one_more_key() -> None:
-    told = TaskIdObservation(_WithDict(), task_id=1, tasks=2)
-    assert told.reset()[0] == {"a": 1, "task_id": pytest.approx([0.0, 1.0])}
-    assert set(told.observation_space.spaces) == {"a", "task_id"}  # type: ignore[attr-defined]
+    space = cartpole().observation_space
+    nested = TransformObservation(cartpole(), lambda seen: {"a": seen}, spaces.Dict({"a": space}))
+    told: Any = TaskIdObservation(nested, task_id=1, tasks=2)
+    first = told.reset(seed=0)[0]
+    assert first["a"].tolist() == cartpole().reset(seed=0)[0].tolist()
+    assert first["task_id"].tolist() == [0.0, 1.0]
+    assert set(told.observation_space.spaces) == {"a", "task_id"}
     assert told.step(0)[0] in told.observation_space
 
 
-@pytest.mark.parametrize("place", ["inside", "outside"])
-def test_streams_with_ids_pass_both_checkers(place: str) -> None:
-    told: Any = EnvironmentStream(task(DRIFT, wrappers=[{"name": "task-id"}]))
-    if place == "outside":
-        told = TaskIdObservation(EnvironmentStream(task(DRIFT)))
-    else:
-        gymnasium_check(told, skip_render_check=True)
-    stable_baselines3_check(told, skip_render_check=True)
+def test_streams_with_ids_pass_both_checkers() -> None:
+    inside = EnvironmentStream(task(DRIFT, wrappers=[{"name": "task-id"}]))
+    gymnasium_check(inside, skip_render_check=True)
+    for told in (inside, TaskIdObservation(EnvironmentStream(task(DRIFT)))):
+        stable_baselines3_check(told, skip_render_check=True)
 
 
 def test_a_task_id_that_nobody_tells_is_asked_for() -> None:
     with pytest.raises(UsageError, match=r"give tasks="):
-        TaskIdObservation(gymnasium.make("CartPole-v1"))
-    with pytest.raises(UsageError, match=r"task_id = None .* one of 0 to 1"):
-        TaskIdObservation(gymnasium.make("CartPole-v1"), tasks=2).reset()
-    with pytest.raises(UsageError, match=r"task_id = 2 .* one of 0 to 1"):
-        TaskIdObservation(gymnasium.make("CartPole-v1"), task_id=2, tasks=2).reset()
+        TaskIdObservation(cartpole())
+    for wrong in (None, 2):
+        with pytest.raises(UsageError, match=rf"task_id = {wrong} .* one of 0 to 1"):
+            TaskIdObservation(cartpole(), task_id=wrong, tasks=2).reset()
 
 
 def test_a_wrapped_environments_spec_makes_it_again() -> None:
-    made = TaskIdObservation(gymnasium.make("CartPole-v1"), task_id=1, tasks=3)
+    made = TaskIdObservation(cartpole(), task_id=1, tasks=3)
     again = gymnasium.make(gymnasium.envs.registration.EnvSpec.from_json(made.spec.to_json()))
     assert (again.reset(seed=0)[0] == made.reset(seed=0)[0]).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -11,15 +12,18 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor
 
 from ht_bench.sb3 import find_algorithm
+from ht_bench.streams.catalog import get_task
 
 ON_POLICY = {"ppo": {"n_steps": 16, "batch_size": 16, "n_epochs": 3}, "a2c": {"n_steps": 8}}
 REPLAY = {"learning_starts": 20, "batch_size": 8, "buffer_size": 500, "train_freq": 1}
 VALUES = {**REPLAY, "target_update_interval": 30}
 SETTINGS = {**ON_POLICY, "dqn": VALUES, "qrdqn": VALUES, "sac": REPLAY, "td3": REPLAY}
 CONTINUOUS = ("sac", "td3")
+OFF_POLICY = ("dqn", "qrdqn", "sac", "td3")
 EXPERIENCE = ("observations", "next_observations", "actions", "rewards", "dones", "log_probs")
 
 HARE_TORTOISE = "HareTortoiseMlpPolicy"
@@ -47,7 +51,7 @@ class Sights(gymnasium.Env[Any, Any]):
             return drawn.integers(0, 256, (36, 36, 1), dtype=np.uint8)
         return {"place": drawn.uniform(-1, 1, 3).astype(np.float32), "mark": drawn.integers(4)}
 
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.steps = 0
         return self.seen(), {}
@@ -148,6 +152,10 @@ def clone(named: Any) -> Tensors:
     return {name: tensor.detach().clone() for name, tensor in dict(named).items()}
 
 
+def state_of(module: Any) -> Tensors:
+    return clone({k: v for k, v in module.state_dict().items() if k != "_extra_state"})
+
+
 def hare(policy: Any, part: str) -> Tensors:
     module = getattr(policy, part, policy)
     return {**clone(module.named_parameters()), **clone(module.named_buffers())}
@@ -177,6 +185,31 @@ def apart(policy: Any) -> Any:
 def observations(model: Any, count: int = 100) -> Any:
     model.observation_space.seed(4)
     return np.stack([model.observation_space.sample() for _ in range(count)])
+
+
+def transitions(seen: Tensor) -> ReplayBufferSamples:
+    """A batch of these observations, each followed by its mirror's; every fifth one ends."""
+    rows = torch.arange(len(seen))[:, None]
+    return ReplayBufferSamples(
+        observations=seen,
+        actions=rows % 2,
+        next_observations=seen.flip(0),
+        dones=(rows % 5 == 0).float(),
+        rewards=torch.linspace(-1, 1, len(seen))[:, None],
+        discounts=torch.linspace(0.5, 1, len(seen))[:, None],
+    )
+
+
+def two_layers(named: Tensors, name: str, inputs: Tensor) -> Tensor:
+    """Two linear layers with a ReLU between, written out."""
+    hidden = (inputs @ named[f"{name}.0.weight"].T + named[f"{name}.0.bias"]).clamp(min=0)
+    return hidden @ named[f"{name}.2.weight"].T + named[f"{name}.2.bias"]
+
+
+def three_phases(steps: int) -> Any:
+    """CartPole permuted anew in each of three phases of so many steps."""
+    task: Any = get_task("swap-cartpole-dqn-v1")
+    return dataclasses.replace(task, phases=(dataclasses.replace(task.phases[0], steps=steps),) * 3)
 
 
 def assert_equal(left: Tensors, right: Tensors) -> None:

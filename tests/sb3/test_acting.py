@@ -14,10 +14,9 @@ from .conftest import HARE_TORTOISE, NEVER, apart, clone, equal, hare, observati
 
 def stock_of(make: Any, algorithm: str, policy: Any, which: str) -> Any:
     """A stock policy with the hare's or the tortoise's weights."""
-    stock = make(algorithm, "MlpPolicy").policy
+    stock, get = make(algorithm, "MlpPolicy").policy, {"hare": hare, "tortoise": tortoise}[which]
     for part in policy.parts:
-        found = hare(policy, part.name) if which == "hare" else tortoise(policy, part.name)
-        getattr(stock, part.name, stock).load_state_dict(found)
+        getattr(stock, part.name, stock).load_state_dict(get(policy, part.name))
     return stock
 
 
@@ -39,12 +38,11 @@ def test_the_hare_acts_and_the_tortoise_is_judged(algorithm: str, make: Any) -> 
         with policy.acting_as(which):
             assert actions(policy, False) == acted[which, False]
             assert actions(policy, True) == acted[which, True]
-    torch.manual_seed(7)
-    forward = policy(torch.as_tensor(seen), deterministic=False)
-    torch.manual_seed(7)
-    expected = stocks["hare"](torch.as_tensor(seen), deterministic=False)
-    for mine, theirs in zip(forward, expected, strict=True):
-        assert torch.equal(mine, theirs)
+    forwards = []
+    for one in (policy, stocks["hare"]):
+        torch.manual_seed(7)
+        forwards.append(one(torch.as_tensor(seen), deterministic=False))
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(*forwards, strict=True))
 
 
 def test_acting_leaves_weights_modes_and_chance_as_they_were(algorithm: str, make: Any) -> None:
@@ -74,10 +72,8 @@ def test_acting_twice_or_as_something_else_is_refused(make: Any) -> None:
             pass
     with policy.acting_as("hare"):
         for word in ("hare", "tortoise"):
-            with (
-                pytest.raises(UsageError, match="acts as the hare already; leave that first"),
-                policy.acting_as(word),
-            ):
+            sentence = "acts as the hare already; leave that first"
+            with pytest.raises(UsageError, match=sentence), policy.acting_as(word):
                 pass
     with policy.acting_as("tortoise"), pytest.raises(UsageError, match="as the tortoise already"):
         policy.export_plain()

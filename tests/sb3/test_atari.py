@@ -25,20 +25,14 @@ def pong(episode_steps: int, seed: int) -> VecEnv:
     """Pong as stable-baselines3 prepares it; an episode ends after so many agent steps."""
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     gymnasium.register_envs(ale_py)
-    settings = {
-        "frameskip": 1,
-        "repeat_action_probability": 0.0,
-        "max_num_frames_per_episode": 4 * episode_steps,
-    }
+    settings = {"frameskip": 1, "repeat_action_probability": 0.0}
+    settings["max_num_frames_per_episode"] = 4 * episode_steps
     return VecFrameStack(make_atari_env("ALE/Pong-v5", seed=seed, env_kwargs=settings), 4)
 
 
-def train(
-    steps: int, warm_up: int, episode_steps: int, batch: int, logs: Path
-) -> tuple[list[bool], Any]:
-    """Train; return after each update whether hare and tortoise were equal, and the logs."""
-    updates = (steps - warm_up) // 4
-    every = updates // RESETS
+def check(steps: int, warm_up: int, episode_steps: int, batch: int, logs: Path) -> None:
+    """Train; hare and tortoise are equal after the updates that reset, and both are evaluated."""
+    every = (steps - warm_up) // 4 // RESETS
     model = DQN(
         "HareTortoiseCnnPolicy",
         pong(episode_steps, 0),
@@ -62,16 +56,9 @@ def train(
     model.policy.optimizer.register_step_post_hook(compare)  # after the method's own hook
     evaluation = EvaluationCallback(pong(episode_steps, 1), every=steps // 2, episodes=1)
     model.learn(steps, callback=evaluation)
-    events = EventAccumulator(str(logs), size_guidance={"scalars": 0})
-    events.Reload()
-    return equal, events
-
-
-def check(steps: int, warm_up: int, episode_steps: int, batch: int, logs: Path) -> None:
-    equal, events = train(steps, warm_up, episode_steps, batch, logs)
-    every = (steps - warm_up) // 4 // RESETS
     resets = [update for update, same in enumerate(equal, 1) if same]
     assert resets == [every * k for k in range(1, RESETS + 1)]
+    events = EventAccumulator(str(logs), size_guidance={"scalars": 0}).Reload()
     for key in ("eval/return", "hare/return", "tortoise/return"):
         points = [(point.step, round(point.value, 3)) for point in events.Scalars(key)]
         print(key, points)

@@ -27,7 +27,8 @@ from ht_bench.envs.rl_stream import EnvironmentStream
 from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method
 from ht_bench.sb3 import DiagnosticsCallback, EvaluationCallback, PhaseCallback
-from ht_bench.streams.catalog import get_task
+
+from .conftest import three_phases, tortoise_of
 
 BUFFER = {"learning_starts": 10, "buffer_size": 200, "batch_size": 8, "learning_rate": 0.01}
 ROLLOUT = {"n_steps": 8, "batch_size": 8, "n_epochs": 2, "learning_rate": 0.01}
@@ -93,9 +94,7 @@ def make(cls: Any, env: Any, policy: str = "HareTortoiseMlp", **kwargs: Any) -> 
 
 def stream(copies: int = 1) -> DummyVecEnv:
     """Return copies of CartPole in three phases of 32 steps."""
-    task: Any = get_task("swap-cartpole-dqn-v1")
-    phases = [dataclasses.replace(task.phases[0], steps=32)] * 3
-    task = dataclasses.replace(task, phases=tuple(phases))
+    task = three_phases(32)
     return DummyVecEnv([lambda: EnvironmentStream(task, copies=copies, stream=100)] * copies)
 
 
@@ -113,9 +112,9 @@ def then(do: Callable[[dict[str, Any]], Any]) -> ConvertCallback:
 
 def state(model: Any) -> list[Any]:
     """Return all that training leaves behind: hare, tortoise, modes and generators."""
-    methods, modes = model.policy.methods, [child.training for child in model.policy.modules()]
-    slow = [t for method in methods.values() for t in method.tortoise.tensors().values()]
-    weights = [t.detach().numpy().tobytes() for t in (*model.policy.parameters(), *slow)]
+    policy, modes = model.policy, [child.training for child in model.policy.modules()]
+    weights = (*policy.parameters(), *tortoise_of(policy))
+    weights = [tensor.detach().numpy().tobytes() for tensor in weights]
     drawn = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     return [weights, modes, drawn, model.action_space.np_random.bit_generator.state]
 

@@ -5,32 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 from stable_baselines3 import DQN
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import ConvertCallback
 
 from ht_bench.envs.phase_environment import make_phase
 from ht_bench.envs.rl_stream import EnvironmentStream
 from ht_bench.sb3 import EvaluationCallback, PhaseCallback
-from ht_bench.streams.reinforcement import ReinforcementTask, parse_reinforcement
 
-SETTINGS: dict[str, Any] = {"buffer_size": 500, "batch_size": 8, "train_freq": 1}
+from .conftest import three_phases
 
-
-@pytest.fixture
-def task() -> ReinforcementTask:
-    """CartPole permuted anew in each of three phases of 60 steps."""
-    swapped = {"steps": 60, "repeat": 3, "observations": "permuted", "actions": "permuted"}
-    table = {
-        "name": "made-up-v1",
-        "family": "swap",
-        "environment": {"id": "CartPole-v1"},
-        "agent": {"algorithm": "dqn"},
-        "evaluation": {"points": 1},
-        "reference": {"random": 22.0},
-        "phases": [swapped],
-    }
-    return parse_reinforcement(table, "made-up")
+TASK = three_phases(60)
 
 
 class Watched(EnvironmentStream):
@@ -42,45 +26,31 @@ class Watched(EnvironmentStream):
         return observation, info
 
 
-def test_evaluation_plays_the_phase_in_training(task: ReinforcementTask) -> None:
-    watched = Watched(task, stream=7)
-    callback = EvaluationCallback(watched, every=30, episodes=1)
-    model = DQN("PlasticMlpPolicy", EnvironmentStream(task, stream=7), seed=0, **SETTINGS)
-    model.learn(180, callback=callback)
+def train(steps: int, *callbacks: Any, **settings: Any) -> tuple[Any, list[int]]:
+    """Return an agent trained on the stream, and the updates made before every step."""
+    settings = {"buffer_size": 500, "batch_size": 8, "train_freq": 1, "seed": 0, **settings}
+    model = DQN("PlasticMlpPolicy", EnvironmentStream(TASK, stream=7), **settings)
+    updates: list[int] = []
+    count = ConvertCallback(lambda *_: updates.append(model._n_updates) is None)
+    return model.learn(steps, callback=[*callbacks, count]), updates
+
+
+def test_evaluation_plays_the_phase_in_training() -> None:
+    watched = Watched(TASK, stream=7)
+    train(180, EvaluationCallback(watched, every=30, episodes=1))
     assert sorted(set(watched.begun)) == [0, 1, 2]
     assert watched.begun == sorted(watched.begun)
 
 
-def test_evaluation_elsewhere_is_left_alone(task: ReinforcementTask) -> None:
-    callback = EvaluationCallback(make_phase(task, 7, 0), every=60, episodes=1)
-    model = DQN("PlasticMlpPolicy", EnvironmentStream(task, stream=7), seed=0, **SETTINGS)
-    model.learn(120, callback=callback)
+def test_evaluation_elsewhere_is_left_alone() -> None:
+    callback = EvaluationCallback(make_phase(TASK, 7, 0), every=60, episodes=1)
+    train(120, callback)
     assert [step for step, *_ in callback.returns] == [60, 120]
 
 
-class Updates(BaseCallback):
-    """Keeps the updates made before every step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: list[int] = []
-
-    def _on_step(self) -> bool:
-        self.made.append(self.model._n_updates)
-        return True
-
-
-def test_warm_up_begins_anew_at_a_boundary(task: ReinforcementTask) -> None:
-    model = DQN(
-        "PlasticMlpPolicy",
-        EnvironmentStream(task, stream=7),
-        learning_starts=20,
-        seed=0,
-        **SETTINGS,
-    )
-    updates = Updates()
-    model.learn(180, callback=[PhaseCallback(), updates])
-    idle = [i + 1 for i, gained in enumerate(np.diff([0, *updates.made])) if gained == 0]
+def test_warm_up_begins_anew_at_a_boundary() -> None:
+    model, updates = train(180, PhaseCallback(), learning_starts=20)
+    idle = [i + 1 for i, gained in enumerate(np.diff([0, *updates])) if gained == 0]
     assert model.learning_starts == 20
     assert idle[:21] == list(range(1, 22))  # updates begin after the 21st step
     for boundary in (60, 120):
@@ -88,10 +58,7 @@ def test_warm_up_begins_anew_at_a_boundary(task: ReinforcementTask) -> None:
         assert len(later) >= 19 and later == list(range(later[0], later[0] + len(later)))
 
 
-def test_without_forgetting_there_is_no_warm_up_anew(task: ReinforcementTask) -> None:
-    env = EnvironmentStream(task, stream=7)
-    model = DQN("PlasticMlpPolicy", env, learning_starts=20, seed=0, **SETTINGS)
-    updates = Updates()
-    model.learn(120, callback=[PhaseCallback(forget=False), updates])
-    assert updates.made[-1] == 120 - 1 - 20
-    assert model.replay_buffer is not None and model.replay_buffer.size() == 120
+def test_without_forgetting_there_is_no_warm_up_anew() -> None:
+    model, updates = train(120, PhaseCallback(forget=False), learning_starts=20)
+    assert updates[-1] == 120 - 1 - 20
+    assert model.replay_buffer.size() == 120

@@ -7,14 +7,12 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.dqn.policies import QNetwork
 from torch import Tensor, nn
@@ -28,33 +26,15 @@ from ht_bench.sb3.data_efficient import (
 )
 from ht_bench.sb3.parts import chains_of
 
-from .conftest import assert_equal
+from .conftest import Sights, assert_equal, transitions, two_layers
 
 SWITCHES = [(True, True), (True, False), (False, True), (False, False)]
 VECTORS = spaces.Box(-1.0, 1.0, (4,), dtype=np.float32)
 ACTIONS = spaces.Discrete(3)
 
 
-class Flashes(gymnasium.Env[Any, Any]):
-    """Noise images, a reward for the action that their brightness tells; 12 steps an episode."""
-
-    observation_space = spaces.Box(0, 255, (36, 36, 1), dtype=np.uint8)
-    action_space = spaces.Discrete(3)
-
-    def image(self) -> np.ndarray:
-        self.bright = int(self.np_random.integers(3))
-        noise = self.np_random.integers(0, 86, (36, 36, 1))
-        return (noise + 85 * self.bright).astype(np.uint8)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.steps = 0
-        return self.image(), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.steps += 1
-        reward = float(action == self.bright)
-        return self.image(), reward, self.steps % 12 == 0, False, {}
+def images() -> Sights:
+    return Sights(images=True, continuous=False)
 
 
 def policy(double: bool = True, dueling: bool = True, **kwargs: Any) -> DataEfficientPolicy:
@@ -84,24 +64,13 @@ def agent(policy_class: Any, env: Any, steps: int = 0, **kwargs: Any) -> DQN:
     return model.learn(steps) if steps else model
 
 
-def head(state: dict[str, Tensor], name: str, inputs: Tensor) -> Tensor:
-    """Two linear layers with a ReLU between, written out."""
-    hidden = (inputs @ state[f"{name}.0.weight"].T + state[f"{name}.0.bias"]).clamp(min=0)
-    return hidden @ state[f"{name}.2.weight"].T + state[f"{name}.2.bias"]
-
-
 def values_of(network: nn.Module, dueling: bool, inputs: Tensor) -> Tensor:
     """What `network`, with net_arch=[5], says, from its weights alone."""
     state = dict(network.named_parameters())
     if not dueling:
-        return head(state, "q_net", inputs)
-    advantages = head(state, "advantage", inputs)
-    return torch.stack(
-        [
-            value + advantage - sum(advantage) / len(advantage)
-            for value, advantage in zip(head(state, "value", inputs), advantages, strict=True)
-        ]
-    )
+        return two_layers(state, "q_net", inputs)
+    value, advantages = (two_layers(state, name, inputs) for name in ("value", "advantage"))
+    return value + advantages - advantages.sum(1, keepdim=True) / advantages.shape[1]
 
 
 # ---- dueling ----
@@ -129,8 +98,8 @@ def test_dueling_values_of_random_weights() -> None:
 
 def test_each_stream_is_a_chain_of_weight_layers() -> None:
     trunk = "features_extractor"
-    images = spaces.Box(0, 255, (1, 36, 36), dtype=np.uint8)
-    network = DataEfficientPolicy(images, ACTIONS, lambda _: 1e-3).q_net
+    pixels = spaces.Box(0, 255, (1, 36, 36), dtype=np.uint8)
+    network = DataEfficientPolicy(pixels, ACTIONS, lambda _: 1e-3).q_net
     shared = [f"{trunk}.cnn.0", f"{trunk}.cnn.2", f"{trunk}.cnn.4", f"{trunk}.linear.0"]
     assert chains_of(network) == [[*shared, "value.0"], [*shared, "advantage.0"]]
     assert chains_of(policy().q_net) == [["value.0", "value.2"], ["advantage.0", "advantage.2"]]
@@ -175,14 +144,7 @@ def test_a_step_of_training_by_hand(double: bool, dueling: bool) -> None:
     kwargs |= {"dueling": dueling, "optimizer_class": torch.optim.SGD}
     model = agent(DataEfficientPolicy, "CartPole-v1", learning_rate=0.5, policy_kwargs=kwargs)
     apart(model.policy)
-    batch = ReplayBufferSamples(
-        observations=observations(),
-        actions=torch.arange(64)[:, None] % 2,
-        next_observations=observations().flip(0),
-        dones=(torch.arange(64)[:, None] % 5 == 0).float(),
-        rewards=torch.linspace(-1, 1, 64)[:, None],
-        discounts=torch.linspace(0.5, 1, 64)[:, None],
-    )
+    batch = transitions(observations())
     model.replay_buffer.sample = lambda *args, **kwargs: batch
     online = copy.deepcopy(model.q_net)
     with torch.no_grad():
@@ -228,6 +190,8 @@ def test_reference_is_not_registered() -> None:
 @pytest.mark.parametrize(("double", "dueling"), SWITCHES)
 def test_target_starts_equal_and_follows_as_the_stock_one(double: bool, dueling: bool) -> None:
     made = policy(double, dueling)
+    parameters = made._get_constructor_parameters()
+    assert (parameters["double"], parameters["dueling"]) == (double, dueling)
     assert_equal(made.q_net.state_dict(), made.q_net_target.state_dict())
     before = copy.deepcopy(apart(made).q_net_target.state_dict())
     polyak_update(made.q_net.parameters(), made.q_net_target.parameters(), 0.25)
@@ -268,12 +232,6 @@ def test_networks_are_saved_alone(tmp_path: Path) -> None:
         assert torch.equal(loaded(observations()), network(observations()))
 
 
-@pytest.mark.parametrize(("double", "dueling"), SWITCHES)
-def test_switches_are_constructor_parameters(double: bool, dueling: bool) -> None:
-    found = policy(double, dueling)._get_constructor_parameters()
-    assert (found["double"], found["dueling"]) == (double, dueling)
-
-
 def test_cast_to_float64_is_left_alone() -> None:
     assert {p.dtype for p in policy().double().parameters()} == {torch.float64}
 
@@ -284,8 +242,8 @@ def test_cast_to_float64_is_left_alone() -> None:
 @pytest.mark.parametrize(("double", "dueling"), SWITCHES)
 def test_training_moves_every_parameter(double: bool, dueling: bool) -> None:
     kwargs = {"policy_kwargs": {"double": double, "dueling": dueling}}
-    before = agent(DataEfficientPolicy, Flashes(), **kwargs).policy.state_dict()
-    after = agent(DataEfficientPolicy, Flashes(), 88, **kwargs).policy.state_dict()
+    before = agent(DataEfficientPolicy, images(), **kwargs).policy.state_dict()
+    after = agent(DataEfficientPolicy, images(), 88, **kwargs).policy.state_dict()
     assert after.keys() == before.keys()
     for name, tensor in after.items():  # the target's too: it was updated at steps 40 and 80
         assert not torch.equal(tensor, before[name]), name
@@ -307,26 +265,24 @@ def test_switched_off_it_is_the_stock_policy_on_vectors() -> None:
 
 
 def test_switched_off_it_is_the_stock_policy_on_images() -> None:
-    stock = agent("CnnPolicy", Flashes(), 100)
-    mine = agent(DataEfficientPolicy, Flashes(), 100, policy_kwargs=dict(OFF))
+    stock = agent("CnnPolicy", images(), 100)
+    mine = agent(DataEfficientPolicy, images(), 100, policy_kwargs=dict(OFF))
     assert_equal(mine.policy.state_dict(), stock.policy.state_dict())
 
 
 def test_model_is_saved_loaded_and_trained_on(tmp_path: Path) -> None:
-    model = agent(DataEfficientPolicy, Flashes(), 60, policy_kwargs={"net_arch": [8]})
+    model = agent(DataEfficientPolicy, images(), 60, policy_kwargs={"net_arch": [8]})
     model.save(tmp_path / "model.zip")
-    loaded = DQN.load(tmp_path / "model.zip", env=Flashes(), device="cpu")
+    loaded = DQN.load(tmp_path / "model.zip", env=images(), device="cpu")
     assert isinstance(loaded.policy, DataEfficientPolicy)
     assert_equal(loaded.policy.state_dict(), model.policy.state_dict())
     assert loaded.q_net_target._online is loaded.q_net
-    for mine, theirs in zip(
-        loaded.policy.optimizer.state.values(), model.policy.optimizer.state.values(), strict=True
-    ):
+    moments = [one.policy.optimizer.state.values() for one in (loaded, model)]
+    for mine, theirs in zip(*moments, strict=True):
         assert torch.equal(mine["exp_avg"], theirs["exp_avg"])
-    image = Flashes().reset(seed=5)[0]
-    assert (
-        loaded.predict(image, deterministic=True)[0] == model.predict(image, deterministic=True)[0]
-    )
-    before = copy.deepcopy(loaded.q_net.state_dict())
+    image = images().reset(seed=5)[0]
+    acts = [one.predict(image, deterministic=True)[0] for one in (loaded, model)]
+    assert acts[0] == acts[1]
+    before = loaded.q_net.value[0].weight.clone()
     loaded.learn(40, reset_num_timesteps=False)
-    assert not torch.equal(loaded.q_net.state_dict()["value.0.weight"], before["value.0.weight"])
+    assert not torch.equal(loaded.q_net.value[0].weight, before)

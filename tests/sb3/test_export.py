@@ -11,12 +11,20 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ht_bench.errors import UsageError
 from ht_bench.sb3 import policies as plastic
 
-from .conftest import HARE_TORTOISE, apart, assert_equal, observations, storages, tortoise_of
+from .conftest import (
+    HARE_TORTOISE,
+    apart,
+    assert_equal,
+    observations,
+    state_of,
+    storages,
+    tortoise_of,
+)
 
 METHOD = {"plasticity_kwargs": {"decay": 0.75, "reset_every": 7}}
 
@@ -35,20 +43,16 @@ for path in Path(sys.argv[1]).glob("*.pt"):
 """
 
 
-def weights(module: nn.Module) -> dict[str, Tensor]:
-    return {k: v.clone() for k, v in module.state_dict().items() if k != "_extra_state"}
-
-
 @pytest.mark.parametrize("which", ["hare", "tortoise"])
 def test_an_exported_policy_is_a_stock_one_that_acts_alike(
     algorithm: str, which: str, make: Any
 ) -> None:
     model = make(algorithm, HARE_TORTOISE, 40, policy_kwargs=METHOD)
     apart(model.policy)
-    before, state = torch.get_rng_state(), weights(model.policy)
+    before, state = torch.get_rng_state(), state_of(model.policy)
     exported = model.policy.export_plain(which)
     assert torch.equal(torch.get_rng_state(), before)
-    assert_equal(weights(model.policy), state)
+    assert_equal(state_of(model.policy), state)
     assert type(exported) is type(make(algorithm, "MlpPolicy").policy)
     mine = [*model.policy.parameters(), *tortoise_of(model.policy)]
     assert not storages(exported.parameters()) & storages(mine)
@@ -59,12 +63,10 @@ def test_an_exported_policy_is_a_stock_one_that_acts_alike(
     assert exported.predict(seen, deterministic=True)[0].tolist() == actions[which]
     assert actions["hare"] != actions["tortoise"]
     for part in model.policy.parts:
-        hare = weights(part.module)
-        wanted = hare if which == "hare" else model.policy.methods[part.name].tortoise.tensors()
-        names = [part.name, part.target] if part.target else [part.name]
-        for name in names:
-            found = getattr(exported, name, exported)
-            assert_equal(weights(found), wanted)
+        hare = state_of(part.module)
+        expected = hare if which == "hare" else model.policy.methods[part.name].tortoise.tensors()
+        for name in [part.name, part.target] if part.target else [part.name]:
+            assert_equal(state_of(getattr(exported, name, exported)), expected)
 
 
 def test_exported_policies_need_nothing_of_this_package(make: Any, tmp_path: Path) -> None:
@@ -87,11 +89,11 @@ def test_a_policy_made_with_arguments_in_order_is_exported_too() -> None:
     policy = plastic.DQNHareTortoiseMlpPolicy(*spaces, lambda _: 1e-3, [5], nn.Tanh)
     exported = policy.export_plain()
     assert (exported.net_arch, exported.activation_fn) == ([5], nn.Tanh)
-    assert_equal(weights(exported.q_net), weights(policy.q_net))
+    assert_equal(state_of(exported.q_net), state_of(policy.q_net))
 
 
 def test_a_method_without_a_tortoise_exports_the_hare(make: Any) -> None:
     model = make("ppo", "PlasticMlpPolicy", 40)
     with pytest.raises(UsageError, match=r"'none' has no tortoise; use export_plain\('hare'\)"):
         model.policy.export_plain()
-    assert_equal(weights(model.policy.export_plain("hare")), weights(model.policy))
+    assert_equal(state_of(model.policy.export_plain("hare")), state_of(model.policy))

@@ -5,11 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import gymnasium
-import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 
 from ht_bench.errors import Unsuitable, UsageError
@@ -18,18 +15,13 @@ from ht_bench.methods.hare_tortoise import HareTortoise
 from ht_bench.sb3 import find_algorithm
 from ht_bench.sb3.parts import parts_of
 
+from .conftest import assert_equal, clone
+
 contrib = pytest.importorskip("sb3_contrib")
 
 SUPPORTED = {"ppo": PPO, "a2c": A2C, "dqn": DQN, "qrdqn": contrib.QRDQN, "sac": SAC, "td3": TD3}
 UNSUPPORTED = ("ARS", "CrossQ", "MaskablePPO", "RecurrentPPO", "TQC", "TRPO")
 KINDS = ("Mlp", "Cnn", "MultiInput")
-
-
-class Picture(gymnasium.Env[Any, Any]):
-    """Spaces alone."""
-
-    observation_space = spaces.Box(0, 255, (36, 36, 1), dtype=np.uint8)
-    action_space = spaces.Box(-1.0, 1.0, (1,), dtype=np.float32)
 
 
 class NoOptimizer:
@@ -116,13 +108,9 @@ def test_methods_of_the_supervised_loop_are_refused(
 
 @pytest.mark.parametrize("written", ["10 epochs", "1 epoch", "0.5 epochs"])
 def test_an_interval_in_epochs_is_refused(algorithm: str, written: str, make: Any) -> None:
-    refused(
-        make,
-        algorithm,
-        f"reset_every = '{written}': an agent has no epochs.*plasticity_kwargs=dict\\(reset_every=",
-        plasticity="hare-tortoise",
-        plasticity_kwargs={"reset_every": written},
-    )
+    sentence = f"'{written}': an agent has no epochs.*plasticity_kwargs=dict\\(reset_every="
+    kwargs = {"plasticity_kwargs": {"reset_every": written}}
+    refused(make, algorithm, f"reset_every = {sentence}", plasticity="hare-tortoise", **kwargs)
 
 
 def test_a_method_of_another_name_is_refused(algorithm: str, make: Any) -> None:
@@ -147,9 +135,10 @@ def test_hyperparameters_a_method_does_not_take_are_refused(
         refused(make, "dqn", sentence, plasticity=chosen, plasticity_kwargs=given)
 
 
-def test_hyperparameters_without_a_method_are_refused(make: Any) -> None:
+def test_hyperparameters_without_a_method_or_a_name_are_refused(make: Any) -> None:
     sentence = "'none' has no hyperparameter 'decay'"
     refused(make, "dqn", sentence, plasticity_kwargs={"decay": 0.9})
+    refused(make, "dqn", r"plasticity_kwargs = \[0.9\]; give hyper", plasticity_kwargs=[0.9])
 
 
 @pytest.mark.parametrize("given", [5, 0.9, ["l2"], {"l2": 1}, object, torch.nn.Linear])
@@ -166,16 +155,15 @@ def test_what_is_no_optimizer_is_refused(algorithm: str, method: str, make: Any)
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
 @pytest.mark.parametrize("method", ["hare-tortoise", "l2-init", "full-reset"])
 def test_shared_features_are_refused(algorithm: str, method: str, make: Any) -> None:
-    kwargs = {"plasticity": method, "share_features_extractor": True}
-    kwargs["features_extractor_kwargs"] = {"features_dim": 8}
-    settings = {"buffer_size": 10}
+    def share(method: str, shared: bool) -> None:
+        kwargs = {"plasticity": method, "share_features_extractor": shared}
+        make(algorithm, "PlasticCnnPolicy", buffer_size=10, policy_kwargs=kwargs)
+
     sentence = "share_features_extractor=True: actor and critic .* leave it at False"
     with pytest.raises(UsageError, match=sentence):
-        make(algorithm, "PlasticCnnPolicy", 0, Picture(), policy_kwargs=kwargs, **settings)
-    kwargs["share_features_extractor"] = False
-    make(algorithm, "PlasticCnnPolicy", 0, Picture(), policy_kwargs=kwargs, **settings)
-    kwargs |= {"share_features_extractor": True, "plasticity": "none"}
-    make(algorithm, "PlasticCnnPolicy", 0, Picture(), policy_kwargs=kwargs, **settings)
+        share(method, True)
+    share(method, False)
+    share("none", True)
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
@@ -192,11 +180,11 @@ def test_shared_features_without_weights_are_served(algorithm: str, make: Any) -
 def test_one_method_serves_two_models(algorithm: str, given: str, make: Any) -> None:
     settings = {"decay": 0.5, "reset_every": 3}
     instance = HareTortoise(**settings)
-    chosen: Any = {"instance": instance, "class": HareTortoise, "name": "hare-tortoise"}[given]
-    kwargs = {
-        "plasticity": chosen,
-        **({"plasticity_kwargs": settings} if chosen is not instance else {}),
-    }
+    kwargs: dict[str, Any] = {
+        "instance": {"plasticity": instance},
+        "class": {"plasticity": HareTortoise, "plasticity_kwargs": settings},
+        "name": {"plasticity": "hare-tortoise", "plasticity_kwargs": settings},
+    }[given]
     models = [make(algorithm, "PlasticMlpPolicy", policy_kwargs=kwargs) for _ in range(2)]
     attached: list[Method] = [m for model in models for m in model.policy.methods.values()]
     assert len(set(map(id, attached))) == len(attached) == 2 * len(models[0].policy.parts)
@@ -205,9 +193,9 @@ def test_one_method_serves_two_models(algorithm: str, given: str, make: Any) -> 
         assert (method.decay, method.reset_every) == (0.5, 3)
     assert not hasattr(instance, "module")  # it is as free as before
     other = models[1].policy.methods[models[1].policy.parts[0].name]
-    before = {name: tensor.clone() for name, tensor in other.tortoise.tensors().items()}
+    before = clone(other.tortoise.tensors())
     models[0].learn(30)
-    assert all(torch.equal(t, before[n]) for n, t in other.tortoise.tensors().items())
+    assert_equal(other.tortoise.tensors(), before)
     assert all(method.state_dict()["has_reset"] for method in models[0].policy.methods.values())
     assert not other.state_dict()["has_reset"]
 
@@ -217,8 +205,3 @@ def test_settings_beside_an_instance_change_it_for_this_policy(make: Any) -> Non
     kwargs = {"plasticity": instance, "plasticity_kwargs": {"decay": 0.75}}
     (method,) = make("dqn", "PlasticMlpPolicy", policy_kwargs=kwargs).policy.methods.values()
     assert (method.decay, instance.decay) == (0.75, 0.5)
-
-
-def test_hyperparameters_without_names_are_refused(make: Any) -> None:
-    with pytest.raises(UsageError, match=r"plasticity_kwargs = \[0.9\]; give hyperparameters by"):
-        make("dqn", "HareTortoiseMlpPolicy", policy_kwargs={"plasticity_kwargs": [0.9]})

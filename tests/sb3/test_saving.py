@@ -21,11 +21,10 @@ from ht_bench.errors import UsageError
 from ht_bench.methods.hare_tortoise import HareTortoise
 from ht_bench.sb3 import find_algorithm
 
-from .conftest import HARE_TORTOISE, storages, tortoise_of
+from .conftest import HARE_TORTOISE, OFF_POLICY, storages, tortoise_of
 
 DECAY, EVERY = 0.75, 7
 METHOD = {"plasticity_kwargs": {"decay": DECAY, "reset_every": EVERY}}
-OFF_POLICY = ("dqn", "qrdqn", "sac", "td3")
 
 
 def assert_same(left: Any, right: Any, name: str = "") -> None:
@@ -47,6 +46,11 @@ def assert_same(left: Any, right: Any, name: str = "") -> None:
 
 def hare_of(policy: Any) -> list[Tensor]:
     return [*policy.parameters(), *policy.buffers()]
+
+
+def saved_model(model: Any, folder: Path, **given: Any) -> Any:
+    model.save(folder / "model.zip")
+    return type(model).load(folder / "model.zip", device="cpu", **given)
 
 
 def saved_policy(policy: Any, folder: Path) -> Any:
@@ -103,8 +107,7 @@ def test_a_loaded_model_has_the_same_weights_tortoise_and_clock(
     algorithm: str, make: Any, tmp_path: Path
 ) -> None:
     model = make(algorithm, HARE_TORTOISE, 36, policy_kwargs=METHOD)
-    model.save(tmp_path / "model.zip")
-    loaded = find_algorithm(algorithm).load(tmp_path / "model.zip", device="cpu")
+    loaded = saved_model(model, tmp_path)
     assert type(loaded.policy) is type(model.policy)
     assert_same(dict(loaded.policy.state_dict()), dict(model.policy.state_dict()))
     clocks = [method.state_dict()["steps"] for method in loaded.policy.methods.values()]
@@ -210,9 +213,7 @@ def assert_no_storage_is_shared(policy: Any, copied: Any) -> None:
 def test_a_method_given_in_any_way_comes_back(given: Any, make: Any, tmp_path: Path) -> None:
     chosen = {"plasticity": given, **({} if isinstance(given, HareTortoise) else METHOD)}
     model = make("dqn", "PlasticMlpPolicy", 40, policy_kwargs=chosen)
-    model.save(tmp_path / "model.zip")
-    loaded = find_algorithm("dqn").load(tmp_path / "model.zip", device="cpu").policy
-    for found in (loaded, saved_policy(model.policy, tmp_path)):
+    for found in (saved_model(model, tmp_path).policy, saved_policy(model.policy, tmp_path)):
         assert_same(dict(found.state_dict()), dict(model.policy.state_dict()))
         assert_steps_by_hand(found)
 
@@ -238,10 +239,7 @@ def test_first_weights_and_random_numbers_come_back(
     ("changes", "sentence"),
     [
         ({"plasticity_kwargs": {"decay": 0.5, "reset_every": EVERY}}, r"'decay', 0.75.*0.5\)"),
-        (
-            {"plasticity": "full-reset", "plasticity_kwargs": {}},
-            r"the policy has 'full-reset' \[\]",
-        ),
+        ({"plasticity": "full-reset", "plasticity_kwargs": {}}, r"policy has 'full-reset' \[\]"),
         ({"tortoise_target": False}, "saved with tortoise_target=True, the policy has .*=False"),
     ],
 )
@@ -249,21 +247,19 @@ def test_changed_settings_are_refused(
     algorithm: str, changes: dict[str, Any], sentence: str, make: Any, tmp_path: Path
 ) -> None:
     model = make(algorithm, HARE_TORTOISE, policy_kwargs=METHOD)
-    model.save(tmp_path / "model.zip")
     other = {"policy_kwargs": {**model.policy_kwargs, **changes}}
     with pytest.raises(UsageError, match=sentence + ".*the policy_kwargs it was saved with"):
-        find_algorithm(algorithm).load(tmp_path / "model.zip", custom_objects=other, device="cpu")
+        saved_model(model, tmp_path, custom_objects=other)
 
 
 def test_a_stock_policys_weights_are_refused(algorithm: str, make: Any, tmp_path: Path) -> None:
     stock, model = make(algorithm, "MlpPolicy"), make(algorithm, HARE_TORTOISE)
-    stock.save(tmp_path / "stock.zip")
     stock.policy.save(str(tmp_path / "stock.pt"))
     other = {"policy_class": type(model.policy)}
     sentence = "saved by a stock policy.*train this one from the start"
     with pytest.raises(UsageError, match=sentence):
-        find_algorithm(algorithm).load(tmp_path / "stock.zip", custom_objects=other, device="cpu")
+        saved_model(stock, tmp_path, custom_objects=other)
     with pytest.raises(UsageError, match=sentence):
-        model.set_parameters(tmp_path / "stock.zip", device="cpu")
+        model.set_parameters(tmp_path / "model.zip", device="cpu")
     with pytest.raises(UsageError, match=sentence):
         type(model.policy).load(str(tmp_path / "stock.pt"), device="cpu")

@@ -8,29 +8,25 @@ from typing import Any
 import pytest
 import torch
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .conftest import (
     HARE_TORTOISE,
     NEVER,
+    OFF_POLICY,
     Tensors,
     apart,
     clone,
     equal,
     hare,
     observations,
+    storages,
     tortoise,
+    tortoise_of,
+    transitions,
+    two_layers,
 )
-
-OFF_POLICY = ("dqn", "qrdqn", "sac", "td3")
-
-
-def network(named: Tensors, name: str, inputs: Tensor) -> Tensor:
-    """Two linear layers with a ReLU between, written out."""
-    hidden = (inputs @ named[f"{name}.0.weight"].T + named[f"{name}.0.bias"]).clamp(min=0)
-    return hidden @ named[f"{name}.2.weight"].T + named[f"{name}.2.bias"]
 
 
 def said_by(weights: dict[str, Tensors], seen: Tensor, actions: Tensor) -> list[Tensor]:
@@ -39,11 +35,11 @@ def said_by(weights: dict[str, Tensors], seen: Tensor, actions: Tensor) -> list[
     for name, named in weights.items():
         if name == "critic":
             both = torch.cat([seen, actions], dim=1)
-            said += [network(named, f"qf{k}", both) for k in (0, 1)]
+            said += [two_layers(named, f"qf{k}", both) for k in (0, 1)]
         elif name == "actor":
-            said.append(network(named, "mu", seen).tanh())
+            said.append(two_layers(named, "mu", seen).tanh())
         else:
-            values = network(named, name, seen)
+            values = two_layers(named, name, seen)
             said.append(values.view(-1, 5, 2) if name == "quantile_net" else values)
     return said
 
@@ -61,16 +57,14 @@ def heard_by(model: Any, seen: Tensor, actions: Tensor) -> list[Tensor]:
 
 def weights_of(policy: Any, which: str) -> dict[str, Tensors]:
     """The hare's, the tortoise's or the algorithm's own target's weights of each such network."""
-    found = {}
-    for part in policy.parts:
-        if part.target:
-            target = getattr(policy, part.target)
-            own = clone(getattr(target, "decoy", target).named_parameters())
-            slow = tortoise(policy, part.name)
-            found[part.name] = {"hare": hare(policy, part.name), "tortoise": slow, "own": own}[
-                which
-            ]
-    return found
+
+    def own(policy: Any, name: str) -> Tensors:
+        target = getattr(policy, targets[name])
+        return clone(getattr(target, "decoy", target).named_parameters())
+
+    targets = {part.name: part.target for part in policy.parts if part.target}
+    get = {"hare": hare, "tortoise": tortoise, "own": own}[which]
+    return {name: get(policy, name) for name in targets}
 
 
 def batch(model: Any) -> tuple[Tensor, Tensor]:
@@ -158,23 +152,15 @@ def test_a_step_of_training_by_hand(make: Any) -> None:
     settings = {"learning_rate": 0.5, "max_grad_norm": 1e6}
     model = make("dqn", HARE_TORTOISE, policy_kwargs=kwargs, **settings)
     policy = apart(model.policy)
-    seen, _ = batch(model)
-    seen = seen.clamp(-3, 3)
-    sampled = ReplayBufferSamples(
-        observations=seen,
-        actions=torch.arange(100)[:, None] % 2,
-        next_observations=seen.flip(0),
-        dones=(torch.arange(100)[:, None] % 5 == 0).float(),
-        rewards=torch.linspace(-1, 1, 100)[:, None],
-        discounts=torch.linspace(0.5, 1, 100)[:, None],
-    )
+    seen = batch(model)[0].clamp(-3, 3)
+    sampled = transitions(seen)
     model.replay_buffer.sample = lambda *args, **kwargs: sampled
     slow, fast = tortoise(policy, "q_net"), hare(policy, "q_net")
-    best = network(slow, "q_net", sampled.next_observations).max(dim=1, keepdim=True).values
+    best = two_layers(slow, "q_net", sampled.next_observations).max(dim=1, keepdim=True).values
     goal = sampled.rewards + (1 - sampled.dones) * sampled.discounts * best
     for tensor in fast.values():
         tensor.requires_grad_()
-    values = network(fast, "q_net", seen).gather(1, sampled.actions)
+    values = two_layers(fast, "q_net", seen).gather(1, sampled.actions)
     F.smooth_l1_loss(values, goal).backward()
     model._setup_learn(1)
     model.train(gradient_steps=1, batch_size=100)
@@ -198,9 +184,13 @@ class Moody(BaseFeaturesExtractor):
         return self.layers(seen)
 
 
-def test_the_tortoise_is_never_in_training_mode(make: Any) -> None:
+@pytest.mark.parametrize("tracked", [True, False])
+def test_the_tortoise_is_never_in_training_mode(tracked: bool, make: Any) -> None:
     kwargs = {**NEVER, "features_extractor_class": Moody}
-    model = make("dqn", HARE_TORTOISE, 60, policy_kwargs=kwargs)
+    kwargs["features_extractor_kwargs"] = {"tracked": tracked}
+    model = make("dqn", HARE_TORTOISE, 60 if tracked else 0, policy_kwargs=kwargs)
+    if not tracked:  # nobody can train that on single observations
+        apart(model.policy)
     policy, (seen, _) = model.policy, batch(model)
     twin = copy.deepcopy(policy.q_net).eval()
     twin.load_state_dict(tortoise(policy, "q_net"))
@@ -213,38 +203,19 @@ def test_the_tortoise_is_never_in_training_mode(make: Any) -> None:
         assert torch.equal(model.q_net_target(seen), twin(seen))
     with policy.acting_as("tortoise"):
         assert torch.equal(policy.q_net(seen), twin(seen))
-    mean = "features_extractor.layers.1.running_mean"
-    slow, fast = tortoise(policy, "q_net")[mean], hare(policy, "q_net")[mean]
-    assert not torch.equal(slow, fast) and slow.abs().max() > 0
-
-
-def test_a_normalisation_without_statistics_is_served_too(make: Any) -> None:
-    kwargs = {**NEVER, "features_extractor_class": Moody}
-    kwargs["features_extractor_kwargs"] = {"tracked": False}
-    model = make("dqn", HARE_TORTOISE, policy_kwargs=kwargs)
-    seen, _ = batch(model)
-    apart(model.policy)
-    twin = copy.deepcopy(model.policy.q_net).eval()
-    twin.load_state_dict(tortoise(model.policy, "q_net"))
-    assert torch.equal(model.q_net_target(seen), twin(seen))
+    if tracked:
+        mean = "features_extractor.layers.1.running_mean"
+        slow, fast = tortoise(policy, "q_net")[mean], hare(policy, "q_net")[mean]
+        assert not torch.equal(slow, fast) and slow.abs().max() > 0
 
 
 def test_the_tortoise_is_in_no_optimizer_and_no_parameter(algorithm: str, make: Any) -> None:
     policy = make(algorithm, HARE_TORTOISE, 30, policy_kwargs=NEVER).policy
-    slow = {
-        tensor.data_ptr()
-        for method in policy.methods.values()
-        for tensor in method.tortoise.tensors().values()
-    }
-    optimized = [
-        parameter
-        for part in policy.parts
-        for group in part.optimizer.param_groups
-        for parameter in group["params"]
-    ]
-    registered = [*policy.parameters(), *policy.buffers()]
-    assert not slow & {tensor.data_ptr() for tensor in [*optimized, *registered]}
+    groups = [group for part in policy.parts for group in part.optimizer.param_groups]
+    optimized = [parameter for group in groups for parameter in group["params"]]
+    slow = storages(tortoise_of(policy))
+    assert not slow & storages([*optimized, *policy.parameters(), *policy.buffers()])
     assert len(slow) == len(optimized) >= 4
     targets = [getattr(policy, part.target) for part in policy.parts if part.target]
-    own = {p.data_ptr() for target in targets for p in target.parameters()}
-    assert not own & {parameter.data_ptr() for parameter in optimized}
+    own = storages(parameter for target in targets for parameter in target.parameters())
+    assert not own & storages(optimized)

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import gymnasium
 import pytest
@@ -89,34 +88,29 @@ print(json.dumps([bool(same), [m for m in ("torch", "stable_baselines3") if m in
     assert json.loads(done.stdout) == [True, []]
 
 
-@pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What `register_all` registers from now on, in a registry of its own."""
-    own: dict[str, Any] = {}
-    monkeypatch.setattr(ids, "registry", own)
-    monkeypatch.setattr(ids, "register", lambda name, **rest: own.update({name: rest}))
-    return own
-
-
 def test_files_that_name_no_family_do_not_hinder_the_import(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registered: dict[str, Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken-a-v1.toml").write_bytes(b"\xff\xfe family =")
     (tmp_path / "broken-b-v1.toml").mkdir()
     (tmp_path / "broken-c-v1.toml").write_text("family = 'swap'\n", encoding="utf-8")
     monkeypatch.setattr(ids, "folder", lambda name: tmp_path)
+    monkeypatch.setattr(ids, "registry", registered := {})
+    monkeypatch.setattr(ids, "register", lambda name, **rest: registered.update({name: rest}))
     register_all()
     assert registered["ht_bench/BrokenC-v1"]["entry_point"] == ids.ENVIRONMENTS[0]
     assert len(registered) == 3  # with the two that take any task
 
 
 def test_an_installation_without_tasks_can_still_be_imported(
-    monkeypatch: pytest.MonkeyPatch, registered: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def missing(name: str) -> Path:
         raise UsageError("The data folder 'tasks' is missing.")
 
     monkeypatch.setattr(ids, "folder", missing)
+    monkeypatch.setattr(ids, "registry", registered := {})
+    monkeypatch.setattr(ids, "register", lambda name, **rest: registered.update({name: rest}))
     register_all()
     assert list(registered) == ["ht_bench/DataStream-v1", "ht_bench/EnvironmentStream-v1"]
 

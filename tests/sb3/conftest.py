@@ -152,7 +152,7 @@ def clone(named: Any) -> Tensors:
     return {name: tensor.detach().clone() for name, tensor in dict(named).items()}
 
 
-def state_of(module: Any) -> Tensors:
+def state(module: Any) -> Tensors:
     return clone({k: v for k, v in module.state_dict().items() if k != "_extra_state"})
 
 

@@ -16,15 +16,7 @@ from torch import nn
 from ht_bench.errors import UsageError
 from ht_bench.sb3 import policies as plastic
 
-from .conftest import (
-    HARE_TORTOISE,
-    apart,
-    assert_equal,
-    observations,
-    state_of,
-    storages,
-    tortoise_of,
-)
+from .conftest import HARE_TORTOISE, apart, assert_equal, observations, state, storages, tortoise_of
 
 METHOD = {"plasticity_kwargs": {"decay": 0.75, "reset_every": 7}}
 
@@ -49,10 +41,10 @@ def test_an_exported_policy_is_a_stock_one_that_acts_alike(
 ) -> None:
     model = make(algorithm, HARE_TORTOISE, 40, policy_kwargs=METHOD)
     apart(model.policy)
-    before, state = torch.get_rng_state(), state_of(model.policy)
+    chance, before = torch.get_rng_state(), state(model.policy)
     exported = model.policy.export_plain(which)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert_equal(state_of(model.policy), state)
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert_equal(state(model.policy), before)
     assert type(exported) is type(make(algorithm, "MlpPolicy").policy)
     mine = [*model.policy.parameters(), *tortoise_of(model.policy)]
     assert not storages(exported.parameters()) & storages(mine)
@@ -63,10 +55,10 @@ def test_an_exported_policy_is_a_stock_one_that_acts_alike(
     assert exported.predict(seen, deterministic=True)[0].tolist() == actions[which]
     assert actions["hare"] != actions["tortoise"]
     for part in model.policy.parts:
-        hare = state_of(part.module)
+        hare = state(part.module)
         expected = hare if which == "hare" else model.policy.methods[part.name].tortoise.tensors()
         for name in [part.name, part.target] if part.target else [part.name]:
-            assert_equal(state_of(getattr(exported, name, exported)), expected)
+            assert_equal(state(getattr(exported, name, exported)), expected)
 
 
 def test_exported_policies_need_nothing_of_this_package(make: Any, tmp_path: Path) -> None:
@@ -89,11 +81,11 @@ def test_a_policy_made_with_arguments_in_order_is_exported_too() -> None:
     policy = plastic.DQNHareTortoiseMlpPolicy(*spaces, lambda _: 1e-3, [5], nn.Tanh)
     exported = policy.export_plain()
     assert (exported.net_arch, exported.activation_fn) == ([5], nn.Tanh)
-    assert_equal(state_of(exported.q_net), state_of(policy.q_net))
+    assert_equal(state(exported.q_net), state(policy.q_net))
 
 
 def test_a_method_without_a_tortoise_exports_the_hare(make: Any) -> None:
     model = make("ppo", "PlasticMlpPolicy", 40)
     with pytest.raises(UsageError, match=r"'none' has no tortoise; use export_plain\('hare'\)"):
         model.policy.export_plain()
-    assert_equal(state_of(model.policy.export_plain("hare")), state_of(model.policy))
+    assert_equal(state(model.policy.export_plain("hare")), state(model.policy))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from .conftest import OFF_POLICY, Tensors, assert_equal, clone, equal, state_of, storages
+from .conftest import OFF_POLICY, Tensors, assert_equal, clone, equal, state, storages
 
 HEADS = {
     "ppo": {"policy": ["action_net", "value_net"]},
@@ -265,9 +265,9 @@ def test_targets_hold_the_trained_weights_after_a_boundary(
 def test_the_first_phase_is_no_boundary(algorithm: str, make: Any) -> None:
     kwargs = {"plasticity": "full-reset"}
     policy = make(algorithm, "PlasticMlpPolicy", 60, policy_kwargs=kwargs).policy
-    before = state_of(policy)
+    before = state(policy)
     moments = [len(part.optimizer.state) for part in policy.parts]
     policy.enter_phase(0, 3)
-    assert_equal(state_of(policy), before)
+    assert_equal(state(policy), before)
     assert [len(part.optimizer.state) for part in policy.parts] == moments
     assert all(method.phases == 3 for method in policy.methods.values())

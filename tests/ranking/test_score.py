@@ -6,7 +6,6 @@ import pytest
 from scipy import stats
 
 from ht_bench.errors import UsageError
-from ht_bench.ranking import score
 from ht_bench.ranking.score import (
     DRAWS,
     Estimate,

@@ -17,7 +17,7 @@ from ht_bench.leaderboard.reading import CURVES, SCHEMA
 from ht_bench.leaderboard.valid import check_bytes
 from ht_bench.methods.recipe import get_recipe
 from ht_bench.ranking.entries import Entry, TaskInfo, read_groups
-from ht_bench.ranking.pairs import WARM
+from ht_bench.ranking.pairs import NONE
 from ht_bench.records.metrics import Record, metric_key
 
 
@@ -53,7 +53,7 @@ def make_submission(runs: Path, choice: Choice, about: About) -> dict[str, Any]:
         first = check_complete(entry, infos[task], setting, choice, runs)
         sources.add(first["source_sha256"])
         traits.append(first.get("traits"))
-        none = groups[setting][task].get(WARM)
+        none = groups[setting][task].get(NONE)
         tables[task] = _task_table(entry, infos[task], none)
     if len(sources) > 1:
         raise UsageError(

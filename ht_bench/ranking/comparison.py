@@ -17,7 +17,7 @@ from ht_bench.ranking.entries import (
     read_groups,
     variant_notes,
 )
-from ht_bench.ranking.pairs import FRESH, WARM, Measured, PairedTask, measure
+from ht_bench.ranking.pairs import FULL_RESET, NONE, Measured, PairedTask, measure
 from ht_bench.ranking.rows import Row, make_rows
 from ht_bench.ranking.score import Admission
 from ht_bench.records.metrics import Record, describe_metric
@@ -127,7 +127,7 @@ def _named(
             scored[name] = list(members)
         elif any(member in tasks for member in members):
             notes.append(
-                f"{name} is not scored: it needs {WARM} and {FRESH} on {', '.join(lacking)}."
+                f"{name} is not scored: it needs {NONE} and {FULL_RESET} on {', '.join(lacking)}."
             )
     return scored, notes
 
@@ -142,8 +142,8 @@ def _admitted(tasks: Mapping[str, PairedTask]) -> tuple[dict[str, list[str]], li
             suites.setdefault(f"all tasks, {kind}", []).append(name)
         elif admission is not None and len(tasks) > 1:
             notes.append(
-                f"{name} is left out of the mean over tasks: {FRESH} is not surely better than "
-                f"{WARM} there."
+                f"{name} is left out of the mean over tasks: {FULL_RESET} is not surely better "
+                f"than {NONE} there."
             )
     return {name: members for name, members in suites.items() if len(members) > 1}, notes
 
@@ -161,13 +161,13 @@ def _doubtful_gaps(rows: Sequence[Row]) -> list[str]:
         return []
     percent = f"{100 * share:.0f}" if share >= 0.01 else "1"
     return [
-        f"In up to {percent} % of the bootstrap draws {FRESH} is not above {WARM}: there "
+        f"In up to {percent} % of the bootstrap draws {FULL_RESET} is not above {NONE}: there "
         "gap closed means nothing, and its intervals may explode."
     ]
 
 
 def _anchor_notes(task: PairedTask) -> list[str]:
-    absent = [method for method in (WARM, FRESH) if method not in task.anchors]
+    absent = [method for method in (NONE, FULL_RESET) if method not in task.anchors]
     if not absent:
         return []
     return [

@@ -21,8 +21,8 @@ from ht_bench.ranking.score import Admission, Array, SuiteScore
 from ht_bench.records import metrics
 from ht_bench.records.metrics import Record
 
-WARM, FRESH, OWN = "none", "full-reset", "hare-tortoise"
-REFERENCES = (WARM, FRESH, OWN)
+NONE, FULL_RESET, HARE_TORTOISE = "none", "full-reset", "hare-tortoise"
+REFERENCES = (NONE, FULL_RESET, HARE_TORTOISE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,12 +104,12 @@ class PairedTask:
     ) -> None:
         """Settle the seeds: those that both anchors have, or the one there is, or any entry.
 
-        anchors: frozen ones, WARM and FRESH → seed → final metric; without them, the entries of
-        these methods. Raises UsageError if an anchor comes in two variants.
+        anchors: frozen ones, NONE and FULL_RESET → seed → final metric; without them, the entries
+        of these methods. Raises UsageError if an anchor comes in two variants.
         """
         self.info = info
         self.labels = {m: self._label(m, entries) for m in REFERENCES}
-        own = {m: entries[a].by_seed() for m in (WARM, FRESH) if (a := self.labels[m])}
+        own = {m: entries[a].by_seed() for m in (NONE, FULL_RESET) if (a := self.labels[m])}
         self.anchors: Mapping[str, Mapping[int, float]] = own if anchors is None else anchors
         everyone: set[int] = set().union(*(entry.seeds for entry in entries.values()))
         common = set.intersection(everyone, *map(set, self.anchors.values()))
@@ -133,10 +133,10 @@ class PairedTask:
         """Say whether full-reset is surely above none here; None without both anchors."""
         if len(self.anchors) < 2:
             return None
-        seeds = sorted(set(self.anchors[WARM]) & set(self.anchors[FRESH]))
+        seeds = sorted(set(self.anchors[NONE]) & set(self.anchors[FULL_RESET]))
         if not seeds:
             return None
-        warm, fresh = ([self.anchors[m][seed] for seed in seeds] for m in (WARM, FRESH))
+        warm, fresh = ([self.anchors[m][seed] for seed in seeds] for m in (NONE, FULL_RESET))
         return score.admission(warm, fresh, score.least_gap(fresh, self.info.random))
 
     def reference(self, method: str, seeds: Sequence[int]) -> Array | None:
@@ -147,9 +147,9 @@ class PairedTask:
             return None
         return np.array([values[seed] for seed in seeds])
 
-    def warm_entry(self, seeds: Iterable[int]) -> Measured | None:
+    def none_entry(self, seeds: Iterable[int]) -> Measured | None:
         """Return the runs of `none` on `seeds`, for their costs; None if it lacks any."""
-        label = self.labels[WARM]
+        label = self.labels[NONE]
         if label is None or not set(seeds) <= set(self._all[label].seeds):
             return None
         return self._all[label].on(seeds)
@@ -170,7 +170,7 @@ class PairedTask:
 
     def _label(self, method: str, entries: Mapping[str, Measured]) -> str | None:
         labels = [label for label, entry in entries.items() if entry.method == method]
-        if len(labels) > 1 and method != OWN:
+        if len(labels) > 1 and method != HARE_TORTOISE:
             raise UsageError(
                 f"The anchor '{method}' has two variants on '{self.info.name}', {labels[0]} "
                 f"and {labels[1]}; leave one of them out."
@@ -185,7 +185,7 @@ def suite_score(tasks: Sequence[PairedTask], label: str) -> SuiteScore | None:
         entry = task.entries.get(label)
         if entry is None or not task.paired[label]:
             return None
-        rows = (entry.final, *(task.reference(m, entry.seeds) for m in (WARM, FRESH)))
+        rows = (entry.final, *(task.reference(m, entry.seeds) for m in (NONE, FULL_RESET)))
         for table, array in zip(values, rows, strict=True):
             assert array is not None  # paired seeds are those that both anchors have
             table[task.info.name] = array

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ht_bench.ranking import score
-from ht_bench.ranking.pairs import FRESH, REFERENCES, WARM, PairedTask, suite_score
+from ht_bench.ranking.pairs import FULL_RESET, NONE, REFERENCES, PairedTask, suite_score
 from ht_bench.ranking.score import Estimate, SuiteScore
 from ht_bench.streams.seeds import format_seeds
 
@@ -137,7 +137,7 @@ def _relative_cost(task: PairedTask, label: str) -> tuple[float, float, bool]:
     entry = task.entries[label]
     cost, elsewhere = entry.none_cost, False
     if cost is None:
-        warm = task.warm_entry(entry.seeds)
+        warm = task.none_entry(entry.seeds)
         if warm is None:
             return math.nan, math.nan, False
         cost = float(warm.seconds.mean()), float(warm.memory.mean())
@@ -164,7 +164,7 @@ def _profile(label: str, tasks: Sequence[PairedTask]) -> tuple[float, ...]:
     seeds = {}
     for task in tasks:
         entry = task.entries[label]
-        warm, fresh = (task.reference(method, entry.seeds) for method in (WARM, FRESH))
+        warm, fresh = (task.reference(method, entry.seeds) for method in (NONE, FULL_RESET))
         assert warm is not None and fresh is not None  # there is a score
         seeds[task.info.name] = score.seed_scores(entry.final, warm, fresh)
     return tuple(float(x) for x in score.performance_profile(seeds, PROFILE_THRESHOLDS))

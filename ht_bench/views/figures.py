@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ht_bench.errors import UsageError
 from ht_bench.ranking.comparison import Comparison, Table
 from ht_bench.ranking.curves import MeanCurve, mean_curve
-from ht_bench.ranking.pairs import FRESH, OWN, WARM
+from ht_bench.ranking.pairs import FULL_RESET, HARE_TORTOISE, NONE
 from ht_bench.ranking.rows import Row
 from ht_bench.ranking.score import Estimate
 from ht_bench.records.metrics import Record
@@ -82,7 +82,7 @@ def ranking_figure(
     scores = [(row, gap) for row, gap in scores if math.isfinite(gap.value)]
     if not scores:
         raise UsageError(
-            f"There is no gap closed to draw for '{shown.name}': it needs {WARM} and {FRESH}, "
+            f"There is no gap closed to draw for '{shown.name}': it needs {NONE} and {FULL_RESET}, "
             "with different results."
         )
     scores.sort(key=lambda pair: -pair[1].value)
@@ -128,7 +128,7 @@ def _draw(axes: Axes, curves: Mapping[str, MeanCurve], points: Points) -> None:
         across, part = points(curve)
         low, high = curve.low[part], curve.high[part]
         axes.fill_between(across, low, high, color=look["color"], alpha=0.13, linewidth=0)
-        axes.plot(across, curve.mean[part], zorder=4 if label == OWN else 3, **look)
+        axes.plot(across, curve.mean[part], zorder=4 if label == HARE_TORTOISE else 3, **look)
     axes.set_xlim(across[0], across[-1])
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
@@ -176,8 +176,8 @@ def _count(counts: Sequence[int]) -> str:
 def _references(axes: Axes) -> None:
     axes.grid(visible=False, axis="y")
     for place, color, text in (
-        (0, QUIET, WARM),
-        (1, INK, FRESH),
+        (0, QUIET, NONE),
+        (1, INK, FULL_RESET),
     ):
         axes.axvline(place, color=color, linewidth=1.2, linestyle=(0, (4, 2)), zorder=1)
         axes.annotate(
@@ -206,7 +206,7 @@ def _name(row: Row) -> str:
 
 
 def _color(row: Row) -> str:
-    return {WARM: QUIET, FRESH: INK, OWN: HIGHLIGHT}.get(row.method, PLAIN)
+    return {NONE: QUIET, FULL_RESET: INK, HARE_TORTOISE: HIGHLIGHT}.get(row.method, PLAIN)
 
 
 def _row_labels(axes: Axes, scores: Sequence[tuple[Row, Estimate]]) -> None:
@@ -215,7 +215,7 @@ def _row_labels(axes: Axes, scores: Sequence[tuple[Row, Estimate]]) -> None:
     axes.spines["left"].set_visible(False)
     for place, (tick, (row, gap)) in enumerate(zip(axes.get_yticklabels(), scores, strict=True)):
         tick.set_color(_color(row))
-        tick.set_fontweight("bold" if row.method == OWN else "normal")
+        tick.set_fontweight("bold" if row.method == HARE_TORTOISE else "normal")
         axes.annotate(
             format_estimate(gap).replace("-", "−"), (1, place), xycoords=("axes fraction", "data"),
             xytext=(10, 0), textcoords="offset points", va="center_baseline", size=9,
@@ -235,5 +235,5 @@ def _ranking_subtitle(table: Table) -> str:
     if any(row.rank is None for row in table.rows):
         text += "; open: not ranked"
     if table.admission is not None and not table.admission.passes:
-        text += f"\n{FRESH} is not surely above {WARM} here, so the ratio means little"
+        text += f"\n{FULL_RESET} is not surely above {NONE} here, so the ratio means little"
     return text

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from ht_bench.leaderboard.board import Board, Submitted
 from ht_bench.ranking.comparison import Table
 from ht_bench.ranking.curves import MeanCurve
-from ht_bench.ranking.pairs import FRESH, OWN, WARM, PairedTask
+from ht_bench.ranking.pairs import FULL_RESET, HARE_TORTOISE, NONE, PairedTask
 from ht_bench.ranking.rows import PROFILE_THRESHOLDS, Row
 from ht_bench.records.metrics import describe_metric, metric_key
 from ht_bench.streams.seeds import format_seeds
@@ -164,7 +164,7 @@ def _part(board: Board, table: Table, entry: Submitted, index: int) -> dict[str,
     runs, curve, key = own.runs, own.curve, metric_key(own.known.task.family)
     others = {
         name: other.curve
-        for name in (WARM, FRESH)
+        for name in (NONE, FULL_RESET)
         if name != entry.name
         and name in board.entries
         and (other := board.entries[name].tasks.get(table.name)) is not None
@@ -231,7 +231,9 @@ def task_view(board: Board, table: Table) -> dict[str, Any]:
 def _anchors(pair: PairedTask) -> dict[str, list[float]] | None:
     if not pair.anchored:
         return None
-    return {method: [pair.anchors[method][seed] for seed in pair.seeds] for method in (WARM, FRESH)}
+    return {
+        method: [pair.anchors[method][seed] for seed in pair.seeds] for method in (NONE, FULL_RESET)
+    }
 
 
 def _lines(board: Board, table: Table) -> list[Line]:
@@ -241,7 +243,9 @@ def _lines(board: Board, table: Table) -> list[Line]:
     for row in table.rows:
         curve = board.entries[row.label].tasks[table.name].curve
         if curve is not None:
-            style = {WARM: WARM, FRESH: FRESH, OWN: "own"}.get(row.label) or next(free, "quiet")
+            style = {NONE: NONE, FULL_RESET: FULL_RESET, HARE_TORTOISE: "own"}.get(
+                row.label
+            ) or next(free, "quiet")
             lines.append(Line(row.label, curve, style))
     return lines
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ht_bench.files import write_atomically
-from ht_bench.ranking.pairs import FRESH, OWN, WARM
+from ht_bench.ranking.pairs import FULL_RESET, HARE_TORTOISE, NONE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,9 +30,9 @@ INK, QUIET, HIGHLIGHT, PLAIN = "#222222", "#767676", "#D55E00", "#0072B2"
 PALETTE = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
 DASHES = ("solid", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 SPECIAL: Mapping[str, Mapping[str, Any]] = {
-    WARM: {"color": QUIET, "linestyle": (0, (5, 2)), "linewidth": 1.9},
-    FRESH: {"color": INK, "linestyle": "solid", "linewidth": 1.9},
-    OWN: {"color": HIGHLIGHT, "linestyle": "solid", "linewidth": 2.5},
+    NONE: {"color": QUIET, "linestyle": (0, (5, 2)), "linewidth": 1.9},
+    FULL_RESET: {"color": INK, "linestyle": "solid", "linewidth": 1.9},
+    HARE_TORTOISE: {"color": HIGHLIGHT, "linestyle": "solid", "linewidth": 2.5},
 }
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same glyphs

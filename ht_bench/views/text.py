@@ -11,24 +11,24 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ht_bench.ranking.comparison import Comparison, Table
-from ht_bench.ranking.pairs import FRESH, OWN, REFERENCES, WARM
+from ht_bench.ranking.pairs import FULL_RESET, HARE_TORTOISE, NONE, REFERENCES
 from ht_bench.ranking.rows import PROFILE_THRESHOLDS, Row
 from ht_bench.ranking.score import DRAWS, Estimate
 from ht_bench.streams.seeds import format_seeds
 
 WIDTH = 100
 NOTHING = "–"
-SHORT = {WARM: WARM, FRESH: "reset", OWN: "H&T"}
+SHORT = {NONE: NONE, FULL_RESET: "reset", HARE_TORTOISE: "H&T"}
 LEGEND = (
-    f"gap closed: 0 = as {WARM}, 1 = as {FRESH}; interquartile mean over seeds [95 % interval from "
-    f"{DRAWS:,} paired bootstrap draws]. metric: mean over seeds [its 95 % interval, Student's]. "
-    f"time: relative to {WARM}. rank: 1 + the entries surely better, by paired differences: those "
-    "that cannot be told apart share one. div.: diverged runs, which count as guessing.",
+    f"gap closed: 0 = as {NONE}, 1 = as {FULL_RESET}; interquartile mean over seeds [95 % interval "
+    f"from {DRAWS:,} paired bootstrap draws]. metric: mean over seeds [its 95 % interval, "
+    f"Student's]. time: relative to {NONE}. rank: 1 + the entries surely better, by paired "
+    "differences: those that cannot be told apart share one. div.: diverged runs, which count as guessing.",
 )
 DETAILS_LEGEND = (
-    f"P: share of seeds on which the entry is better than {WARM}, {FRESH} (reset), {OWN} (H&T), "
-    "ties counting half. area: mean accuracy (or return) over the last phase. kept: on earlier "
-    f"phases at the end. memory: peak, relative to {WARM}.",
+    f"P: share of seeds on which the entry is better than {NONE}, {FULL_RESET} (reset), "
+    f"{HARE_TORTOISE} (H&T), ties counting half. area: mean accuracy (or return) over the last "
+    f"phase. kept: on earlier phases at the end. memory: peak, relative to {NONE}.",
 )
 
 Column = tuple[str, Callable[[Row], str]]
@@ -197,7 +197,7 @@ def _caption(table: Table) -> str:
         digits = max((row.decimals for row in table.rows), default=3)
         estimate = format_estimate(gap.gap, digits)
         verdict = "a gap to close" if gap.passes else "no sure gap to close"
-        parts.append(f"{FRESH} over {WARM}: {estimate}, {verdict}.")
+        parts.append(f"{FULL_RESET} over {NONE}: {estimate}, {verdict}.")
     return " ".join(parts)
 
 

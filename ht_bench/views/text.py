@@ -23,7 +23,8 @@ LEGEND = (
     f"gap closed: 0 = as {NONE}, 1 = as {FULL_RESET}; interquartile mean over seeds [95 % interval "
     f"from {DRAWS:,} paired bootstrap draws]. metric: mean over seeds [its 95 % interval, "
     f"Student's]. time: relative to {NONE}. rank: 1 + the entries surely better, by paired "
-    "differences: those that cannot be told apart share one. div.: diverged runs, which count as guessing.",
+    "differences: those that cannot be told apart share one. div.: diverged runs, which count as "
+    "guessing.",
 )
 DETAILS_LEGEND = (
     f"P: share of seeds on which the entry is better than {NONE}, {FULL_RESET} (reset), "

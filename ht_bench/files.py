@@ -48,7 +48,7 @@ def glance(path: Path, key: str) -> str:
 def read_json(path: Path, cure: str) -> Any:
     """Return a file's JSON; raises UsageError, which ends with `cure`, where it has none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # editors may add a mark
     except OSError as error:
         raise UsageError(f"Could not read {path}: {error.strerror or error}; {cure}.") from error
     except ValueError as error:

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import inspect
 import math
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -96,6 +97,11 @@ def find_class(reference: str | type[Method]) -> type[Method]:
 def _spec(
     cls: type[Method], name: str, reference: str | type[Method], values: Mapping[str, Any]
 ) -> MethodSpec:
+    if not re.fullmatch(r"\w[\w.+-]*", name):
+        raise UsageError(
+            f"The method name {name!r} cannot name a folder of runs; use letters, digits, "
+            "'-', '_', '+' and '.', a letter or digit first."
+        )
     fields = [field.name for field in dataclasses.fields(cls) if field.init]
     for key in values:
         if key not in fields:

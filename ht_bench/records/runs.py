@@ -19,6 +19,8 @@ from ht_bench.streams.spec import Spec
 from ht_bench.streams.task import parse_task
 from ht_bench.version import EPOCH
 
+NO_LOCKS = "HT_BENCH_NO_LOCKS"
+
 try:
     import fcntl
 except ImportError:  # Windows: no advisory locks; runs there are not protected from each other
@@ -74,12 +76,24 @@ def read_runs(folder: Path) -> list[Record]:
     """Read every result.json below `folder`, in path order; raises UsageError if there is none."""
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}; `ht-bench run … --out {folder}` makes it.")
-    files = sorted(folder.rglob("seed*/result.json"), key=lambda file: _by_number(file))
+    files = sorted(_results_below(folder), key=_by_number)
     if not files:
         raise UsageError(
             f"{folder} holds no finished run; `ht-bench run … --out {folder}` adds some."
         )
     return [read_record(file) for file in files]
+
+
+def _results_below(folder: Path) -> Iterator[Path]:
+    """Yield every seed*/result.json, through linked folders too, each real file once."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()  # a link that leads back
+        elif "result.json" in files and Path(place).name.startswith("seed"):
+            yield Path(place) / "result.json"
+        seen.add(real)
 
 
 def _by_number(file: Path) -> tuple[str, int]:
@@ -113,9 +127,17 @@ def _lock(folder: Path) -> int:
         return descriptor
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         os.close(descriptor)
         raise UsageError(
             f"Another process is training {folder}; wait for it to end, or name another --out."
+        ) from error
+    except OSError as error:
+        if os.environ.get(NO_LOCKS):
+            return descriptor
+        os.close(descriptor)
+        raise UsageError(
+            f"The file system of {folder} keeps no locks ({error.strerror or error}); name another "
+            f"--out, or set {NO_LOCKS}=1 and see to it that no other process trains there."
         ) from error
     return descriptor

@@ -66,7 +66,7 @@ def evaluate(
         seeds=None if seeds is None else parse_seeds(seeds, "seeds"),
         split=split,
         compute=choose(device, precision),
-        out=None if out is None else Path(out),
+        out=None if out is None else Path(out).expanduser(),
         overrides=hyperparameters,
     )
     done = run_plan(make_plan(request), jobs, progress)

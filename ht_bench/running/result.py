@@ -95,19 +95,20 @@ class Result:
         from ht_bench.views.figures import curves_figure
 
         key = key or metric_key(self.task.family)
-        return curves_figure({self.method: self.records}, self.task.name, key, Path(path))[0]
+        place = Path(path).expanduser()
+        return curves_figure({self.method: self.records}, self.task.name, key, place)[0]
 
     def save(self, out: str | Path = "runs") -> list[Path]:
         """Write each seed's result.json below `out`, as `ht-bench run` lays them out."""
-        written = []
+        written, out = [], Path(out).expanduser()
         for record in self.records:
             digest = group_digest(
                 record["hyperparameters"], record["split"], record["precision"], record["device"]
             )
-            group = group_folder(Path(out), self.task.name, self.method, digest)
+            group = group_folder(out, self.task.name, self.method, digest)
             written.append(result_file(group, record["seed"]))
             write_record(written[-1], record)
-        write_spec(Path(out), self.task)
+        write_spec(out, self.task)
         return written
 
     def __repr__(self) -> str:

@@ -20,7 +20,7 @@ _hints = functools.cache(typing.get_type_hints)
 def read_toml(path: Path, cure: str = "fix that line") -> dict[str, Any]:
     """Return a file's tables; raises UsageError, which ends with `cure`, for what is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors may add a mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}; {cure}.") from error
 

@@ -171,3 +171,10 @@ def test_the_source_hash_follows_class_and_bases(tmp_path: Path) -> None:
     assert len(set(hashes)) == 4
     assert of(SOURCE + "\n\nunrelated = 3\n", "e") == hashes[0]
     assert source_hash(L2) != source_hash(HareTortoise)
+
+
+@pytest.mark.parametrize("name", ["../../outside", "my/method", "a\nb", "", "..", "-x"])
+def test_a_name_that_cannot_name_a_folder_is_refused(name: str) -> None:
+    made = type("Made", (Method,), {"name": name})
+    with pytest.raises(UsageError, match="cannot name a folder of runs"):
+        resolve(made)

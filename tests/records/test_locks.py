@@ -1,5 +1,7 @@
 """Locks: one process trains a run at a time, and a dead process holds none."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -93,6 +95,23 @@ def test_a_system_without_locks_trains_all_the_same(
     with ExitStack() as stack:
         for _ in range(2):
             stack.enter_context(locked([tmp_path / "seed1"]))
+
+
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    with (
+        pytest.raises(UsageError, match="keeps no locks .*HT_BENCH_NO_LOCKS=1"),
+        locked([tmp_path]),
+    ):
+        pass
+    monkeypatch.setenv(locks.NO_LOCKS, "1")
+    with locked([tmp_path]):
+        pass
 
 
 def test_evaluate_says_who_trains(holder: subprocess.Popen[str], tmp_path: Path) -> None:

@@ -184,6 +184,12 @@ def test_runs_are_read_in_numeric_order_of_seeds(make_record: Make, tmp_path: Pa
         write_record(result_file(tmp_path / "t" / "none-0", seed), make_record([[0.1]], seed=seed))
     (tmp_path / "t" / "none-0" / "seed11").mkdir()  # begun, not finished
     assert seeds_of(read_runs(tmp_path)) == [-3, 2, 10]
+    # A group of runs may be a link, even one that leads back.
+    [group] = (tmp_path / "t").iterdir()
+    group.rename(tmp_path.parent / f"{tmp_path.name}-elsewhere")
+    group.symlink_to(tmp_path.parent / f"{tmp_path.name}-elsewhere")
+    (group / "back").symlink_to(tmp_path)
+    assert seeds_of(read_runs(tmp_path)) == [-3, 2, 10]
 
 
 @pytest.mark.parametrize(("folder", "words"), [("none", "no folder"), (".", "no finished run")])

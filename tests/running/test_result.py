@@ -139,10 +139,11 @@ def test_a_plot_is_two_files(make_result: MakeResult, tmp_path: Path) -> None:
 
 
 def test_saved_records_are_read_back_with_their_task(
-    make_result: MakeResult, tmp_path: Path
+    make_result: MakeResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = make_result({7: 0.25, 8: 0.75}, hyperparameters={"a": 1})
-    written = result.save(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    written = result.save(f"~/{tmp_path.name}")
     assert [path.parent.name for path in written] == ["seed7", "seed8"]
     assert [read_record(path) for path in written] == result.records
     assert read_spec(tmp_path, "digits-v1").sha256 == result.task.sha256

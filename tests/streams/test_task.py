@@ -202,6 +202,8 @@ def test_a_malformed_file_is_named_as_it_is_on_disk(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(UsageError, match=r"mine\.toml is not valid TOML"):
             load_task(path)
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())  # a byte order mark, as some editors write
+    assert load_task(path).sha256 == get_task("warm-start-digits-v1").sha256
     with pytest.raises(UsageError, match=r"absent\.toml: No such file"):
         load_task(tmp_path / "absent.toml")
 

@@ -138,8 +138,12 @@ def test_pages_of_an_earlier_build_are_gone(write: Write) -> None:
     write_site(board_of(folder), folder / "site")
     assert (folder / "site" / "methods" / "ema.html").is_file()
     (folder / "submissions" / "ema.json").unlink()
+    others = [folder / "site" / name for name in ("tasks/own.toml", "methods/own.html")]
+    for file in others:
+        file.write_text("<title>mine</title>", encoding="utf-8")
     write_site(board_of(folder), folder / "site")
     assert not (folder / "site" / "methods" / "ema.html").exists()
+    assert all(file.is_file() for file in others)
 
 
 def test_the_command_writes_site_and_ranking(

@@ -5,6 +5,8 @@ Exit codes: 0 done, 1 the answer is no, 2 wrong use or missing things, 130 inter
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -43,8 +45,26 @@ DESCRIPTION = (
 )
 
 
+PLAIN = {"│": "|", "×": "x", "–": "-", "−": "-", "±": "+-", "…": "...", "∞": "inf", "→": "->"}
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Stand in for what a terminal's encoding lacks: "-" for lines, else PLAIN or "?"."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    lines = range(0x2500, 0x2580)
+    shown = (PLAIN.get(c) or ("-" if ord(c) in lines else "?") for c in text)
+    return "".join(shown), error.end
+
+
+codecs.register_error("ht-bench-plain", _plain)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. A mistake of the user's is one sentence."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="ht-bench-plain")
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given in (["--version"], ["version"]):
         print(f"ht-bench {VERSION}")

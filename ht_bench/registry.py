@@ -122,6 +122,8 @@ def load_file(path: Path) -> ModuleType:
         raise UsageError(f"{path} cannot be imported as Python; write path/to/file.py:ClassName.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # files beside it, as for a script; it may import later
     try:
         spec.loader.exec_module(module)
     except BaseException as error:

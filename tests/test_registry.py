@@ -1,5 +1,6 @@
 """Names to things: built in, registered, found by entry point, or in a user's file."""
 
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,15 @@ def test_a_file_is_imported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     assert load_reference("mine.py:Mine") is first
     assert load_reference(f"{path}:Other").__module__ == first.__module__
+
+
+def test_a_file_may_import_what_stands_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "my_helper_beside.py").write_text("VALUE = 3\n", encoding="utf-8")
+    path = write(tmp_path, "from my_helper_beside import VALUE\n")
+    assert load_reference(f"{path}:VALUE") == 3
 
 
 def test_files_of_one_name_do_not_mix(tmp_path: Path) -> None:

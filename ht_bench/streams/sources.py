@@ -163,13 +163,21 @@ def _local_only(library: Any) -> Iterator[str]:
 
 def _parquet_files(path: Path, stems: tuple[str, ...]) -> list[str]:
     candidates = [sorted(path.rglob(f"{stem}*.parquet")) for stem in stems]
-    return [str(file) for file in next(filter(None, candidates), [])]  # of the first that has any
+    shown = ([file for file in files if not _is_hidden(file, path)] for files in candidates)
+    return [str(file) for file in next(filter(None, shown), [])]  # of the first that has any
 
 
 def _image_files(path: Path, names: tuple[str, ...]) -> list[str]:
     folders = [path / name for name in names if (path / name).is_dir()]
     files = sorted(file for folder in folders[:1] for file in folder.rglob("*"))
-    return [str(file) for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    return [str(file) for file in images if not _is_hidden(file, path)]
+
+
+def _is_hidden(file: Path, root: Path) -> bool:
+    """Whether a system left it there: .ipynb_checkpoints/, a Mac's ._ files and __MACOSX/."""
+    parts = file.relative_to(root).parts
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def _assemble(

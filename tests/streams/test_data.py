@@ -101,6 +101,17 @@ def test_one_content_from_parquet_shuffled_rows_and_folders(tmp_path: Path, arra
     np.testing.assert_array_equal(cached.test_labels, made.test_labels)
 
 
+def test_what_systems_leave_beside_images_is_no_data(tmp_path: Path, arrays: Arrays) -> None:
+    clean = take(write_folders(tmp_path / "a", arrays)).sha256
+    root = write_folders(tmp_path / "b", arrays)
+    image = next((root / "train").rglob("*.png"))
+    for junk in (f"{image.parent.name}/._0.png", ".ipynb_checkpoints/0.png", "__MACOSX/x/._0.png"):
+        (root / "train" / junk).parent.mkdir(parents=True, exist_ok=True)
+        (root / "train" / junk).write_bytes(b"\0" * 80)
+    (root / "._train.parquet").write_bytes(b"\0" * 80)
+    assert take(root).sha256 == clean
+
+
 def test_another_pixel_or_label_is_another_content(tmp_path: Path, arrays: Arrays) -> None:
     before = take(write_parquet(tmp_path / "a", arrays)).sha256
     arrays["train"][0][0, 0, 0, 0] ^= 1

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ht_bench
@@ -109,13 +110,14 @@ def test_finals_are_recomputed_not_stored(task: Task) -> None:
     [("suite-core-v1", 10), ("suite-trainability-v1", 10), ("suite-control-v1", 1)],
 )
 def test_anchors_are_reproduced(name: str, seeds: int) -> None:
-    """Seeds of `full-reset` again: equal on the same software, elsewhere within tolerance."""
+    """Seeds of `full-reset` again, within tolerance: a suite does not say which processor made it.
+
+    On that processor the bits are equal; on another rounding differs, and grows.
+    """
     released = suite.get_suite(name)
     for member, anchors in released.anchors.items():
         again = range(100, 100 + seeds)
         result = ht_bench.evaluate("full-reset", member, seeds=again, progress=False)
-        frozen = anchors.full_reset[:seeds]
-        versions = {key: result.records[0]["software"][key] for key in ("torch", "numpy")}
-        same = all(anchors.software[key] == value for key, value in versions.items())
-        tolerance = 1e-9 if same else catalog.get_task(member).tolerance
+        frozen, tolerance = anchors.full_reset[:seeds], catalog.get_task(member).tolerance
         assert result.final == pytest.approx(frozen, abs=tolerance)
+        assert result.final.mean() == pytest.approx(np.mean(frozen), abs=tolerance / 5)

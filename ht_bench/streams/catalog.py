@@ -15,7 +15,14 @@ from ht_bench.streams.task import AnyTask, load_task
 
 def task_files() -> dict[str, Path]:
     """Return the shipped task files by task name."""
-    files = sorted(folder("tasks").glob("*.toml"))
+    place = folder("tasks")
+    return dict(_task_files(place, place.stat().st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=8)
+def _task_files(place: Path, changed: int) -> dict[str, Path]:
+    # Listed anew when the folder changes: a large leaderboard asks thousands of times.
+    files = sorted(place.glob("*.toml"))
     return {f.stem: f for f in files if not f.stem.startswith("suite-") and f.stem != "LOCK"}
 
 

@@ -49,7 +49,7 @@ PLAIN = {"│": "|", "×": "x", "–": "-", "−": "-", "±": "+-", "…": "..."
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """Stand in for what a terminal's encoding lacks: "-" for lines, else PLAIN or "?"."""
+    """Stand in for what is not ASCII: "-" for lines, else PLAIN or "?"."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
     lines = range(0x2500, 0x2580)
@@ -63,8 +63,8 @@ codecs.register_error("ht-bench-plain", _plain)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. A mistake of the user's is one sentence."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="ht-bench-plain")
+        if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
+            stream.reconfigure(encoding="ascii", errors="ht-bench-plain")
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given in (["--version"], ["version"]):
         print(f"ht-bench {VERSION}")

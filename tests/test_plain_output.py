@@ -44,5 +44,5 @@ def test_a_terminal_without_box_characters_is_served(
     assert main(["compare", str(runs), "--details"]) == 0
     with pytest.raises(SystemExit, match="0"):
         main(["compare", "--help"])
-    shown = screen.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    shown = screen.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
     assert "---" in shown and "Rank the methods" in shown and "?" not in shown.split("usage")[0]

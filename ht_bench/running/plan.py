@@ -85,6 +85,7 @@ def make_plan(request: Request) -> Plan:
                 continue
             seeds = request.seeds or task.seeds
             requested += len(seeds)
+            _drop_spent_checkpoints(template)
             done = [seed for seed in seeds if _is_done(template, seed)]
             stacks = _stacks(template, [seed for seed in seeds if seed not in done])
             again = {seed for job in stacks for seed in job.seeds}  # mates in a begun stack
@@ -133,6 +134,14 @@ def _stacks(template: StackJob, pending: Sequence[int]) -> list[StackJob]:
     width = template.task.stack
     groups += [tuple(left[i : i + width]) for i in range(0, len(left), width)]
     return [replace(template, seeds=group) for group in groups]
+
+
+def _drop_spent_checkpoints(template: StackJob) -> None:
+    """Delete those of finished stacks: a kill right after the last result leaves one."""
+    for seeds in _interrupted(template):
+        file = replace(template, seeds=seeds).checkpoint_file
+        if file is not None and all(_is_done(template, seed) for seed in seeds):
+            file.unlink(missing_ok=True)
 
 
 def _interrupted(template: StackJob) -> list[tuple[int, ...]]:

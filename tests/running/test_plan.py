@@ -55,6 +55,17 @@ def test_a_begun_stack_keeps_its_seeds_and_no_seed_is_trained_twice(
     assert plan.requested == len(seeds) and plan.steps == 6 * len(planned)
 
 
+def test_a_finished_stacks_checkpoint_is_deleted(task: Task, tmp_path: Path) -> None:
+    """A kill between the last result and the checkpoint's deletion leaves it."""
+    request = Request((task,), ("none",), (0, 1), out=tmp_path)
+    run_plan(make_plan(request), 1, progress=False)
+    [group] = tmp_path.glob("tiny-v1/none-*")
+    for name in ("0-1", "1-2"):
+        (group / f"stack-{name}.pt").write_bytes(b"")
+    assert not make_plan(request).jobs
+    assert [file.name for file in group.glob("*.pt")] == ["stack-1-2.pt"]
+
+
 def test_a_finished_mate_of_a_begun_stack_is_told_once(task: Task, tmp_path: Path) -> None:
     request = Request((task,), ("none",), (0, 1), out=tmp_path)
     run_plan(make_plan(request), 1, progress=False)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from ht_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from ht_bench.leaderboard.board import Submitted
 
 
 def page(
@@ -53,7 +57,7 @@ def page(
     return 0
 
 
-def _check(folder: Path, entries: list) -> int:  # type: ignore[type-arg]
+def _check(folder: Path, entries: Sequence[Submitted]) -> int:
     from ht_bench.leaderboard.ranking_file import ranking_faults, read_ranking
 
     committed = read_ranking(folder / "ranking.json")

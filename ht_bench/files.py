@@ -5,15 +5,22 @@ Decided once, here. Everything else asks `folder("tasks")` or `folder("baselines
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ht_bench.errors import UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -80,6 +87,28 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             f"Could not write {path}: {error.strerror or error}; free some space or name a folder "
             "you can write to, then start again: what was finished is kept."
         ) from error
+
+
+@contextlib.contextmanager
+def locked_file(path: Path) -> Iterator[None]:
+    """Hold the lock of a file that several processes change, waiting for whoever holds it.
+
+    The lock is a file of its own beside it, `.NAME.lock`, and stays. Where the file system or the
+    platform keeps no locks there is none.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UsageError(f"Could not write {path}: {error.strerror or error}.") from error
+    try:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -37,7 +37,7 @@ def page(
     """
     from ht_bench.leaderboard.board import make_board, read_entries
     from ht_bench.leaderboard.ranking_file import write_ranking
-    from ht_bench.leaderboard.verify import read_verified
+    from ht_bench.leaderboard.verified import read_verified
 
     if not (folder / "submissions").is_dir():
         raise UsageError(

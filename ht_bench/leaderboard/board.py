@@ -11,7 +11,7 @@ from ht_bench.errors import UsageError
 from ht_bench.leaderboard.known import KnownTask, find_known
 from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.valid import read_submission
-from ht_bench.leaderboard.verify import Verified, level_of
+from ht_bench.leaderboard.verified import Verified, has_changed, level_of
 from ht_bench.ranking.comparison import Table, make_table
 from ht_bench.ranking.curves import MeanCurve, mean_curve
 from ht_bench.ranking.entries import Setting, TaskInfo
@@ -37,14 +37,16 @@ class TaskRuns:
 class Submitted:
     """A submission without its raw curves. about: its content without the tasks.
 
-    level: how far it was verified; reruns: task → the seeds that were trained again.
+    level: how far it was verified; changed: whether the verified file was another one. verdict:
+    its record (`leaderboard.verified`), empty without one: reruns, rules, hardware.
     """
 
     name: str
     about: Mapping[str, Any]
     sha256: str
     level: str
-    reruns: Mapping[str, Any]
+    changed: bool
+    verdict: Mapping[str, Any]
     tasks: Mapping[str, TaskRuns]
 
     @property
@@ -81,8 +83,7 @@ def read_entries(folder: Path, verified: Verified) -> list[Submitted]:
         submission, faults = read_submission(path)
         if submission is None:
             raise UsageError(f"{path} is not valid: {faults[0]} `ht-bench verify {path}` says all.")
-        level, verdict = level_of(submission, verified)
-        entries.append(_submitted(submission, level, verdict.get("reruns", {})))
+        entries.append(_submitted(submission, verified))
     _check_names(entries)
     if not entries:
         raise UsageError(
@@ -103,14 +104,16 @@ def _check_names(entries: Sequence[Submitted]) -> None:
             )
 
 
-def _submitted(submission: Submission, level: str, reruns: Mapping[str, Any]) -> Submitted:
+def _submitted(submission: Submission, verified: Verified) -> Submitted:
     tasks = {}
     for name in submission.tasks:
         known = find_known(name)
         assert isinstance(known, KnownTask), name
         tasks[name] = _task_runs(submission, known)
     about = {key: value for key, value in submission.content.items() if key != "tasks"}
-    return Submitted(submission.name, about, submission.sha256, level, reruns, tasks)
+    level, verdict = level_of(submission, verified)
+    changed = has_changed(submission, verified)
+    return Submitted(submission.name, about, submission.sha256, level, changed, verdict, tasks)
 
 
 def _task_runs(submission: Submission, known: KnownTask) -> TaskRuns:

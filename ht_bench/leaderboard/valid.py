@@ -26,6 +26,7 @@ from ht_bench.leaderboard.reading import (
 )
 from ht_bench.records.metrics import metric_key
 from ht_bench.streams.catalog import task_names
+from ht_bench.streams.points import without_starts
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.version import EPOCH
 
@@ -106,7 +107,7 @@ def _grid_faults(grid: Mapping[str, Any], known: KnownTask, place: Place) -> Ite
         yield Fault(where, f"has {len(phases)} phases for {len(steps)} steps.")
     elif known.grid is None:
         yield from _shape_faults(phases, steps, len(known.task.phases), where)
-    elif (phases, steps) != known.grid:
+    elif (phases, steps) not in (known.grid, without_starts(*known.grid)):
         yield Fault(
             where,
             f"is not the task's: {len(known.grid[0])} points over {known.grid[0][-1] + 1} phases "
@@ -120,7 +121,12 @@ def _shape_faults(
     """What can be asked of a grid without the data that decide its steps."""
     if sorted(set(phases)) != [*range(count)] or sorted(phases) != phases:
         yield Fault(where, f"does not go through the task's {count} phases.")
-    elif steps[0] != 0 or any(after <= before for before, after in itertools.pairwise(steps)):
+        return
+    moves = itertools.pairwise(zip(phases, steps, strict=True))
+    if steps[0] != 0 or any(
+        after < before or (after == before and same == phase)
+        for (phase, before), (same, after) in moves
+    ):
         yield Fault(where, "has steps that do not rise from 0.")
 
 

@@ -1,13 +1,14 @@
 """The three levels of a submission: valid, consistent, reproduced (PROTOCOL, "Submissions").
 
-Nothing here trains: the command line hands in what does (`ht_bench.running.reruns`).
-verified.json records which files a maintainer has verified, how far, and by which reruns.
+Nothing here trains: the command line hands in what does (`ht_bench.running.reruns`). What a
+submission says of its own machine never weakens what is asked: on the very same software and
+processor every bit must be equal, elsewhere the verifier measures the noise of rounding itself
+(`leaderboard.twins`).
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,21 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from ht_bench.errors import UsageError
-from ht_bench.files import write_atomically
 from ht_bench.leaderboard.consistent import FirstPoints, consistency_faults
 from ht_bench.leaderboard.known import KnownTask, find_known
 from ht_bench.leaderboard.reading import MOST_FAULTS, Fault, Submission, json_path, plain
-from ht_bench.leaderboard.reproduced import disagreements, equal
+from ht_bench.leaderboard.reproduced import beyond_noise, claim_faults, differing, equal
+from ht_bench.leaderboard.twins import ERROR_RATE, FEWEST_SEEDS
 from ht_bench.leaderboard.valid import read_submission
 from ht_bench.records.record import Record
 from ht_bench.streams.seeds import format_seeds
 
 LEVELS = ("not valid", "valid", "consistent", "reproduced")
+BITS, TWINS = "bit for bit", "rounding twins"
+"""The two rules by which a run trained again is compared."""
 IRRELEVANT = ("python", "ht_bench")
 """Software whose version decides no bits (the benchmark's major.minor does, and is checked)."""
 
-Rerun = Callable[[KnownTask, Submission, Sequence[int]], Mapping[int, Record]]
-"""(task, submission, seeds) → seed → the record of training it again."""
+Rerun = Callable[[KnownTask, Submission, Sequence[int], int], Mapping[int, Record]]
+"""(task, submission, seeds, twin) → seed → the record of training it again.
+
+twin: 0, or the number of a rounding twin: weights disturbed in their last bit at phase starts.
+"""
 Machine = Callable[[KnownTask, int], tuple[Mapping[str, Any], Mapping[str, Any]]]
 """(task, CPU threads) → (software, hardware) of this machine, as records name them."""
 
@@ -135,31 +141,46 @@ def _consistent(
 def _reproduced(
     submission: Submission, known: KnownTask, checks: Checks, report: Report
 ) -> list[Fault]:
-    assert checks.rerun is not None
     name = known.task.name
     seeds = _draw(checks.seeds, submission.seeds(name))
     try:
-        again = checks.rerun(known, submission, seeds)
+        return _compared(submission, known, seeds, checks, report)
     except CouldNotRun as error:
         report.fail(str(error))
         return []
     except UsageError as error:
         return [Fault(json_path(("tasks", name)), f"cannot be trained again: {error}")]
+
+
+def _compared(
+    submission: Submission,
+    known: KnownTask,
+    seeds: tuple[int, ...],
+    checks: Checks,
+    report: Report,
+) -> list[Fault]:
+    """Train seeds again, then ask for equal bits, or measure the noise where bits may differ."""
+    assert checks.rerun is not None
+    name = known.task.name
+    again = dict(checks.rerun(known, submission, seeds, 0))
     record = next(iter(again.values()))
     other = _differences(submission, known, record["software"], record["hardware"])
-    faults = [*disagreements(submission, known, again, exact=not other)]
+    faults = [*claim_faults(submission, known, record)]
     bits = all(equal(submission, name, seed, again[seed]) for seed in seeds)
-    how = "bit for bit" if bits else f"within {known.task.tolerance:g}"
+    outcome: dict[str, Any] = {"rule": BITS, "how": BITS}
+    if not faults and not bits and not other:
+        faults = [*differing(submission, known, again)]
+    elif not faults and not bits:
+        seeds, outcome, faults = _by_noise(submission, known, again, checks)
+        report.note(f"{name}: equal bits were not asked for, since {other}.")
+    elif bits and other:
+        report.note(f"{name}: all bits are equal, although {other}.")
     report.reruns[name] = {
         "seeds": list(seeds),
         "agree": not faults,
-        "how": how if not faults else "not at all",
+        **(outcome if not faults else {**outcome, "how": "not at all"}),
+        "hardware": _words(record),
     }
-    if other:
-        report.note(
-            f"{name}: agreement within the task's tolerance, {known.task.tolerance:g}, was asked, "
-            f"since {other}."
-        )
     claimed = submission.method["source_sha256"]
     if record["source_sha256"] != claimed:
         report.note(
@@ -167,6 +188,52 @@ def _reproduced(
             f"({record['source_sha256'][:12]}…) than the submission's ({claimed[:12]}…)."
         )
     return faults
+
+
+def _by_noise(
+    submission: Submission, known: KnownTask, again: dict[int, Record], checks: Checks
+) -> tuple[tuple[int, ...], dict[str, Any], list[Fault]]:
+    """Return the seeds, more of them if need be, how they agree, and what noise cannot explain."""
+    assert checks.rerun is not None
+    missing = _mates(known, again, submission.seeds(known.task.name), checks.seeds)
+    if missing:
+        again |= checks.rerun(known, submission, missing, 0)
+    seeds = tuple(sorted(again))
+    twins = checks.rerun(known, submission, seeds, 1)
+    runs = {seed: [again[seed], twins[seed]] for seed in seeds}
+    power, faults = beyond_noise(submission, known, runs, ERROR_RATE / len(submission.tasks))
+    outcome = {
+        "rule": TWINS,
+        "how": f"within rounding noise ({len(seeds)} seeds, twice each)",
+        "power": power,
+    }
+    return seeds, outcome, faults
+
+
+def _mates(
+    known: KnownTask,
+    again: Mapping[int, Record],
+    seeds: Sequence[int],
+    asked: int | tuple[int, ...],
+) -> tuple[int, ...]:
+    """Draw seeds to measure noise on: FEWEST_SEEDS in all, or a stack, whose mates cost nothing."""
+    if not isinstance(asked, int):
+        if len(again) < min(FEWEST_SEEDS, len(seeds)):
+            raise CouldNotRun(
+                f"{known.task.name}: bits differ on this machine, and its noise is measured on "
+                f"{FEWEST_SEEDS} seeds or more; name so many, or --rerun {FEWEST_SEEDS}."
+            )
+        return ()
+    wanted = max(FEWEST_SEEDS, known.task.stack if not known.is_control else 0, len(again))
+    rest = [seed for seed in seeds if seed not in again]
+    return tuple(sorted(random.SystemRandom().sample(rest, min(len(rest), wanted - len(again)))))
+
+
+def _words(record: Record) -> str:
+    """Say in a line on what machine a record was made."""
+    hardware, software = record["hardware"], record["software"]
+    names = [hardware.get("gpu"), hardware.get("processor"), hardware.get("instructions")]
+    return ", ".join([*(str(name) for name in names if name), f"torch {software['torch']}"])
 
 
 class CouldNotRun(UsageError):
@@ -205,57 +272,3 @@ def _differences(
         for name in sorted({*theirs, *mine} - {*IRRELEVANT})
         if theirs.get(name) != mine.get(name)
     )
-
-
-# ---- verified.json ----
-
-Verified = Mapping[str, Mapping[str, Any]]
-"""Entry's name → {"sha256": of the file, "level": …, "reruns": task → seeds, "how": [words]}."""
-
-
-def read_verified(path: Path) -> Verified:
-    """Return the record of verified files; an absent file is an empty one."""
-    if not path.is_file():
-        return {}
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        for entry in entries.values():
-            entry["sha256"], LEVELS.index(entry["level"])
-    except OSError as error:
-        raise UsageError(f"Could not read {path}: {error.strerror or error}.") from error
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        raise UsageError(
-            f"{path} must be JSON, an object of objects with 'sha256' and 'level' ({error}); "
-            "restore the file."
-        ) from error
-    return dict(entries)
-
-
-def add_report(path: Path, report: Report) -> None:
-    """Record how far a file got.
-
-    A lower level of the same file does not replace a higher one, unless a fault was found: what
-    was called good by luck of the seeds is not good any more.
-    """
-    entries = dict(read_verified(path))
-    before = entries.get(report.name, {})
-    lower = LEVELS.index(report.level) < LEVELS.index(before.get("level", LEVELS[0]))
-    if lower and before["sha256"] == report.sha256 and not report.faults:
-        return
-    agreeing = {task: rerun for task, rerun in report.reruns.items() if rerun["agree"]}
-    entries[report.name] = {
-        "sha256": report.sha256,
-        "level": report.level,
-        "reruns": {task: rerun["seeds"] for task, rerun in agreeing.items()},
-        "how": sorted({str(rerun["how"]) for rerun in agreeing.values()}),
-    }
-    lines = [f" {json.dumps(name)}: {json.dumps(entries[name])}" for name in sorted(entries)]
-    write_atomically(path, "{\n" + ",\n".join(lines) + "\n}\n")
-
-
-def level_of(submission: Submission, verified: Verified) -> tuple[str, Mapping[str, Any]]:
-    """Return (level, the record's entry): "valid" unless this very file was verified further."""
-    entry = verified.get(submission.name, {})
-    if entry.get("sha256") != submission.sha256 or entry.get("level") not in LEVELS[1:]:
-        return LEVELS[1], {}
-    return str(entry["level"]), entry

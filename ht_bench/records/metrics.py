@@ -83,16 +83,18 @@ def last_phase_accuracy(record: Record, family: str, classes: int) -> float:
 def area_last_phase(record: Record, family: str, classes: int) -> float:
     """Return the mean accuracy over the last phase's steps (trapezoids): how soon it learns.
 
-    The phase starts at the end of the one before it; a lone phase, at the untrained network. In
-    another environment the one before says nothing: there each phase has a point at its start.
+    The phase starts right after the boundary, as its method and data left it. Curves of older
+    versions have no such point (tasks of environments have): there it starts at its first one.
     """
     key = metric_key(family)
     if is_diverged(record):
         return guessing(record, classes)
     ends = phase_end_points(record)
-    start = ends[-2] + get_family(family).is_control if len(ends) > 1 else 0
+    start = ends[-2] + 1 if len(ends) > 1 else 0
     steps = np.diff(curve(record, "step")[start:])
     accuracy = _finite(record, key, curve(record, key)[start:])
+    if len(accuracy) == 1 and len(ends) > 1:
+        return float(accuracy[0])
     if not len(steps) or steps.min() <= 0:
         raise UsageError(f"Steps do not rise in {describe(record)}; run it again.")
     return float(steps @ (accuracy[1:] + accuracy[:-1]) / 2 / steps.sum())

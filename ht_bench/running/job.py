@@ -53,6 +53,8 @@ class StackJob:
     out: Path | None = None
     tensorboard: bool = True
     checkpoint_seconds: float = 120.0
+    twin: int = 0
+    """0, or the number of a rounding twin (`Run.twin`), which is never written to a folder."""
 
     @property
     def folder(self) -> Path | None:
@@ -100,6 +102,7 @@ def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
     with locked(folders), settings(job.compute, matmul):
         forget_peak_memory(job.compute)
         run = make_run(job.task, job.method, job.seeds, job.split, job.compute)
+        run.twin = job.twin
         plan = CheckpointPlan(job.checkpoint_file, job.fingerprint(), job.checkpoint_seconds)
         with _writers(job, folders, observer) as writers:
             run.train(plan, observer if writers is None else _observed(observer, writers))

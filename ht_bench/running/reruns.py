@@ -175,16 +175,20 @@ class Trainer:
     announce: Announce = lambda sentence: None
 
     def __call__(
-        self, known: KnownTask, submission: Submission, seeds: Sequence[int]
+        self, known: KnownTask, submission: Submission, seeds: Sequence[int], twin: int = 0
     ) -> dict[int, Record]:
-        """Return seed → record; raises CouldNotRun or UsageError."""
+        """Return seed → record; raises CouldNotRun or UsageError.
+
+        twin: 0, or the number of a rounding twin (`training.run.Run.twin`).
+        """
         spec = self._method(known, submission)
         compute = self._compute(submission, known.task.name)
         records: dict[int, Record] = {}
         width = known.task.stack
-        self._say(known, seeds, compute)
+        self._say(known, seeds, compute, twin)
         for start in range(0, len(seeds), width):
-            job = StackJob(known.task, spec, tuple(seeds[start : start + width]), _test(), compute)
+            mates = tuple(seeds[start : start + width])
+            job = StackJob(known.task, spec, mates, _test(), compute, twin=twin)
             records |= {record["seed"]: record for record in self._train(job)}
         return records
 
@@ -192,13 +196,14 @@ class Trainer:
         with self._bar(job) as bar, _failures(job.method.name):
             return run_stack(job, Observer(progress=lambda n: bar.update(n) and None))
 
-    def _say(self, known: KnownTask, seeds: Sequence[int], compute: Compute) -> None:
+    def _say(self, known: KnownTask, seeds: Sequence[int], compute: Compute, twin: int) -> None:
         minutes = known.task.minutes_per_stack
         stacks = -(-len(seeds) // known.task.stack)
         time = "" if minutes is None else f", about {max(0.1, minutes * stacks):.1f} min"
+        how = " from weights disturbed in their last bit, to measure rounding," if twin else ""
         self.announce(
-            f"{known.task.name}: training seeds {format_seeds(seeds)} again on {compute.device}"
-            f"{time}."
+            f"{known.task.name}: training seeds {format_seeds(seeds)} again{how} on "
+            f"{compute.device}{time}."
         )
 
     def _bar(self, job: StackJob) -> Any:

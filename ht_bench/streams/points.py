@@ -18,13 +18,21 @@ def points_of_phase(steps: int, points: int) -> list[int]:
 def curve_grid(task: AnyTask, data: Dataset | None = None) -> tuple[list[int], list[int]]:
     """Return the `phase` and `step` of every point of a finished run's curve on the test split.
 
-    Tasks of data have one point before training, and need their `data` where budgets are in
-    epochs; tasks of environments have one at each phase's start.
+    Each phase has a point at its start, at the same step as the end of the one before: what the
+    method did at the boundary, seen by the new phase's tests. Tasks of data need their `data`
+    where budgets are in epochs.
     """
     if isinstance(task, ReinforcementTask):
         budgets = [phase.steps for phase in task.phases]
-        return _grid(budgets, task.evaluation.points, every_start=True)
-    return _grid(_budgets(task, data), task.training.points, every_start=False)
+        return _grid(budgets, task.evaluation.points)
+    return _grid(_budgets(task, data), task.training.points)
+
+
+def without_starts(phases: Sequence[int], steps: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return a grid without the starts of phases after the first, which older curves lack."""
+    points = range(len(steps))
+    inside = [i for i in points if i == 0 or steps[i] != steps[i - 1]]
+    return [phases[i] for i in inside], [steps[i] for i in inside]
 
 
 def _budgets(task: Task, data: Dataset | None) -> list[int]:
@@ -35,12 +43,11 @@ def _budgets(task: Task, data: Dataset | None) -> list[int]:
     return planned_steps(Stream(task, data, task.seeds[0]))
 
 
-def _grid(budgets: Sequence[int], points: int, *, every_start: bool) -> tuple[list[int], list[int]]:
+def _grid(budgets: Sequence[int], points: int) -> tuple[list[int], list[int]]:
     phases, steps = [], []
     before = 0
     for index, budget in enumerate(budgets):
-        start = [0] if every_start or index == 0 else []
-        targets = start + points_of_phase(budget, points)
+        targets = [0, *points_of_phase(budget, points)]
         phases += [index] * len(targets)
         steps += [before + target for target in targets]
         before += budget

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -140,15 +141,48 @@ def software(compute: Compute) -> dict[str, Any]:
         "numpy": np.__version__,
         "threads": compute.threads,
         "matmul": matmul_precision(compute),
+        "libraries": _libraries(),
     }
 
 
 def hardware(compute: Compute) -> dict[str, Any]:
     """Return the name of the device and the machine's processor."""
-    names = {"machine": platform.machine(), "processor": _processor()}
+    names = {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "instructions": _instructions(),
+    }
     if compute.device == "cuda":
         names["gpu"] = torch.cuda.get_device_name()
     return names
+
+
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
+"""Environment variables that make the maths libraries leave instructions out."""
+
+
+def _instructions() -> str:
+    """Say which instructions decide a CPU's bits; a processor's name does not.
+
+    A virtual machine gives one name to processors with and without AVX-512. torch's own kernels go
+    by its CPU capability, oneDNN and the maths library by what the processor has.
+    """
+    cpu = torch.cpu
+    flags = ("avx2", "avx512", "avx512_bf16", "vnni", "amx_tile", "amx_fp16")
+    asked = {flag: getattr(cpu, f"_is_{flag}_supported", None) for flag in flags}
+    has = [flag for flag, supported in asked.items() if supported is not None and supported()]
+    limits = [f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)]
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *has, *limits])
+
+
+def _libraries() -> str:
+    """Name the maths libraries that torch was built with, and their versions."""
+    built = torch.__config__.show()
+    named = {"MKL": r"Math Kernel Library Version (\S+)", "oneDNN": r"MKL-DNN v(\S+)"}
+    versions = {name: re.search(pattern, built) for name, pattern in named.items()}
+    listed = [f"{name} {match[1]}" for name, match in versions.items() if match]
+    blas = re.search(r"BLAS_INFO=(\w+)", built)
+    return ", ".join([*listed, f"BLAS {blas[1]}" if blas else "no BLAS"])
 
 
 def _processor() -> str:

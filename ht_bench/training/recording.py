@@ -54,7 +54,8 @@ class Recorder:
 
     def record(self, phase: int, step: int, tests: Examples, training: Examples) -> Point:
         """Add a point: the evaluated weights on test data, and training since the last point."""
-        values = self._test(tests) | self._training(training)
+        begins = not self.history.points or self.history.points[-1]["phase"] != phase
+        values = self._test(tests) | self._training(training, begins)
         self.history.alive &= finite(self.module).cpu() & torch.isfinite(self._loss).cpu()
         for key, value in values.items():
             diverged = self.chance if key.endswith("accuracy") else float("nan")
@@ -73,20 +74,21 @@ class Recorder:
             values["tortoise/accuracy"] = accuracy
         return values
 
-    def _training(self, training: Examples) -> dict[str, Tensor]:
+    def _training(self, training: Examples, begins: bool) -> dict[str, Tensor]:
         if self.measures_training:
             with self.method.evaluating() as evaluated:
                 accuracy, loss = measure(evaluated, training, self.compute)
         elif self._batches:
             accuracy, loss = self._correct / self._examples, self._loss / self._batches
+        elif begins:
+            accuracy = loss = torch.full_like(self._loss, torch.nan)
         else:
             accuracy, loss = self._last("train/accuracy"), self._last("train/loss")
         return {"train/accuracy": accuracy, "train/loss": loss}
 
     def _last(self, key: str) -> Tensor:
         """The last point's values again, for a stretch in which nothing was trained."""
-        unknown = [None] * len(self.history.alive)
-        values = self.history.points[-1][key] if self.history.points else unknown
+        values = self.history.points[-1][key]
         numbers = [float("nan") if value is None else value for value in values]
         return torch.tensor(numbers, dtype=torch.float64)
 

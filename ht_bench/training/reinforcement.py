@@ -120,6 +120,8 @@ class ReinforcementRun(Run):
         restart(self.model, self._key("agent", index))
         self.policy.seed_plasticity(self._key("fresh weights", index))
         self.policy.enter_phase(index, len(self.planned))
+        for part in self.policy.parts:
+            self.disturb(part.module, index)
 
     def is_finite(self) -> bool:
         """Whether all of the policy's parameters are."""

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from ht_bench.networks.disturbance import disturb
+from ht_bench.streams.randomness import key
 from ht_bench.training import checkpoint
 from ht_bench.training.checkpoint import CheckpointPlan
 from ht_bench.training.device import Compute
@@ -37,7 +39,10 @@ class Run(ABC):
 
     `train()` runs to the end (or goes on from its checkpoint) and returns the History. planned:
     each phase's steps. steps_taken: optimizer steps. seconds: spent training, in all processes.
+    twin: 0, or the number of a rounding twin: the same run from weights whose last bits differ.
     """
+
+    twin: int = 0
 
     def __init__(
         self, seeds: Sequence[int], planned: Sequence[int], compute: Compute | None
@@ -77,6 +82,14 @@ class Run(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` returned; the position is already the saved one."""
+
+    def disturb(self, module: nn.Module, phase: int) -> None:
+        """Disturb the weights with which a rounding twin enters `phase`; no other run's.
+
+        At every phase start, since a method may have put weights there that carry no rounding.
+        """
+        if self.twin:
+            disturb(module, key("twin", self.twin, "initial weights", phase) % 2**63)
 
     def steps_before(self, phase: int) -> int:
         """Return the steps of all phases before `phase`."""

@@ -79,14 +79,14 @@ class SupervisedRun(Run):
         """Train what is left of phase `index`, from its start where `position.step` is 0."""
         self._open(index)
         if self.position.step == 0:
-            if index == 0:
-                self._record(0)
             # A boundary: optimizer state cleared, the method told, its budget asked.
             self.position.draws = 0
             self.optimizer.state.clear()
             self.position.allowed = self.method.enter_phase(
                 index, self.planned[index], self.batches.epoch_steps, len(self.planned)
             )
+            self.disturb(self.module, index)
+            self._record(0)
         grid = points_of_phase(self.planned[index], self.task.training.points)
         for target in grid[self.position.recorded :]:
             self._train_until(target)

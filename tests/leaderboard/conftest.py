@@ -111,7 +111,9 @@ def records(trained: Path) -> Mapping[int, Content]:
 def replay(records: Mapping[int, Content]) -> Callable[..., Mapping[int, Content]]:
     """A rerun that answers with the honest records instead of training."""
 
-    def rerun(known: Any, submission: Any, seeds: Sequence[int]) -> Mapping[int, Content]:
+    def rerun(
+        known: Any, submission: Any, seeds: Sequence[int], twin: int
+    ) -> Mapping[int, Content]:
         return {seed: records[seed] for seed in seeds}
 
     return rerun

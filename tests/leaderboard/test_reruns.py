@@ -7,12 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from ht_bench.leaderboard.known import find_known
-from ht_bench.leaderboard.reading import Submission
-from ht_bench.leaderboard.reproduced import disagreements
+from ht_bench.methods.resolve import resolve
+from ht_bench.networks.disturbance import disturb
 from ht_bench.running import reruns
+from ht_bench.running.kinds import make_run
+from ht_bench.training.device import Compute
 
 Call = Callable[..., Any]
 TASK = "quick-digits-v1"
@@ -39,7 +43,7 @@ def mine(tmp_path: Path) -> Path:
 
 def test_named_code_is_run_and_its_source_noted(call: Call, mine: Path, entry: Any) -> None:
     entry.content["method"]["name"] = "mine"
-    answer = call("verify", entry.write(), "--seeds", "107", "--code", mine)
+    answer = call("verify", entry.write(), "--seeds", "107", "--code", mine, "--trust-code")
     assert answer.code == 0
     assert answer.out.startswith("early-stop: reproduced\n")
     assert "another source hash" in answer.out and "agree bit for bit" in answer.out
@@ -87,7 +91,7 @@ def test_code_that_does_not_serve_is_the_verifiers_matter(
     (mine.parent / "broken.py").write_text("1 / 0", encoding="utf-8")
     (mine.parent / "other.py").write_text("x = 1", encoding="utf-8")
     entry.content["method"]["name"] = "mine"
-    answer = call("verify", entry.write(), "--rerun", 1, "--code", code)
+    answer = call("verify", entry.write(), "--rerun", 1, "--code", code, "--trust-code")
     assert answer.code == 2 and said in answer.out
 
 
@@ -152,15 +156,40 @@ def test_a_crash_of_named_code_is_a_sentence(mine: Path, entry: Any) -> None:
     assert "\x1b" not in report.could_not[0]
 
 
-def test_a_retention_that_was_touched_up(records: Any, entry: Any) -> None:
-    """On other software the mean retention lies within the tolerance as well."""
-    known = find_known(TASK)
+def test_code_runs_only_where_it_is_trusted(call: Call, mine: Path, entry: Any) -> None:
+    entry.content["method"]["name"] = "mine"
+    answer = call("verify", entry.write(), "--rerun", 1, "--code", mine)
+    assert answer.code == 2 and "--trust-code" in answer.error
+    assert not mine.with_suffix(".imported").exists()
+    answer = call("verify", entry.write(), "--rerun", 1, "--code", mine, "--trust-code")
+    assert answer.code == 0 and f"Running the code of {mine}" in answer.error
+
+
+# ---- rounding twins ----
+
+
+def test_a_twin_differs_in_the_last_bit_and_then_in_more() -> None:
+    known = find_known("quick-digits-v1")
     assert not isinstance(known, str)
-    entry.table["seeds"]["100"]["retention"] = [0.5, 0.9]
-    submission = Submission(entry.content)
-    for kept, agree in (([0.5, 0.9], True), ([0.5, 0.93], True), ([0.5, 0.95], False)):
-        again = {100: {**records[100], "retention": kept}}
-        assert (not [*disagreements(submission, known, again, exact=False)]) is agree
-        assert (not [*disagreements(submission, known, again, exact=True)]) is (kept[1] == 0.9)
-    again = {100: records[100]}
-    assert [*disagreements(submission, known, again, exact=False)]
+    runs = []
+    for twin in (0, 0, 1, 2):
+        run = make_run(known.task, resolve("full-reset"), (100,), "test", Compute())
+        run.twin = twin
+        run.train()
+        runs.append(run)
+    losses = [[point["test/loss"][0] for point in run.history.points] for run in runs]
+    weights = [torch.nn.utils.parameters_to_vector(run.module.parameters()) for run in runs]
+    assert losses[0] == losses[1] and torch.equal(weights[0], weights[1])
+    np.testing.assert_allclose(losses[2], losses[0], rtol=1e-4)
+    # The last phase began with redrawn weights: they are disturbed too, and each twin's its own.
+    assert not torch.equal(weights[2], weights[0]) and not torch.equal(weights[2], weights[3])
+
+
+def test_disturbed_weights_are_neighbours_and_draws_stay() -> None:
+    module = torch.nn.Linear(40, 40)
+    before, state = module.weight.clone(), torch.get_rng_state()
+    disturb(module, 3)
+    ulps = (module.weight.view(torch.int32) - before.view(torch.int32)).abs()
+    assert ulps.tolist() == torch.ones_like(ulps).tolist()
+    assert (module.weight > before).any() and (module.weight < before).any()
+    assert torch.equal(torch.get_rng_state(), state)

@@ -54,12 +54,16 @@ def test_last_phase_accuracy_uses_the_familys_own_curve(make_record):
     assert last_phase_accuracy(record | {"status": "diverged"}, "continual", 5) == 0.2
 
 
-def test_area_starts_at_the_end_of_the_phase_before(make_record):
-    record = make_record(THREE)
-    assert area_last_phase(record, "warm-start", 10) == pytest.approx((0.65 + 0.75) / 2)
-    record["curve"]["step"] = [0, 10, 20, 30, 40, 70, 80]  # 30 steps, then 10
-    assert area_last_phase(record, "warm-start", 10) == pytest.approx((3 * 0.65 + 0.75) / 4)
+def test_area_starts_right_after_the_boundary(make_record):
+    record = make_record([[0.0, 0.9], [0.5, 0.7, 0.8]])
+    record["curve"]["step"] = [0, 10, 10, 40, 50]  # 30 steps, then 10
+    assert area_last_phase(record, "warm-start", 10) == pytest.approx((3 * 0.6 + 0.75) / 4)
     assert area_last_phase(record | {"status": "diverged"}, "warm-start", 10) == 0.1
+
+
+def test_area_of_an_older_curve_starts_at_its_phases_first_point(make_record):
+    assert area_last_phase(make_record(THREE), "warm-start", 10) == pytest.approx(0.75)
+    assert area_last_phase(make_record([[0.0, 0.9], [0.5]]), "warm-start", 10) == 0.5
 
 
 def test_area_of_a_lone_phase_starts_at_the_untrained_network(make_record):

@@ -54,4 +54,5 @@ def test_a_few_steps_of_the_published_resnet_on_cifar10(
     [record] = run_stack(StackJob(task, resolve(method, task.name), (100,)))
     assert record["status"] == "finished"
     assert record["steps"] == 4
-    assert np.isfinite(record["curve"]["train/loss"][1:]).all()
+    losses = [loss for loss in record["curve"]["train/loss"] if loss is not None]
+    assert losses and np.isfinite(losses).all()

@@ -140,4 +140,4 @@ def test_a_run_shows_its_record_and_no_step_twice(job: StackJob, stops: tuple[in
         folder = job.folder / f"seed{record['seed']}"
         assert_shows(folder, record)
         hare = scalars(folder)["hare/accuracy"]
-        assert len(hare) == len(record["curve"]["step"]) == 9
+        assert len(hare) == len(record["curve"]["step"]) == 10

@@ -236,6 +236,7 @@ def test_a_level_holds_for_the_very_file_only(write: Write) -> None:
     assert entry.level == "valid"
     record = {"level": "reproduced", "reruns": {WARM_START: [100]}}
     [judged] = read_entries(folder, {"ema": {**record, "sha256": entry.sha256}})
-    assert (judged.level, judged.reruns) == ("reproduced", {WARM_START: [100]})
+    assert (judged.level, judged.changed) == ("reproduced", False)
+    assert judged.verdict["reruns"] == {WARM_START: [100]}
     [other] = read_entries(folder, {"ema": {**record, "sha256": "0" * 64}})
-    assert (other.level, other.reruns) == ("valid", {})
+    assert (other.level, other.changed, other.verdict) == ("valid", True, {})

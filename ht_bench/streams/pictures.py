@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import warnings
 import zlib
 from collections.abc import Iterable
@@ -35,7 +36,14 @@ def decode(
     from tqdm import tqdm
 
     images = np.empty((count, *source.shape), dtype=np.uint8)
-    bar = tqdm(pictures, desc=f"decoding {source.name}", total=count, leave=False)
+    bar = tqdm(
+        pictures,
+        desc=f"decoding {source.name}",
+        total=count,
+        leave=False,
+        mininterval=0.1 if sys.stderr.isatty() else 30,
+        maxinterval=60,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DecompressionBombWarning)  # the size is checked first
         for index, (file, where) in enumerate(bar):

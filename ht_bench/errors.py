@@ -21,3 +21,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the known name nearest to `word`, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def reason(error: BaseException) -> str:
+    """Return an error's own words on one short line; those of its cause where it has one."""
+    words = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+    return (words if len(words) <= 200 else words[:200] + " …").rstrip(".")

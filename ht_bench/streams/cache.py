@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -18,14 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, reason
 from ht_bench.streams.dataset import Dataset, content_hash
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 # The last three come from NumPy's parser of a damaged .npy header.
 UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, EOFError),
-    *(SyntaxError, tokenize.TokenError, OverflowError),
+    *(SyntaxError, tokenize.TokenError, OverflowError, AttributeError, RecursionError, MemoryError),
 )
 
 
@@ -48,16 +49,19 @@ def read(name: str) -> Dataset:
     folder = cache_folder() / name
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if not isinstance(meta, dict):
+            raise ValueError("meta.json holds no table")
         arrays: dict[str, Any] = {array: _read_array(folder, array) for array in ARRAYS}
         sha256 = content_hash(**arrays)
         if meta["meta_sha256"] != _meta_hash(meta):
             raise ValueError("meta.json has been changed")
+        _check(meta, arrays)
         mean, std = tuple(meta["mean"]), tuple(meta["std"])
         fields = {key: meta[key] for key in ("classes", "max_value", "sha256")}
         dataset = Dataset(name=name, mean=mean, std=std, **arrays, **fields)
     except UNREADABLE as error:
         raise UsageError(
-            f"The cached dataset {folder} is unreadable ({error}); {remake(name)}"
+            f"The cached dataset {folder} is unreadable ({reason(error)}); {remake(name)}"
         ) from error
     if sha256 != dataset.sha256:
         raise UsageError(
@@ -72,8 +76,29 @@ def _meta_hash(meta: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
+def _check(meta: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Raise ValueError unless meta.json describes the arrays and they each other."""
+    channels = {arrays[f"{part}_images"].shape[1:2] for part in ("train", "test")}
+    for key, kind in (("classes", int), ("max_value", int), ("sha256", str)):
+        if type(meta[key]) is not kind:
+            raise ValueError(f"meta.json: {key} is {meta[key]!r}")
+    for key in ("mean", "std"):
+        values = meta[key]
+        numbers = isinstance(values, list) and all(
+            type(v) in (int, float) and math.isfinite(v) for v in values
+        )
+        if not numbers or {(len(values),)} != channels:
+            raise ValueError(f"meta.json: {key} is {values!r}")
+    for part in ("train", "test"):
+        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+        if images.ndim != 4 or labels.shape != (len(images),) or not len(labels):
+            raise ValueError(f"the {part} images and labels do not belong together")
+        if labels.min() < 0 or labels.max() >= meta["classes"]:
+            raise ValueError(f"the {part} labels lie outside the classes")
+
+
 def _read_array(folder: Path, array: str) -> npt.NDArray[Any]:
-    values = np.load(folder / f"{array}.npy", mmap_mode="r")
+    values = np.lib.format.open_memmap(folder / f"{array}.npy", mode="r")
     expected = np.dtype(np.uint8 if array.endswith("images") else np.int64)
     if values.dtype != expected:  # the content hash sees bytes, not their type
         raise ValueError(f"{array}.npy holds {values.dtype}, not {expected}")

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ht_bench.errors import UsageError, did_you_mean
-from ht_bench.streams import cache, sources
-from ht_bench.streams.dataset import Dataset
-from ht_bench.streams.sources import DatasetSource
+from ht_bench.streams import cache, pins, sources
+from ht_bench.streams.dataset import Dataset, DatasetSource
 
 DIGITS_SHA256 = "f3814f133cbe59dfafb468dfcf9d88bb0bd2f10c2282407e63e5723e201a877c"
 ABSENT = "not on this machine"
@@ -43,6 +42,10 @@ for _source in (
         (1, 28, 28),
         10,
         sha256="5ebb882eb66bd488450e415eb6e7f4defbaeceb59bc530b9962b704a18720eac",
+        train=60_000,
+        tests=10_000,
+        folders=("MNIST/raw", "MNIST"),
+        archives=("mnist.npz",),
     ),
     DatasetSource(
         "cifar10",
@@ -53,6 +56,11 @@ for _source in (
         (3, 32, 32),
         10,
         sha256="01511f113e3534bc777a1bc37a918b870e262f6b1be4c3b501439c4ad0a8000a",
+        train=50_000,
+        tests=10_000,
+        balanced=True,
+        folders=("cifar-10-batches-py",),
+        archives=("cifar-10-python.tar.gz",),
     ),
     DatasetSource(
         "cifar100",
@@ -62,6 +70,12 @@ for _source in (
         "fine_label",
         (3, 32, 32),
         100,
+        sha256="ecab1c58d85c6b821f91d76c32c30ff6e14f2f8ba0a900abfa153c927d5b7014",
+        train=50_000,
+        tests=10_000,
+        balanced=True,
+        folders=("cifar-100-python",),
+        archives=("cifar-100-python.tar.gz",),
     ),
     DatasetSource(
         "tiny-imagenet",
@@ -72,6 +86,12 @@ for _source in (
         (3, 64, 64),
         200,
         "valid",
+        train=100_000,
+        tests=10_000,
+        balanced=True,
+        colours=pins.TINY_IMAGENET_COLOURS,
+        folders=("tiny-imagenet-200",),
+        archives=("tiny-imagenet-200.zip",),
     ),
 ):
     register_dataset(_source)
@@ -101,18 +121,25 @@ def load(name: str) -> Dataset:
     Raises UsageError for an unknown name, a changed cache, or data that are not on this machine.
     """
     if name == "digits":
-        return _checked(sources.digits(), DIGITS_SHA256)
+        return _digits()
     source = _find(name)
     if cache.is_cached(name):
         return _cached(source)
     raw = os.environ.get("HT_BENCH_DATA")
-    if raw and (Path(raw) / name).is_dir():
-        print(f"Importing {name} from {Path(raw) / name} into the cache, once.", file=sys.stderr)
-        return import_path(name, Path(raw) / name)
+    places = sources.raw_places(source, Path(raw).expanduser()) if raw else []
+    if places:
+        print(f"Importing {name} from {places[0]} into the cache, once.", file=sys.stderr)
+        return import_path(name, places[0])
     raise UsageError(
         f"The dataset '{name}' is not on this machine; run `ht-bench data fetch {name}` (network) "
-        f"or `ht-bench data import {name} PATH` (parquet files or image folders)."
+        f"or `ht-bench data import {name} PATH` (parquet files, image folders, or the files as "
+        "downloaded)."
     )
+
+
+def is_pinned(name: str) -> bool:
+    """Whether the content that a dataset must have is known: other data are refused."""
+    return name == "digits" or pins.is_pinned(_find(name))
 
 
 def fetch(name: str) -> Dataset:
@@ -144,6 +171,16 @@ def _state(entry: Known) -> str:
         return str(error)
 
 
+def _digits() -> Dataset:
+    dataset = sources.digits()
+    if dataset.sha256 != DIGITS_SHA256:
+        raise UsageError(
+            f"scikit-learn's digits have content hash {dataset.sha256[:12]}…, expected "
+            f"{DIGITS_SHA256[:12]}…; install scikit-learn again."
+        )
+    return dataset
+
+
 def _find(name: str) -> DatasetSource:
     if name == "digits":
         raise UsageError(
@@ -159,26 +196,20 @@ def _find(name: str) -> DatasetSource:
 
 def _cached(source: DatasetSource) -> Dataset:
     dataset = cache.read(source.name)
-    form = (dataset.train_images.shape[1:], dataset.classes, dataset.sha256)
-    if form != (source.shape, source.classes, source.sha256 or dataset.sha256):
+    form = (dataset.train_images.shape[1:], dataset.test_images.shape[1:], dataset.classes)
+    try:
+        if form != (source.shape, source.shape, source.classes):
+            raise UsageError(f"its images are {form[0]}, its classes {form[2]}")
+        pins.check_content(source, dataset)
+    except UsageError as error:
         raise UsageError(
             f"The cached {source.name} is not the dataset of this name ({source.description}); "
             f"{cache.remake(source.name)}"
-        )
+        ) from error
     return dataset
 
 
 def _keep(source: DatasetSource, dataset: Dataset) -> Dataset:
-    _checked(dataset, source.sha256)
+    pins.check_content(source, dataset)
     cache.write(dataset)
-    return dataset
-
-
-def _checked(dataset: Dataset, expected: str | None) -> Dataset:
-    if expected and dataset.sha256 != expected:
-        raise UsageError(
-            f"These files are not the whole, lossless {dataset.name}: "
-            f"{len(dataset.train_labels)} + {len(dataset.test_labels)} images with content hash "
-            f"{dataset.sha256[:12]}…, expected {expected[:12]}…; import the original files."
-        )
     return dataset

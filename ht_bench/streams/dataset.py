@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+Part = tuple[Images, Labels]
+"""Training or test: images uint8 [N, C, H, W] and labels int64 [N]."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,33 @@ class Dataset:
         return mean * self.max_value, deviation * self.max_value
 
 
+@dataclass(frozen=True)
+class DatasetSource:
+    """A known dataset: its place on the hub, its columns, its images' shape and its content.
+
+    shape: (channels, height, width). sha256: the content hash it must have, if it is known.
+    train, tests: how many examples it must have, if that is known; balanced: whether every class
+    has as many as the next. colours: see `ht_bench.streams.pins`. folders, archives: what its
+    files and folders are called as others unpack and download them.
+    """
+
+    name: str
+    description: str
+    hub: str
+    image: str
+    label: str
+    shape: tuple[int, int, int]
+    classes: int
+    test: str = "test"
+    sha256: str | None = None
+    train: int | None = None
+    tests: int | None = None
+    balanced: bool = False
+    colours: str = ""
+    folders: tuple[str, ...] = ()
+    archives: tuple[str, ...] = ()
+
+
 def canonical_order(images: Images, labels: Labels) -> npt.NDArray[np.int64]:
     """Return the order of examples by (pixels, label): the same from whatever file they came."""
     flat = np.ascontiguousarray(images.reshape(len(images), -1))
@@ -60,8 +89,8 @@ def content_hash(
 
 def make_dataset(
     name: str,
-    train: tuple[Images, Labels],
-    test: tuple[Images, Labels],
+    train: Part,
+    test: Part,
     classes: int,
     max_value: int = 255,
 ) -> Dataset:
@@ -72,7 +101,7 @@ def make_dataset(
     return Dataset(name, x, y, test_x, test_y, classes, mean, std, max_value, sha256)
 
 
-def _in_order(images: Images, labels: Labels) -> tuple[Images, Labels]:
+def _in_order(images: Images, labels: Labels) -> Part:
     order = canonical_order(images, labels)
     return np.ascontiguousarray(images[order]), labels[order].astype(np.int64)
 

@@ -60,6 +60,8 @@ class Stream:
         self.task, self.data, self.seed, self.split = task, data, seed, split
         _check_size(task, data)
         self.training, self.evaluation = self._divide()
+        if get_family(task.family).by_class:
+            self._check_classes()
 
     def _draw(self, purpose: Purpose, phase: int = 0, epoch: int = 0) -> np.random.Generator:
         return generator(self.task.name, self.seed, purpose, phase, epoch)
@@ -74,6 +76,34 @@ class Stream:
         cut = available * 9 // 10 if drawn is None else drawn
         held_out = order[cut:] if drawn is None else order[cut : cut + len(test)]
         return order[:cut], test if self.split == "test" else held_out
+
+    def _check_classes(self) -> None:
+        """Refuse data whose classes leave a phase empty, or a stack's seeds unlike in size.
+
+        Each seed meets the classes in its own order: what one seed's phases hold is no matter.
+        """
+        phases, data = self.task.phases, self.data
+        tests = data.train_labels if self.split == "validation" else data.test_labels
+        parts = {
+            "training": (data.train_labels[self.training], min(p.classes or 0 for p in phases)),
+            self.split: (tests[self.evaluation], phases[0].classes or 0),
+        }
+        for part, (labels, brought) in parts.items():
+            counts = np.bincount(labels, minlength=data.classes)
+            absent = np.flatnonzero(counts == 0)
+            if len(absent) >= brought:
+                raise UsageError(
+                    f"Task {self.task.name}: {len(absent)} of {data.name}'s {data.classes} classes "
+                    f"(class {absent[0]} …) have no {part} examples, and a phase may bring no "
+                    "others; let each phase bring more classes, or use data that have all."
+                )
+            whole = phases[0].classes == data.classes
+            if self.task.stack > 1 and counts.min() != counts.max() and not whole:
+                raise UsageError(
+                    f"Task {self.task.name}: {data.name}'s classes have {counts.min()} to "
+                    f"{counts.max()} {part} examples, so that seeds, which meet them in different "
+                    "orders, cannot train as one stack; set stack = 1 under [training]."
+                )
 
     @functools.cached_property
     def _arrivals(self) -> list[Indices]:
@@ -189,6 +219,11 @@ def _check_size(task: Task, data: Dataset) -> None:
         raise UsageError(
             f"Task {task.name}: [data] train = {task.data.train}, but {data.name} has "
             f"{len(data.train_labels)} training examples and some must be left for validation."
+        )
+    if data.classes < 2 and any(phase.wrong for phase in task.phases):
+        raise UsageError(
+            f"Task {task.name}: {data.name} has one class, so that no label can be a wrong one; "
+            "leave 'wrong' out."
         )
     classes = sum(phase.classes or 0 for phase in task.phases)
     if classes > data.classes:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -101,6 +102,73 @@ def test_a_damaged_entry_is_refused_and_can_be_made_again(
     cache.write(made())
     assert cache.read("tiny").sha256 == made().sha256
     assert left_over() == ["tiny"]
+
+
+SCALARS = [b"3", b"-1.5", b'"x"', b"true", b"null", b"[]", b"[1, 2]", b"NaN", b"{}", b""]
+JUNK = [None, True, 3, -1, 1e300, "x", "", [], [1], {}, {"a": 1}, [[0.5]], "0" * 64]
+
+
+def damage(folder: Path, draw: random.Random) -> None:
+    """Change one file of an entry, meta.json above all, its own hash made right again or not."""
+    file = folder / draw.choice(["meta.json"] * 4 + [f"{array}.npy" for array in cache.ARRAYS])
+    content = bytearray(file.read_bytes())
+    kind = draw.randrange(6) if file.name == "meta.json" else draw.randrange(3, 9)
+    if kind == 0:
+        file.write_bytes(draw.choice([*SCALARS, b"[" * 100_000, b"9" * 5_000, b'{"a":' * 9_999]))
+        return
+    if kind in (1, 2):
+        meta = json.loads(content)
+        key = draw.choice(list(meta))
+        if kind == 1 and draw.random() < 0.3:
+            del meta[key]
+        else:
+            meta[key] = draw.choice(JUNK)
+        meta.setdefault("meta_sha256", "")
+        if draw.random() < 0.7:
+            meta["meta_sha256"] = cache._meta_hash(meta)
+        file.write_text(json.dumps(meta), encoding="utf-8")
+        return
+    place = draw.randrange(len(content))
+    if kind == 3:
+        content[place] = draw.randrange(256)
+    elif kind == 4:
+        del content[place : place + draw.choice([1, 9, 200])]
+    elif kind == 5:
+        content[place:place] = draw.randbytes(draw.choice([1, 9, 200]))
+    elif kind == 6:
+        kinds = [np.float64, np.int8, np.uint8, np.int64, "S3", "M8[s]", np.dtype([("a", "u1")])]
+        array = np.zeros(draw.choice([(), (0,), (3,), (9, 1, 4, 4), (2, 2)]), draw.choice(kinds))
+        np.save(file, array)
+        return
+    elif kind == 7:
+        with file.open("wb") as stream:
+            np.savez(stream, a=np.zeros(3))
+        return
+    else:
+        head = content[:128].replace(b"(9,", draw.choice([b"(10**9,", b"(-9,", b"(9.0,", b"(9"]))
+        content[:128] = head
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("times", [150, pytest.param(10_000, marks=pytest.mark.evidence)])
+def test_mutated_entries_are_whole_or_refused(times: int, folder: Path) -> None:
+    """Never a traceback, never other content under the name."""
+    draw, whole = random.Random(0), {file: file.read_bytes() for file in folder.iterdir()}
+    refused = 0
+    for _ in range(times):
+        damage(folder, draw)
+        try:
+            found = cache.read("tiny")
+        except UsageError as error:
+            refused += 1
+            assert "delete" in str(error) and "\n" not in str(error)  # noqa: PT017
+        else:
+            assert found.sha256 == made().sha256
+            assert found.classes >= 1 and len(found.mean) == len(found.std) == 1
+            assert found.normalisation[0].shape == (1, 1, 1)
+        for file, content in whole.items():
+            file.write_bytes(content)
+    assert refused > times / 2
 
 
 def test_an_incomplete_entry_is_none(folder: Path) -> None:

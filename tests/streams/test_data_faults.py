@@ -201,7 +201,8 @@ def test_a_fetch_that_fails_in_any_way_is_one_sentence(kind: str, monkeypatch: P
 
 def test_a_long_reason_is_one_short_line(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", raising(ValueError("Couldn't\n cast\n" * 100)))
-    folders(tmp_path)
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.parquet").write_bytes(b"")
     with pytest.raises(UsageError, match=r"could not be read as tiny: Couldn't cast Couldn't") as e:
         data.import_path("tiny", tmp_path)
     assert "\n" not in str(e.value) and len(str(e.value)) < 400 + len(str(tmp_path))

@@ -8,7 +8,8 @@ DiagnosticsCallback.
 """
 
 from ht_bench.sb3.algorithms import find_algorithm, register_aliases
-from ht_bench.sb3.callbacks import DiagnosticsCallback, EvaluationCallback, PhaseCallback
+from ht_bench.sb3.callbacks import DiagnosticsCallback, PhaseCallback
+from ht_bench.sb3.evaluation import EvaluationCallback
 from ht_bench.sb3.plastic import PlasticPolicy
 
 register_aliases()

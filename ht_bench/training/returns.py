@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
-from ht_bench.sb3.diagnostics import diagnose_policy, last_observations
+from ht_bench.sb3.diagnostics import diagnose_policy, keep, last_observations
 from ht_bench.streams.points import points_of_phase
 from ht_bench.training.history import point
 
@@ -84,7 +84,7 @@ class PhaseRecorder(BaseCallback):
             if "episode" in info:
                 self._returns.append(float(info["episode"]["r"]))
         if self._seen > self._steps - DIAGNOSED:
-            self._observations.append(self.locals["new_obs"])
+            self._observations.append(keep(self.locals["new_obs"]))
         # The phase's last point waits for `finish`: it comes after the last updates.
         if self._recorded < len(self._grid) - 1 and self._seen >= self._grid[self._recorded]:
             self.record(self._grid[self._recorded])

@@ -275,24 +275,6 @@ def test_a_method_of_the_supervised_loop_is_refused(name: str) -> None:
         ReinforcementRun(make_task("dqn"), spec(name), 0)
 
 
-def test_settings_that_do_not_fit_are_refused_in_a_sentence() -> None:
-    wrong = table("dqn")
-    wrong["agent"]["settings"] = {"learning_rat": 1e-3}
-    with pytest.raises(UsageError, match=r"DQN refuses its settings .*learning_rat"):
-        ReinforcementRun(parse_reinforcement(wrong, "tiny"), spec("none"), 0)
-    wrong = table("ppo")
-    wrong["agent"]["settings"] = {"n_steps": 50, "batch_size": 25}
-    with pytest.raises(UsageError, match="160 steps are no multiple of the 50"):
-        ReinforcementRun(parse_reinforcement(wrong, "tiny"), spec("none"), 0)
-
-
-def test_a_schedule_that_is_none_is_refused() -> None:
-    wrong = table("ppo")
-    wrong["agent"]["settings"] = {"n_steps": 40, "learning_rate": {"linear": [1e-3]}}
-    with pytest.raises(UsageError, match=r"learning_rate = .*write { linear = \[start, end\] }"):
-        ReinforcementRun(parse_reinforcement(wrong, "tiny"), spec("none"), 0)
-
-
 def test_observations_may_be_dicts() -> None:
     """A game beside its task id is one: the diagnostics too look at every entry."""
     asked = table("dqn", evaluation={"episodes": 1, "points": 1})

@@ -73,13 +73,13 @@ def _read(name: str, value: Any, parameter: inspect.Parameter | None) -> Any:
         return check_whole(name, value)
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"[agent.settings]: {name} = {value}; give a finite number.")
-    wanted = _TYPES.get(parameter.annotation) if parameter else None
+    kind: Any = parameter.annotation if parameter else None
+    wanted = _TYPES.get(kind)
     if wanted and (
         not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool)
     ):
         raise UsageError(
-            f"[agent.settings]: {name} = {value!r}; it must be of type "
-            f"{parameter.annotation.__name__}."
+            f"[agent.settings]: {name} = {value!r}; it must be of type {kind.__name__}."
         )
     return value
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from ht_bench.envs.autoreset import whole_seed
 from ht_bench.envs.examples import Examples, Floats, PhaseExamples, normalise, pixel_box
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.streams.catalog import get_task
@@ -32,7 +33,7 @@ class Cursor:
     """
 
     def __init__(
-        self, task: str | Path | Task, split: Split, examples: Examples, shape: Shape
+        self, task: str | Path | Task | None, split: Split, examples: Examples, shape: Shape
     ) -> None:
         check_choice("split", split, get_args(Split))
         check_choice("examples", examples, get_args(Examples))
@@ -131,15 +132,20 @@ class Cursor:
         batch[: len(indices)] = self.examples.permute(pixels)
         return batch.reshape(count, -1) if self._flat else batch
 
-    def steps(self, count: int) -> list[int]:
-        """Return the steps of `count` examples that each phase lasts; partial ones count."""
+    def steps(self, count: int, resets: int = 0) -> list[int]:
+        """Return the steps of `count` examples that each phase lasts; partial ones count.
+
+        resets: steps that the beginning of an epoch takes, but for the stream's first one.
+        """
         if not self.started:
             raise UsageError("How long phases are depends on the seed; call reset(seed=…) first.")
         steps = []
         for index in range(len(self.task.phases)):
             examples = PhaseExamples(self._stream, index, self._examples)
             epochs, rest = divmod(examples.budget, examples.count)
-            steps.append(epochs * math.ceil(examples.count / count) + math.ceil(rest / count))
+            begun = resets * (epochs + bool(rest) - (index == 0))
+            served = epochs * math.ceil(examples.count / count) + math.ceil(rest / count)
+            steps.append(served + begun)
         return steps
 
     def info(self) -> dict[str, Any]:
@@ -181,7 +187,7 @@ class DataStreamEnv(gymnasium.Env[Floats, np.int64]):
 
     def __init__(
         self,
-        task: str | Path | Task,
+        task: str | Path | Task | None = None,
         split: Split = "test",
         examples: Examples = "train",
         shape: Shape = "flat",
@@ -199,6 +205,7 @@ class DataStreamEnv(gymnasium.Env[Floats, np.int64]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Floats, dict[str, Any]]:
         """Begin an episode (see the class) and return its first example."""
+        seed = whole_seed(seed)
         super().reset(seed=seed)
         if seed is None and not self._cursor.started:
             seed = draw_seed(self.np_random)
@@ -260,7 +267,13 @@ def _task_ids(task: Task) -> list[int]:
     return ids
 
 
-def _supervised(task: str | Path | Task) -> Task:
+def _supervised(task: str | Path | Task | None) -> Task:
+    if task is None:
+        raise UsageError(
+            "A stream of data needs a task: "
+            'gymnasium.make("ht_bench/DataStream-v1", task="warm-start-digits-v1"); '
+            "`ht-bench list tasks` shows all of them."
+        )
     spec = get_task(task)
     if not isinstance(spec, Task):
         raise UsageError(

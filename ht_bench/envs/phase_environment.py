@@ -17,8 +17,7 @@ from ht_bench.envs.wrappers import TASK_ID, TaskIdObservation, wrap
 from ht_bench.errors import UsageError
 from ht_bench.streams.reinforcement import ReinforcementTask
 
-UNBOUNDED = float(np.finfo(np.float32).max)
-"""Stands for ± infinity in the bounds of observations, which Gymnasium asks to be finite."""
+_LARGEST = float(np.finfo(np.float32).max)
 _checked: set[str] = set()
 
 
@@ -36,9 +35,10 @@ def make_phase(
     wrappers in order; the phase's permutations, drawn for (task, seed, phase) and never those of
     the phase before; "task-id", wherever it stands among the wrappers.
 
-    All phases have the same spaces. Actions of a Box are rescaled to [-1, 1]. Bounds of
-    observations are finite (UNBOUNDED), and where a phase of the task permutes observations every
-    entry has the loosest of all entries' bounds in all phases, so that any order fits.
+    All phases have the same spaces. Actions of a Box are rescaled to [-1, 1]. Observations without
+    bounds have infinite ones, also where the environment writes the largest float for them; where
+    a phase of the task permutes observations every entry has the loosest of all entries' bounds in
+    all phases, so that any order fits.
 
     evaluation: without what serves training only (life-loss episodes, clipped rewards).
     Raises UsageError for a phase that is not there, whatever the environment refuses, a
@@ -129,8 +129,8 @@ def _arrange(
     return _Arranged(environment, space, observations, actions, rescaled)
 
 
-def _observation_space(space: spaces.Space[Any], task: ReinforcementTask) -> Any:
-    """Return the space with finite bounds, the loosest where a phase permutes observations."""
+def _observation_space(space: Any, task: ReinforcementTask) -> Any:
+    """Return the space with its true bounds, the loosest where a phase permutes observations."""
     permutes = any(phase.observations == "permuted" for phase in task.phases)
     flat = isinstance(space, spaces.Box) and len(space.shape) == 1
     if permutes and not flat:
@@ -138,12 +138,25 @@ def _observation_space(space: spaces.Space[Any], task: ReinforcementTask) -> Any
             f"Task {task.name} permutes observations, which must be a flat Box and not {space}; "
             'set observations = "true".'
         )
+    space = _without_largest(space)
+    if not permutes:
+        return space
+    low, high = np.full_like(space.low, space.low.min()), np.full_like(space.high, space.high.max())
+    return spaces.Box(low, high, dtype=space.dtype.type)
+
+
+def _without_largest(space: Any) -> Any:
+    """Return the space with infinite bounds where they are the largest float there is."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: _without_largest(inner) for key, inner in space.spaces.items()})
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple([_without_largest(inner) for inner in space.spaces])
     if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
         return space
-    low, high = np.maximum(space.low, -UNBOUNDED), np.minimum(space.high, UNBOUNDED)
-    if permutes:
-        low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
-    return spaces.Box(low, high, dtype=space.dtype.type)
+    largest = min(_LARGEST, float(np.finfo(space.dtype).max))
+    low = np.where(space.low <= -largest, -np.inf, space.low)
+    high = np.where(space.high >= largest, np.inf, space.high)
+    return spaces.Box(low.astype(space.dtype), high.astype(space.dtype), dtype=space.dtype.type)
 
 
 def _count(actions: spaces.Space[Any], task: ReinforcementTask) -> int:

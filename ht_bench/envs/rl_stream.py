@@ -13,6 +13,8 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from ht_bench.envs import autoreset
+from ht_bench.envs.autoreset import DISABLED, NEXT_STEP, SAME_STEP, whole_seed
 from ht_bench.envs.making import Environment
 from ht_bench.envs.phase_environment import make_phase, task_ids
 from ht_bench.errors import UsageError, did_you_mean
@@ -50,7 +52,7 @@ class EnvironmentStream(gymnasium.Env[Any, Any]):
 
     def __init__(
         self,
-        task: str | Path | ReinforcementTask,
+        task: str | Path | ReinforcementTask | None = None,
         copies: int = 1,
         stream: int | None = None,
         evaluation: bool = False,
@@ -63,6 +65,7 @@ class EnvironmentStream(gymnasium.Env[Any, Any]):
         self._task_ids = task_ids(self.task)
         self.tasks = max(self._task_ids) + 1
         self.render_mode = render_mode
+        self.counts_resets = False
         self._phase: int | None = None
         self._phase_step, self._limit, self._over = 0, math.inf, True
         self._inner = self._make(0, stream or 0)
@@ -78,6 +81,7 @@ class EnvironmentStream(gymnasium.Env[Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode (see the class) and return its first observation."""
+        seed = whole_seed(seed)
         super().reset(seed=seed)
         asked = self._asked_phase(options or {})
         stream = _number((options or {}).get("stream"))
@@ -90,12 +94,25 @@ class EnvironmentStream(gymnasium.Env[Any, Any]):
             self._begin(seed, stream)
         if seed is not None or asked is not None:
             observation, info = self._enter(asked or 0)
-        elif self._over:
-            observation, info = self._enter((self._phase or 0) + 1)
         else:
-            observation, info = self._inner.reset()
+            observation, info = self._go_on()
         changed = before is not None and self._phase != before
         return observation, self._told(info, changed)
+
+    def _go_on(self) -> tuple[Any, dict[str, Any]]:
+        """Begin another episode, of the next phase where this one is over.
+
+        In a vector whose resets take steps, this one counts, so that all copies stay in step;
+        where it is the phase's last step, the next phase begins with it.
+        """
+        at_boundary = self._over
+        if not at_boundary and self.counts_resets:
+            self._phase_step += 1
+        if not at_boundary and self._phase_step < self._limit:
+            return self._inner.reset()
+        begun = self._enter((self._phase or 0) + 1)
+        self._phase_step = int(at_boundary and self.counts_resets)
+        return begun
 
     def _begin(self, seed: int, stream: int | None) -> None:
         self._seed = seed
@@ -173,17 +190,23 @@ class EnvironmentStream(gymnasium.Env[Any, Any]):
 class EnvironmentStreams(SyncVectorEnv):
     """Copies of one stream that change phase in lockstep, each with episodes of its own.
 
-    `reset(seed=s)` begins stream s in all copies. Autoreset is SAME_STEP, so that a reset costs no
-    step of a budget. Raises UsageError for a seed that is a list, since there is one stream.
+    `reset(seed=s)` begins stream s in all copies. autoreset_mode, one of Gymnasium's: "SameStep",
+    where a reset costs no step of a budget; "NextStep", which Gymnasium's wrappers that normalise
+    observations ask for, where it costs one of the copy that it resets; or "Disabled", where
+    `reset(options={"reset_mask": …})` is the caller's. Raises UsageError for a seed that is a list,
+    since there is one stream, and for a step after an episode's end where autoreset is disabled.
     """
 
-    def __init__(self, num_envs: int, **kwargs: Any) -> None:
+    def __init__(
+        self, num_envs: int, autoreset_mode: AutoresetMode | str = SAME_STEP, **kwargs: Any
+    ) -> None:
         if "copies" in kwargs:
             raise UsageError("The vector form sets copies = num_envs; leave 'copies' out.")
         if num_envs < 1:
             raise UsageError(f"num_envs = {num_envs}; a stream has 1 copy or more.")
         make = functools.partial(EnvironmentStream, copies=num_envs, **kwargs)
-        super().__init__([make] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        mode = autoreset.autoreset_mode(autoreset_mode)
+        super().__init__([make] * num_envs, autoreset_mode=mode)
         self._begun, self._stream = False, kwargs.get("stream")
 
     @property
@@ -212,12 +235,28 @@ class EnvironmentStreams(SyncVectorEnv):
         """Begin episodes in all copies; see `EnvironmentStream`."""
         if isinstance(seed, list | tuple):
             raise UsageError(f"All copies share one stream, so seed = {seed} must be one number.")
+        seed = whole_seed(seed)
+        others, mask = autoreset.split_mask(options, self.num_envs)
         if seed is None and not self._begun:
             seed = int(self._first.np_random.integers(2**31))
         if seed is not None and self._stream is None:
-            options = {"stream": seed, **(options or {})}
+            others = {"stream": seed, **others}
         self._begun = True
-        return super().reset(seed=seed, options=options)
+        masked = {} if mask is None else {"reset_mask": mask}
+        return super().reset(seed=seed, options={**others, **masked})
+
+    def step(self, actions: Any) -> Any:
+        """Step all copies, or reset those whose episode is over, as `autoreset_mode` says."""
+        if self.autoreset_mode is DISABLED and self._autoreset_envs.any():
+            raise autoreset.must_be_reset()
+        streams: list[Any] = [single.unwrapped for single in self.envs]
+        for stream in streams:
+            stream.counts_resets = self.autoreset_mode is NEXT_STEP
+        try:
+            return super().step(actions)
+        finally:
+            for stream in streams:
+                stream.counts_resets = False
 
 
 def make_vector(num_envs: int = 1, **kwargs: Any) -> EnvironmentStreams:
@@ -235,7 +274,13 @@ def _number(stream: Any) -> int | None:
     return None if stream is None else operator.index(stream)
 
 
-def _of_environments(task: str | Path | ReinforcementTask) -> ReinforcementTask:
+def _of_environments(task: str | Path | ReinforcementTask | None) -> ReinforcementTask:
+    if task is None:
+        raise UsageError(
+            "A stream of environments needs a task: "
+            'gymnasium.make("ht_bench/EnvironmentStream-v1", task="swap-cartpole-dqn-v1"); '
+            "`ht-bench list tasks` shows all of them."
+        )
     spec = get_task(task)
     if not isinstance(spec, ReinforcementTask):
         raise UsageError(

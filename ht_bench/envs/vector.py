@@ -12,6 +12,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from ht_bench.envs import autoreset
+from ht_bench.envs.autoreset import DISABLED, NEXT_STEP, SAME_STEP
 from ht_bench.envs.data_stream import Cursor, Shape, draw_seed, not_a_class
 from ht_bench.envs.examples import Examples, Floats
 from ht_bench.errors import UsageError
@@ -33,28 +35,35 @@ class DataStreamVectorEnv(gymnasium.vector.VectorEnv[Floats, npt.NDArray[Any], n
     `valid`, bool [num_envs], which rows of the observation it came with hold one; the others are
     zeros, may be answered with anything, earn 0.0, and have the label -1.
 
-    Autoreset is SAME_STEP: at the end of an epoch `truncations` is true in all rows and the
-    observation is already the next epoch's or phase's first batch, so that `step` alone goes
-    through the whole stream, `sum(env.unwrapped.phase_lengths)` steps. The step's infos then tell
-    of the new episode, `final_obs` (zeros) and `final_info` of the old one; `label` and
-    `true_label` always belong to the batch that was answered.
+    At the end of an epoch `truncations` is true in all rows. autoreset_mode, one of Gymnasium's:
+    "SameStep": the observation is already the next epoch's or phase's first batch, the step's
+    infos tell of the new episode, `final_obs` (zeros) and `final_info` of the old one.
+    "NextStep", which Gymnasium's wrappers that normalise observations ask for: the observation is
+    zeros, and the next step, whatever its actions, serves the first batch; it earns nothing and
+    has the label -1. Both go through the whole stream in `sum(env.unwrapped.phase_lengths)` steps.
+    "Disabled": `reset()` begins the next epoch. `label` and `true_label` always belong to the
+    batch that was answered.
 
-    Raises UsageError as `DataStreamEnv` does, and for a seed that is a list: there is one stream.
+    Raises UsageError as `DataStreamEnv` does, for a seed that is a list or a reset of some rows,
+    since there is one stream, and for a step after an epoch's end where autoreset is disabled.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
         "render_modes": [],
-        "autoreset_mode": AutoresetMode.SAME_STEP,
+        "autoreset_mode": SAME_STEP,
     }
 
     def __init__(
         self,
-        task: str | Path | Task,
+        task: str | Path | Task | None = None,
         split: Split = "test",
         examples: Examples = "train",
         shape: Shape = "flat",
         num_envs: int | None = None,
+        autoreset_mode: AutoresetMode | str = SAME_STEP,
     ) -> None:
+        self._mode, self._ended = autoreset.autoreset_mode(autoreset_mode), False
+        self.metadata = {**self.metadata, "autoreset_mode": self._mode}
         self._cursor = Cursor(task, split, examples, shape)
         self.task, self.tasks = self._cursor.task, max(self._cursor.task_ids) + 1
         count = self._cursor.task.training.batch if num_envs is None else num_envs
@@ -72,26 +81,46 @@ class DataStreamVectorEnv(gymnasium.vector.VectorEnv[Floats, npt.NDArray[Any], n
         """Begin an epoch and return its first batch [num_envs, …]."""
         if isinstance(seed, list | tuple):
             raise UsageError(f"All rows share one stream, so seed = {seed} must be one number.")
+        options, mask = autoreset.split_mask(options, self.num_envs)
+        if mask is not None and not mask.all():
+            raise UsageError("All rows share one stream, so reset_mask must be True in all rows.")
+        seed = autoreset.whole_seed(seed)
         super().reset(seed=seed)
         if seed is None and not self._cursor.started:
             seed = draw_seed(self.np_random)
         self._cursor.reset(seed, options)
+        self._ended = False
         return self._cursor.observe(self.num_envs), self._info()
 
     def step(
         self, actions: npt.NDArray[Any]
     ) -> tuple[Floats, npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], dict[str, Any]]:
         """Answer the present batch with `actions`, int [num_envs]; return the next batch."""
+        if self._ended:
+            return self._begin_epoch()
         answers = self._answers(actions)
         labels, true_labels = self._cursor.answer(self.num_envs)
         rewards = np.zeros(self.num_envs)
         rewards[: len(labels)] = answers == labels
         answered = {"label": self._padded(labels), "true_label": self._padded(true_labels)}
         done = self._cursor.done
-        infos: dict[str, Any] = self._next_episode(answered) if done else {}
+        infos: dict[str, Any] = {}
+        if done and self._mode is SAME_STEP:
+            infos = self._next_episode(answered)
+        self._ended = done and self._mode is not SAME_STEP
         infos |= {**self._info(), **answered}
         ended = np.full(self.num_envs, done)
         return self._cursor.observe(self.num_envs), rewards, np.zeros_like(ended), ended, infos
+
+    def _begin_epoch(self) -> Any:
+        """Spend a step on the reset that the end of an epoch asks for."""
+        if self._mode is DISABLED:
+            raise autoreset.must_be_reset()
+        observation, infos = self.reset()
+        none = np.zeros(self.num_envs, np.bool_)
+        unanswered = self._padded(np.empty(0, np.int64))
+        infos |= {"label": unanswered, "true_label": unanswered.copy()}
+        return observation, np.zeros(self.num_envs), none, none.copy(), infos
 
     def _answers(self, actions: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the actions of the rows that hold an example."""
@@ -128,5 +157,8 @@ class DataStreamVectorEnv(gymnasium.vector.VectorEnv[Floats, npt.NDArray[Any], n
 
     @property
     def phase_lengths(self) -> list[int]:
-        """Steps that each phase lasts; raises UsageError before a first reset."""
-        return self._cursor.steps(self.num_envs)
+        """Steps that each phase lasts, with those that "NextStep" spends on resets.
+
+        Raises UsageError before a first reset.
+        """
+        return self._cursor.steps(self.num_envs, int(self._mode is NEXT_STEP))

@@ -17,6 +17,7 @@ from ht_bench.running.plan import Plan, Request, make_plan
 from ht_bench.running.pool import execute
 from ht_bench.running.result import Result
 from ht_bench.streams.catalog import get_task
+from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.stream import Split
 from ht_bench.streams.task import AnyTask
@@ -95,13 +96,26 @@ def run_plan(plan: Plan, workers: int, progress: bool = True) -> Finished:
         count = len(plan.finished) + len(outcome.records)
         on_disk = bool(plan.jobs) and plan.jobs[0].out is not None
         what_next = (
-            "the same command goes on from the last checkpoints."
+            f"the same command goes on from the last checkpoints{_coarse(plan)}."
             if on_disk
             else "nothing was kept, since no folder was named; name one with out=."
         )
         raise Stopped(f"Stopped with {count} of {plan.requested} runs finished; {what_next}")
     records = [read_record(path) for path in plan.finished]
     return Finished(records + outcome.records, outcome.failures)
+
+
+def _coarse(plan: Plan) -> str:
+    """Say whose checkpoints are of a phase's start, since their environments cannot be saved."""
+    tasks = {job.task.name: job.task for job in plan.jobs}
+    agents = {n: task for n, task in tasks.items() if isinstance(task, ReinforcementTask)}
+    if not agents:
+        return ""
+    from ht_bench.training.agent_state import is_resumed_inside_phases  # takes a second
+
+    coarse = [name for name, task in agents.items() if not is_resumed_inside_phases(task)]
+    whose = f", {', '.join(coarse)} from the start of the phase it was in"
+    return whose if coarse else ""
 
 
 def describe(plan: Plan, workers: int) -> Mapping[str, object]:

@@ -7,11 +7,17 @@ PlasticPolicy, find_algorithm, and the callbacks PhaseCallback, EvaluationCallba
 DiagnosticsCallback.
 """
 
+import importlib
+import sys
+
 from ht_bench.sb3.algorithms import find_algorithm, register_aliases
-from ht_bench.sb3.callbacks import DiagnosticsCallback, EvaluationCallback, PhaseCallback
+from ht_bench.sb3.callbacks import DiagnosticsCallback, PhaseCallback
+from ht_bench.sb3.evaluation import EvaluationCallback
 from ht_bench.sb3.plastic import PlasticPolicy
 
 register_aliases()
+if "rl_zoo3.exp_manager" in sys.modules:  # `--gym-packages ht_bench.sb3`: its samplers keep methods
+    importlib.import_module("ht_bench.sb3.zoo")
 
 __all__ = [
     "DiagnosticsCallback",

@@ -1,4 +1,4 @@
-"""Callbacks for `model.learn`: phase boundaries, evaluation of both networks, diagnostics.
+"""Callbacks for `model.learn`: phase boundaries and diagnostics; `evaluation` has the third.
 
 What they record goes to the model's logger (TensorBoard, CSV, …) under the metric keys that all of
 ht-bench uses.
@@ -9,20 +9,15 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-import gymnasium
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from ht_bench.errors import UsageError
-from ht_bench.sb3.boundary import forget_experience
-from ht_bench.sb3.diagnostics import diagnose_policy, last_observations
+from ht_bench.sb3.boundary import forget_experience, warm_up
+from ht_bench.sb3.diagnostics import diagnose_policy, keep, last_observations
 from ht_bench.sb3.plastic import PlasticPolicy
-
-Environment = gymnasium.Env[Any, Any] | VecEnv
 
 
 class PlasticityCallback(BaseCallback):
@@ -34,6 +29,7 @@ class PlasticityCallback(BaseCallback):
                 f"{type(self).__name__} needs a plastic policy; make the model with "
                 '"PlasticMlpPolicy" or "HareTortoiseMlpPolicy" (Cnn, MultiInput).'
             )
+        super()._on_training_start()
 
     @property
     def policy(self) -> Any:
@@ -47,10 +43,13 @@ class PlasticityCallback(BaseCallback):
 class PhaseCallback(PlasticityCallback):
     """Tells the method when the environment's `info["phase"]` changes, as ht-bench's streams do.
 
-    forget: also empty the replay buffer and warm up again, so that what an agent keeps is its
+    forget: also empty the replay buffer and warm up again for `learning_starts` environment steps
+    (with a HerReplayBuffer until an episode has ended), so that what an agent keeps is its
     networks alone. (The runner of ht-bench restarts exploration and learning rates too, which one
-    call of `learn` cannot.) On-policy agents are told at the start of the next rollout, also where
-    the boundary is the end of the one before. Raises UsageError when the infos name no phase.
+    call of `learn` cannot.) No setting of the model changes, whenever it is saved or interrupted.
+
+    On-policy agents are told at the start of the next rollout, also where the boundary is the end
+    of the one before. Raises UsageError when the infos name no phase.
     """
 
     def __init__(self, forget: bool = True, verbose: int = 0) -> None:
@@ -58,14 +57,6 @@ class PhaseCallback(PlasticityCallback):
         self._forget = forget
         self._phase: int | None = None
         self._entered: int | None = None
-
-    def _on_training_start(self) -> None:
-        super()._on_training_start()
-        self._warm_up = getattr(self.model, "learning_starts", 0)
-
-    def _on_training_end(self) -> None:
-        if isinstance(self.model, OffPolicyAlgorithm):
-            self.model.learning_starts = self._warm_up
 
     def _on_step(self) -> bool:
         info = self.locals["infos"][0]
@@ -100,18 +91,17 @@ class PhaseCallback(PlasticityCallback):
         self.policy.enter_phase(self._phase)
         if self._forget and isinstance(self.model, OffPolicyAlgorithm):
             forget_experience(self.model)
-            self.model.learning_starts = self.num_timesteps + self._warm_up
+            warm_up(self.model)
 
 
-class _Every(PlasticityCallback):
+class Every(PlasticityCallback):
     """Acts once in so many environment steps, counted over all copies.
 
     A second `learn` that goes on counting goes on here too; one that counts anew starts anew.
     """
 
-    def __init__(self, every: int, verbose: int = 0) -> None:
-        super().__init__(verbose)
-        _at_least_one("every", every)
+    def _begin(self, every: int) -> None:
+        at_least_one("every", every)
         self._every, self._last = every, -every
 
     def _on_training_start(self) -> None:
@@ -120,55 +110,17 @@ class _Every(PlasticityCallback):
             self._last = self.num_timesteps
 
     def _on_step(self) -> bool:
-        if self.num_timesteps - self._last >= self._every:
-            self._last = self.num_timesteps
-            self._act()
-            self.logger.dump(self.num_timesteps)
-        return True
+        if self.num_timesteps - self._last < self._every:
+            return True
+        self._last = self.num_timesteps
+        return self._act()
 
-    def _act(self) -> None:
+    def _act(self) -> bool:
+        """Act, and return whether training goes on."""
         raise NotImplementedError
 
 
-class EvaluationCallback(_Every):
-    """Every `every` environment steps plays `episodes` deterministic episodes in `env`.
-
-    Records `eval/return`, of the weights the method evaluates, and, where it has a tortoise,
-    `hare/return` and `tortoise/return`. `returns` keeps them: (environment steps, key, mean).
-    Where `env` is one of ht-bench's streams it is put at the start of the phase in training; give
-    it the same stream: `stream=` for environments, `seed` for data.
-    """
-
-    def __init__(self, env: Environment, every: int, episodes: int = 10, verbose: int = 0) -> None:
-        super().__init__(every, verbose)
-        _at_least_one("episodes", episodes)
-        self._env = env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])
-        self._episodes = episodes
-        self.returns: list[tuple[int, str, float]] = []
-
-    def _act(self) -> None:
-        evaluated = self._mean("tortoise")
-        self._keep("eval/return", evaluated)
-        if self.policy.has_tortoise:
-            self._keep("hare/return", self._mean("hare"))
-            self._keep("tortoise/return", evaluated)
-
-    def _mean(self, which: str) -> float:
-        phase = self.locals["infos"][0].get("phase")
-        if phase is not None and self._env.has_attr("tasks"):
-            self._env.set_options({"phase": int(phase)})
-        with self.policy.acting_as(which):
-            mean, _ = evaluate_policy(
-                self.policy, self._env, n_eval_episodes=self._episodes, warn=False
-            )
-        return float(np.mean(mean))
-
-    def _keep(self, key: str, value: float) -> None:
-        self.returns.append((self.num_timesteps, key, value))
-        self.logger.record(key, value)
-
-
-class DiagnosticsCallback(_Every):
+class DiagnosticsCallback(Every):
     """Every `every` environment steps records the acting network's plasticity diagnostics.
 
     They look at the last `observations` observations of training: `plasticity/dormant_fraction`,
@@ -177,8 +129,9 @@ class DiagnosticsCallback(_Every):
     """
 
     def __init__(self, every: int, observations: int = 256, verbose: int = 0) -> None:
-        super().__init__(every, verbose)
-        _at_least_one("observations", observations)
+        super().__init__(verbose)
+        self._begin(every)
+        at_least_one("observations", observations)
         self._observations = observations
         self._diagnosed: Any = None
 
@@ -193,15 +146,18 @@ class DiagnosticsCallback(_Every):
         self._kept: deque[Any] = deque(maxlen=steps)
 
     def _on_step(self) -> bool:
-        self._kept.append(self.locals["new_obs"])
+        self._kept.append(keep(self.locals["new_obs"]))
         return super()._on_step()
 
-    def _act(self) -> None:
+    def _act(self) -> bool:
         last = last_observations(list(self._kept), self._observations)
         for key, value in diagnose_policy(self.policy, last, self._initial).items():
             self.logger.record(key, float(value))
+        self.logger.dump(self.num_timesteps)
+        return True
 
 
-def _at_least_one(name: str, given: int) -> None:
-    if given < 1:
-        raise UsageError(f"{name} = {given}: give 1 or more.")
+def at_least_one(name: str, given: int) -> None:
+    """Raise UsageError for a count that is no whole number of 1 or more."""
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
+        raise UsageError(f"{name} = {given!r}: give 1 or more.")

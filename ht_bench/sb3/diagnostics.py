@@ -41,6 +41,11 @@ def diagnose_policy(
     return {key: value.cpu() for key, value in values.items()}
 
 
+def keep(observations: Any) -> Any:
+    """Return a step's observations to look at later: replay buffers reshape a dict's entries."""
+    return dict(observations) if isinstance(observations, Mapping) else observations
+
+
 def last_observations(steps: Sequence[Any], count: int) -> Any:
     """Return the last `count` observations of steps [copies, ...] (or dicts of such arrays)."""
     if isinstance(steps[0], Mapping):

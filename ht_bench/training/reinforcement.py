@@ -2,7 +2,8 @@
 
 PROTOCOL's boundary rule holds: at each phase start every method's agent gets an empty buffer and
 restarted schedules; its network and optimizer state go on, unless the method changes them. A run
-is resumed at phase boundaries.
+is resumed at a rollout's start where the environment can be saved (`agent_state`), and at phase
+boundaries elsewhere.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ht_bench.streams.randomness import Purpose, key
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.stream import Split
 from ht_bench.training.agent import build_agent, check_budgets
+from ht_bench.training.agent_state import agent_state, is_resumed_inside_phases, restore_agent
 from ht_bench.training.checkpoint import CheckpointPlan
 from ht_bench.training.device import Compute
 from ht_bench.training.history import History, Interrupted, Observer
@@ -48,6 +50,9 @@ class ReinforcementRun(Run):
         check_budgets(task)
         super().__init__((seed,), [phase.steps for phase in task.phases], compute)
         self.task, self.split = task, split
+        self._resumes_inside = is_resumed_inside_phases(task)
+        self._recorder: PhaseRecorder | None = None
+        self._inside: dict[str, Any] | None = None  # a checkpoint's state within a phase
         with _global_generators():
             self._env = self._environments(0)
             seed = self._key("initial weights")
@@ -97,15 +102,23 @@ class ReinforcementRun(Run):
                 self._env.close()
 
     def train_phase(self, index: int) -> None:
-        """Train phase `index` from its start."""
-        self._begin(index)
+        """Train what is left of phase `index`, from its start where `position.step` is 0."""
+        inside, self._inside = self._inside, None
+        if inside is None:
+            self._begin(index)
+        else:
+            self._open(index)
+            restore_agent(self.model, self._env, inside["agent"])
         with self.episodes(index) as episodes:
-            recorder = PhaseRecorder(self, episodes)
-            recorder.record(0)
+            self._recorder = recorder = PhaseRecorder(self, episodes)
+            if inside is None:
+                recorder.record(0)
+            else:
+                recorder.load_state_dict(inside["recorder"])
             try:
                 if bool(self.alive.all()):
-                    steps = self.planned[index]
-                    self.model.learn(steps, callback=recorder, reset_num_timesteps=True)
+                    steps = self.planned[index] - self.model.num_timesteps
+                    self.model.learn(steps, callback=recorder, reset_num_timesteps=inside is None)
             except ValueError:  # torch refuses a distribution of parameters that are not finite
                 if self.is_finite():
                     raise
@@ -114,14 +127,30 @@ class ReinforcementRun(Run):
             recorder.finish()
 
     def _begin(self, index: int) -> None:
-        self._env.close()
-        self._env = self._environments(index)
-        self.model.set_env(self._env)
-        restart(self.model, self._key("agent", index))
+        self._open(index)
         self.policy.seed_plasticity(self._key("fresh weights", index))
         self.policy.enter_phase(index, len(self.planned))
         for part in self.policy.parts:
             self.disturb(part.module, index)
+
+    def _open(self, index: int) -> None:
+        """Give the agent the phase's environment, and start all but its network anew."""
+        self._env.close()
+        self._env = self._environments(index)
+        self.model.set_env(self._env)
+        restart(self.model, self._key("agent", index))
+
+    @property
+    def can_pause(self) -> bool:
+        """Whether the run is saved within phases, so that it stops at a rollout's start."""
+        return self._resumes_inside and self.plan.path is not None
+
+    def pause_at_rollout(self) -> None:
+        """Save where it is due, and stop where it is asked for: the loop enters a rollout."""
+        steps = int(self.model.num_timesteps)
+        if self.can_pause and steps > 0:  # at 0 the boundary's own checkpoint is there
+            self.position.step = steps
+            self.pause_if_due()
 
     def is_finite(self) -> bool:
         """Whether all of the policy's parameters are."""
@@ -156,16 +185,26 @@ class ReinforcementRun(Run):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds beside position, history and cost."""
+        inside = None
+        if self.position.step > 0 and self._recorder is not None:
+            inside = {
+                "agent": agent_state(self.model, self._env),
+                "recorder": self._recorder.state_dict(),
+            }
         return {
             "policy": dict(self.policy.state_dict()),
             "optimizers": {p.name: p.optimizer.state_dict() for p in self.policy.parts},
+            "inside": inside,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` returned; the position is already the saved one."""
+        for method in self.methods:
+            method.epoch_steps, method.phases = None, len(self.planned)
         self.policy.load_state_dict(state["policy"])
         for part in self.policy.parts:
             part.optimizer.load_state_dict(state["optimizers"][part.name])
+        self._inside = state.get("inside")
 
 
 @contextmanager

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
-from ht_bench.sb3.diagnostics import diagnose_policy, last_observations
+from ht_bench.sb3.diagnostics import diagnose_policy, keep, last_observations
 from ht_bench.streams.points import points_of_phase
+from ht_bench.training.agent_state import decode, encode
 from ht_bench.training.history import point
 
 if TYPE_CHECKING:
@@ -76,6 +77,24 @@ class PhaseRecorder(BaseCallback):
         self._returns: list[float] = []  # of training episodes since the last point
         self._observations: list[Any] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint within the phase holds: what was seen since the last point."""
+        return {
+            "recorded": self._recorded,
+            "seen": self._seen,
+            "returns": list(self._returns),
+            "observations": [encode(step) for step in self._observations],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self._recorded, self._seen = state["recorded"], state["seen"]
+        self._returns = list(state["returns"])
+        self._observations = [decode(step) for step in state["observations"]]
+
+    def _on_rollout_start(self) -> None:
+        self._run.pause_at_rollout()
+
     def _on_step(self) -> bool:
         run = self._run
         run.observer.progress(self.num_timesteps - self._seen)
@@ -84,12 +103,12 @@ class PhaseRecorder(BaseCallback):
             if "episode" in info:
                 self._returns.append(float(info["episode"]["r"]))
         if self._seen > self._steps - DIAGNOSED:
-            self._observations.append(self.locals["new_obs"])
+            self._observations.append(keep(self.locals["new_obs"]))
         # The phase's last point waits for `finish`: it comes after the last updates.
         if self._recorded < len(self._grid) - 1 and self._seen >= self._grid[self._recorded]:
             self.record(self._grid[self._recorded])
             self._recorded += 1
-        self.stopped = run.observer.stop()
+        self.stopped = not run.can_pause and run.observer.stop()
         return not self.stopped and bool(run.alive.all())
 
     def finish(self) -> None:

@@ -12,6 +12,8 @@ from ht_bench.streams.dataset import Dataset, make_dataset
 from ht_bench.streams.reinforcement import ReinforcementTask, parse_reinforcement
 from ht_bench.streams.task import Task, parse_task
 
+INFINITE = "ignore:.*A Box observation space m.* is -?infinity"
+"""What Gymnasium's checker warns of, at its own CartPole too."""
 SWAPPED = {"observations": "permuted", "actions": "permuted"}
 
 

@@ -64,8 +64,13 @@ def test_the_generic_ids_take_any_task(tmp_path: Path) -> None:
     for task in ("warm-start-digits-v1", str(path)):
         env = gymnasium.make("ht_bench/DataStream-v1", task=task)
         assert env.observation_space.shape == (64,)
-    with pytest.raises(TypeError, match="task"):
-        gymnasium.make("ht_bench/DataStream-v1")
+    for name in ("DataStream", "EnvironmentStream"):
+        for make in (gymnasium.make, gymnasium.make_vec):
+            example = rf'needs a task: gymnasium.make\("ht_bench/{name}-v1", task="'
+            with pytest.raises(UsageError, match=example):
+                make(f"ht_bench/{name}-v1")
+            with pytest.raises(UsageError, match="Unknown task 'warm-start-digit-v1'"):
+                make(f"ht_bench/{name}-v1", task="warm-start-digit-v1")
 
 
 def test_registering_again_changes_nothing_and_warns_of_nothing() -> None:

@@ -16,7 +16,7 @@ from ht_bench.envs.rl_stream import EnvironmentStream
 from ht_bench.envs.wrappers import TaskIdObservation, wrap
 from ht_bench.errors import UsageError
 
-from .conftest import needs, task
+from .conftest import INFINITE, needs, task
 
 ATARI = {"name": "atari"}
 
@@ -166,6 +166,7 @@ def test_a_dict_gets_one_more_key() -> None:
     assert told.step(0)[0] in told.observation_space
 
 
+@pytest.mark.filterwarnings(INFINITE)
 def test_streams_with_ids_pass_both_checkers() -> None:
     inside = EnvironmentStream(task(DRIFT, wrappers=[{"name": "task-id"}]))
     gymnasium_check(inside, skip_render_check=True)

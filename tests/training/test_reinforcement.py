@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,10 @@ import torch
 from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.methods.resolve import MethodSpec, find_class, resolve
 from ht_bench.records.metrics import final_metric, retention
-from ht_bench.records.record import check_record, read_record, without_cost
-from ht_bench.records.runs import result_file
+from ht_bench.records.record import check_record
 from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.reinforcement import ReinforcementTask, parse_reinforcement
 from ht_bench.training.device import Compute, settings
-from ht_bench.training.history import Interrupted, Observer
 from ht_bench.training.reinforcement import ReinforcementRun
 
 AGENTS: dict[str, dict[str, Any]] = {
@@ -238,29 +235,6 @@ def test_a_diverged_run_counts_as_a_uniform_policy() -> None:
 # ---- records, resuming, refusing ----
 
 
-def test_an_interrupted_run_goes_on_from_the_phase_boundary(tmp_path: Path) -> None:
-    task = make_task("dqn", phases=3)
-    [whole] = run_stack(job(task, "hare-tortoise"))
-    seen = 0
-
-    def progress(steps: int) -> None:
-        nonlocal seen
-        seen += steps
-
-    stopping = job(task, "hare-tortoise", tmp_path)
-    with pytest.raises(Interrupted):
-        run_stack(stopping, Observer(progress=progress, stop=lambda: seen >= 200))
-    assert stopping.checkpoint_file and stopping.checkpoint_file.is_file()
-    trained: list[int] = []
-    [resumed] = run_stack(stopping, Observer(progress=trained.append))
-    assert trained[0] == 160 and sum(trained) == 480
-    assert without_cost(resumed) == without_cost(whole)
-    assert not stopping.checkpoint_file.exists()
-    assert stopping.folder is not None
-    path = result_file(stopping.folder, 100)
-    assert without_cost(read_record(path)) == json.loads(json.dumps(without_cost(whole)))
-
-
 def test_a_record_says_what_it_was_made_with() -> None:
     [record] = run_stack(job(make_task("ppo")))
     check_record(record, "here")
@@ -273,24 +247,6 @@ def test_a_record_says_what_it_was_made_with() -> None:
 def test_a_method_of_the_supervised_loop_is_refused(name: str) -> None:
     with pytest.raises(Unsuitable, match="needs the supervised loop"):
         ReinforcementRun(make_task("dqn"), spec(name), 0)
-
-
-def test_settings_that_do_not_fit_are_refused_in_a_sentence() -> None:
-    wrong = table("dqn")
-    wrong["agent"]["settings"] = {"learning_rat": 1e-3}
-    with pytest.raises(UsageError, match=r"DQN refuses its settings .*learning_rat"):
-        ReinforcementRun(parse_reinforcement(wrong, "tiny"), spec("none"), 0)
-    wrong = table("ppo")
-    wrong["agent"]["settings"] = {"n_steps": 50, "batch_size": 25}
-    with pytest.raises(UsageError, match="160 steps are no multiple of the 50"):
-        ReinforcementRun(parse_reinforcement(wrong, "tiny"), spec("none"), 0)
-
-
-def test_a_schedule_that_is_none_is_refused() -> None:
-    wrong = table("ppo")
-    wrong["agent"]["settings"] = {"n_steps": 40, "learning_rate": {"linear": [1e-3]}}
-    with pytest.raises(UsageError, match=r"learning_rate = .*write { linear = \[start, end\] }"):
-        ReinforcementRun(parse_reinforcement(wrong, "tiny"), spec("none"), 0)
 
 
 def test_observations_may_be_dicts() -> None:

@@ -1,0 +1,158 @@
+"""A task's settings of its agent: JSON to arguments of stable-baselines3, checked before use."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.utils import LinearSchedule
+from torch import nn
+
+from ht_bench.errors import UsageError, did_you_mean
+from ht_bench.sb3.random_shift import RandomShiftNStepReplayBuffer, RandomShiftReplayBuffer
+from ht_bench.streams.reinforcement import AgentSpec
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU}
+BUFFERS: dict[str, type] = {
+    "random-shift": RandomShiftReplayBuffer,
+    "random-shift-n-step": RandomShiftNStepReplayBuffer,
+}
+_COUNTS = ("batch_size", "buffer_size", "n_epochs", "n_steps", "target_update_interval")
+_SCHEDULES = ("learning_rate", "clip_range")
+_TYPES: dict[Any, Any] = {bool: bool, int: int, float: int | float}
+"""What a value must be, by the annotation of the algorithm's parameter."""
+_ELSEWHERE = {
+    "policy": "[agent] policy",
+    "env": "[environment]",
+    "seed": "the command's --seeds",
+    "device": "the command's --device",
+}
+"""Arguments that something else of a task or of a command gives."""
+_OF_THE_METHOD = ("plasticity", "plasticity_kwargs", "tortoise_target")
+
+
+def read_settings(agent: AgentSpec, algorithm: type) -> dict[str, Any]:
+    """Return constructor arguments: names of classes and schedules become what they name.
+
+    `policy_kwargs` is [agent.network] and what the settings say under this name.
+    Raises UsageError for a value of another type than the algorithm names, or that is not
+    finite, and for what a task gives elsewhere or a file cannot name.
+    """
+    settings = dict(agent.settings)
+    network = _network(agent, settings.pop("policy_kwargs", {}))
+    for name, value in settings.items():
+        if name in _ELSEWHERE:
+            raise UsageError(f"[agent.settings]: '{name}' is given by {_ELSEWHERE[name]}.")
+        settings[name] = _read(name, value, inspect.signature(algorithm).parameters.get(name))
+    return {**settings, "policy_kwargs": network}
+
+
+def check_whole(name: str, value: Any) -> int:
+    """Return a number of steps; raises UsageError unless it is whole and positive."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(
+            f"[agent.settings]: {name} must be a whole number, 1 or more, and is {value!r}."
+        )
+    return value
+
+
+def _read(name: str, value: Any, parameter: inspect.Parameter | None) -> Any:
+    if name == "replay_buffer_class":
+        return _named(value, BUFFERS, "replay buffer")
+    if name in _SCHEDULES and isinstance(value, Mapping):
+        return _linear(name, value)
+    if name == "action_noise":
+        return _noise(value)
+    if name.endswith("_class"):
+        raise UsageError(_unnameable("settings", name, value))
+    if name in _COUNTS:
+        return check_whole(name, value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"[agent.settings]: {name} = {value}; give a finite number.")
+    kind: Any = parameter.annotation if parameter else None
+    wanted = _TYPES.get(kind)
+    if wanted and (
+        not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool)
+    ):
+        raise UsageError(
+            f"[agent.settings]: {name} = {value!r}; it must be of type {kind.__name__}."
+        )
+    return value
+
+
+def _linear(name: str, schedule: Mapping[str, Any]) -> LinearSchedule:
+    ends = schedule.get("linear", ())
+    if len(schedule) != 1 or not _are_numbers(ends, 2):
+        raise UsageError(
+            f"[agent.settings]: {name} = {dict(schedule)}; write {{ linear = [start, end] }}."
+        )
+    return LinearSchedule(ends[0], ends[1], 1.0)
+
+
+def _noise(noise: Any) -> NormalActionNoise:
+    given = noise if isinstance(noise, Mapping) else {}
+    size, scale = given.get("size"), given.get("normal")
+    if set(given) != {"size", "normal"} or not _are_numbers([scale], 1):
+        raise UsageError(
+            f"[agent.settings]: action_noise = {noise!r}; "
+            "write { normal = standard deviation, size = numbers in an action }."
+        )
+    count = check_whole("action_noise: size", size)
+    return NormalActionNoise(np.zeros(count), np.full(count, scale))
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    return (
+        isinstance(values, list | tuple)
+        and len(values) == count
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        and all(math.isfinite(v) for v in values)
+    )
+
+
+def _network(agent: AgentSpec, more: Any) -> dict[str, Any]:
+    """Return the policy's arguments: those of [agent.network] and of the settings, as one."""
+    if not isinstance(more, Mapping):
+        raise UsageError(
+            f"[agent.settings]: policy_kwargs = {more!r}; give the policy's arguments by name, or "
+            "write them under [agent.network]."
+        )
+    twice = [name for name in more if name in agent.network and more[name] != agent.network[name]]
+    if twice:
+        raise UsageError(
+            f"[agent]: '{twice[0]}' is in network and in settings.policy_kwargs; leave one out."
+        )
+    network = {**agent.network, **more}
+    for name, value in network.items():
+        if name in _OF_THE_METHOD:
+            raise UsageError(
+                f"[agent.network]: '{name}' belongs to the method, which every task is trained "
+                "with; choose it with --method and --set."
+            )
+        if name == "activation_fn":
+            network[name] = _named(value, ACTIVATIONS, "activation")
+        elif name.endswith("_class"):
+            raise UsageError(_unnameable("network", name, value))
+        elif isinstance(value, Mapping):
+            network[name] = dict(value)
+    return network
+
+
+def _unnameable(table: str, name: str, value: Any) -> str:
+    return (
+        f"[agent.{table}]: {name} = {value!r} would be a Python class, which a task's file cannot "
+        "name; leave it out."
+    )
+
+
+def _named(name: Any, choices: Mapping[str, Any], kind: str) -> Any:
+    if not isinstance(name, str) or name not in choices:
+        raise UsageError(
+            f"[agent]: there is no {kind} {name!r}.{did_you_mean(str(name), choices)} "
+            f"Known: {', '.join(choices)}."
+        )
+    return choices[name]

@@ -1,0 +1,80 @@
+"""A task's settings of its agent: what is read, and what is refused in a sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ht_bench.errors import UsageError
+from ht_bench.streams.reinforcement import parse_reinforcement
+from ht_bench.training.reinforcement import ReinforcementRun
+
+from .test_reinforcement import spec, table
+
+
+def build(algorithm: str = "ppo", settings: Any = None, network: Any = None) -> ReinforcementRun:
+    asked = table(algorithm)
+    asked["agent"]["settings"] = {**asked["agent"]["settings"], **(settings or {})}
+    asked["agent"]["network"] = {"net_arch": [16]} if network is None else network
+    return ReinforcementRun(parse_reinforcement(asked, "tiny"), spec("hare-tortoise"), 0)
+
+
+def widths(run: ReinforcementRun) -> list[int]:
+    return [len(p) for name, p in run.policy.named_parameters() if "policy_net" in name][::2]
+
+
+def test_the_policys_arguments_may_stand_among_the_settings() -> None:
+    given = {"net_arch": {"pi": [3], "vf": [2]}, "activation_fn": "relu"}
+    run = build(settings={"policy_kwargs": given}, network={})
+    assert widths(run) == [3] and type(run.policy.mlp_extractor.policy_net[1]).__name__ == "ReLU"
+    assert run.policy.has_tortoise  # the method's own arguments are kept
+    both = build(settings={"policy_kwargs": {"activation_fn": "elu", "net_arch": [16]}})
+    assert widths(both) == [16]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "sentence"),
+    [
+        ("dqn", {"learning_rat": 1e-3}, r"DQN refuses its settings .*learning_rat"),
+        ("ppo", {"n_steps": 50, "batch_size": 25}, "160 steps are no multiple of the 50"),
+        ("ppo", {"n_steps": 0}, "n_steps must be a whole number, 1 or more, and is 0"),
+        ("ppo", {"n_steps": 40.0}, "n_steps must be a whole number, 1 or more, and is 40.0"),
+        ("ppo", {"n_steps": "40"}, "n_steps must be a whole number, 1 or more, and is '40'"),
+        ("dqn", {"train_freq": -4}, "train_freq must be a whole number"),
+        ("dqn", {"train_freq": [1, "episode"]}, "train_freq must be a whole number"),
+        ("dqn", {"batch_size": True}, "batch_size must be a whole number"),
+        ("dqn", {"buffer_size": 10**18}, r"DQN refuses its settings \("),
+        ("dqn", {"gamma": "0.9"}, "gamma = '0.9'; it must be of type float"),
+        ("dqn", {"learning_starts": 1.5}, "learning_starts = 1.5; it must be of type int"),
+        ("ppo", {"normalize_advantage": 1}, "normalize_advantage = 1; it must be of type bool"),
+        ("ppo", {"gamma": float("nan")}, "gamma = nan; give a finite number"),
+        ("ppo", {"learning_rate": {"linear": [1e-3]}}, r"write { linear = \[start, end\] }"),
+        ("ppo", {"clip_range": {"linear": [1, "x"]}}, r"clip_range = .*write { linear"),
+        ("td3", {"action_noise": 0.1}, "action_noise = 0.1; write { normal"),
+        ("td3", {"action_noise": {"normal": 0.1}}, "write { normal"),
+        ("td3", {"action_noise": {"normal": 0.1, "size": 0}}, "size must be a whole number"),
+        ("dqn", {"replay_buffer_class": "random-shif"}, "Did you mean 'random-shift'"),
+        ("dqn", {"replay_buffer_class": ["random-shift"]}, "there is no replay buffer"),
+        ("ppo", {"rollout_buffer_class": "mine"}, "would be a Python class"),
+        ("ppo", {"seed": 3}, "'seed' is given by the command's --seeds"),
+        ("ppo", {"env": "CartPole-v1"}, r"'env' is given by \[environment\]"),
+        ("ppo", {"policy_kwargs": [3]}, r"policy_kwargs = \[3\]; give the policy's arguments by"),
+        ("ppo", {"policy_kwargs": {"net_arch": [3]}}, "'net_arch' is in network and in settings"),
+        ("ppo", {"policy_kwargs": {"plasticity": "l2"}}, "'plasticity' belongs to the method"),
+        ("ppo", {"policy_kwargs": {"optimizer_class": "Adam"}}, "would be a Python class"),
+        ("ppo", {"policy_kwargs": {"activation_fn": "rel"}}, "there is no activation 'rel'"),
+        ("ppo", {"policy_kwargs": {"net_arc": [3]}}, r"PPO refuses its settings .*net_arc"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    algorithm: str, settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        build(algorithm, settings)
+
+
+@pytest.mark.parametrize("width", [[-1], ["a"], [1.5], [10**12], "x"])
+def test_a_network_that_cannot_be_built_is_refused(width: Any) -> None:
+    with pytest.raises(UsageError, match="PPO refuses its settings"):
+        build(network={"net_arch": width})

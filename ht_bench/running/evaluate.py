@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,10 @@ def evaluate(
         out=None if out is None else Path(out).expanduser(),
         overrides=hyperparameters,
     )
-    done = run_plan(make_plan(request), jobs, progress)
+    plan = make_plan(request)
+    for note in plan.notes:
+        warnings.warn(note, stacklevel=2)
+    done = run_plan(plan, jobs, progress)
     if done.failures:
         raise UsageError(done.failures[0])
     by_seed = {record["seed"]: record for record in done.records}

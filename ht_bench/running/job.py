@@ -93,6 +93,7 @@ def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
     UsageError for a folder that is locked, full or unwritable.
     """
     observer = observer or Observer()
+    job.method.check_source()
     folders = [job.folder / f"seed{seed}" for seed in job.seeds] if job.folder else []
     gc.collect()  # a run and its hooks hold each other; the last one's tensors go now
     # oneDNN's matrix products slow the tiny networks of agents down.

@@ -13,6 +13,7 @@ from ht_bench.files import make_folder
 from ht_bench.methods.resolve import MethodSpec, Named, find_class, resolve
 from ht_bench.records.runs import is_finished, result_file, write_spec
 from ht_bench.registry import is_same_definition, place
+from ht_bench.running.failure import in_words
 from ht_bench.running.job import StackJob
 from ht_bench.running.kinds import check, data_sha256, steps_of
 from ht_bench.streams.reinforcement import ReinforcementTask
@@ -107,8 +108,15 @@ def make_plan(request: Request) -> Plan:
 
 def _template(request: Request, task: AnyTask, named: Named) -> StackJob:
     agent = isinstance(task, ReinforcementTask)
-    spec = resolve(named, task.name, request.overrides, agent=agent)
-    check(task, spec)
+    try:
+        spec = resolve(named, task.name, request.overrides, agent=agent)
+        check(task, spec)
+    except UsageError:
+        raise
+    except Exception as error:  # a user's method may raise anything
+        raise UsageError(
+            f"Method {named} cannot be made for {task.name}: {in_words(error)}; fix it."
+        ) from error
     return StackJob(
         task,
         spec,

@@ -80,9 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(code)
     except UsageError as error:
         print(f"ht-bench: {error}", file=sys.stderr)
-        return 130 if type(error).__name__ == "Stopped" else 2
-    except KeyboardInterrupt:
-        print("ht-bench: interrupted; the same command goes on.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:  # one that was asked for says how to go on
+        sentence = str(error) or "interrupted; the same command goes on."
+        print(f"ht-bench: {sentence}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,6 @@
 """Names to things: built in, registered, found by entry point, or in a user's file."""
 
+import importlib
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -64,6 +65,55 @@ def test_one_definition_imported_twice_is_one_thing(things: Registry) -> None:
     things.register("mine")(second)
     assert things.get("mine") is second
     things.register("path")(Path)  # the built-in itself
+
+
+REGISTERS = """\
+import ht_bench
+@ht_bench.register_method("twice")
+class Mine(ht_bench.Method):
+    factor = {factor}
+"""
+
+
+def test_two_files_cannot_register_one_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same file again can: a module that is reloaded, a worker that imports it."""
+    monkeypatch.setattr(registry, "methods", Registry("method", "none", registry._implementations))
+    monkeypatch.syspath_prepend(tmp_path)
+    paths = [tmp_path / "first_file.py", tmp_path / "second_file.py"]
+    for factor, path in enumerate(paths):
+        path.write_text(REGISTERS.format(factor=factor), encoding="utf-8")
+    module = importlib.import_module("first_file")
+    first = importlib.reload(module).Mine
+    assert registry.methods.get("twice") is first
+    assert registry.load_file(paths[0]).Mine is registry.methods.get("twice")
+    with pytest.raises(UsageError, match=r"first_file\.py:Mine; give .*second_file\.py:Mine"):
+        registry.load_file(paths[1])
+    assert registry.methods.get("twice").factor == 0
+
+
+def test_a_cell_that_is_run_again_registers_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "methods", Registry("method", "none", registry._implementations))
+    for factor in (1, 2):
+        exec(REGISTERS.format(factor=factor), {"__name__": "notebook"})
+    assert registry.methods.get("twice").factor == 2
+    cell = REGISTERS.format(factor=3)
+    with pytest.raises(UsageError, match="taken by notebook:Mine; give notebook:Other"):
+        exec(cell.replace("Mine", "Other"), {"__name__": "notebook"})
+
+
+def test_a_name_given_by_two_installed_packages_is_refused_when_asked_for(
+    things: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [
+        EntryPoint("mine", value, "ht_bench.tests")
+        for value in ("collections:Counter", "collections:deque")
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    assert things.get("path") is Path
+    with pytest.raises(UsageError, match="given twice, to collections:Counter and by .*deque"):
+        things.get("mine")
 
 
 def test_entry_points_are_found_and_never_hide_a_built_in(
@@ -139,6 +189,23 @@ def test_a_file_may_import_what_stands_beside_it(
     (tmp_path / "my_helper_beside.py").write_text("VALUE = 3\n", encoding="utf-8")
     path = write(tmp_path, "from my_helper_beside import VALUE\n")
     assert load_reference(f"{path}:VALUE") == 3
+
+
+def test_helpers_of_one_name_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file has those beside it; one of the program's own name is refused."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    found = []
+    for value, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        helper = tmp_path / folder / "helper_of_one_name.py"
+        helper.write_text(f"VALUE = {value}\n", encoding="utf-8")
+        path = write(tmp_path / folder, "from helper_of_one_name import VALUE\n")
+        found.append(load_reference(f"{path}:VALUE"))
+    assert found == [0, 1]
+    (tmp_path / "conftest.py").write_text("", encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "conftest", sys.modules[__name__])
+    with pytest.raises(UsageError, match="another conftest already, .*rename conftest.py"):
+        load_reference(write(tmp_path, "import conftest") + ":conftest")
 
 
 def test_files_of_one_name_do_not_mix(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -51,7 +51,7 @@ def run(
         device: where to train; auto takes a CUDA device if there is one.
         precision: fp32, or bf16 by autocast.
         threads: CPU threads of each process.
-        jobs: processes; 0 takes one per core on a CPU, one on CUDA.
+        jobs: processes; 0 takes one per core that the process may use, on CUDA one.
         out: the folder for results, checkpoints and TensorBoard runs.
         tensorboard: write TensorBoard runs beside the results.
         checkpoint_seconds: the longest stretch of work that a kill can cost.
@@ -61,6 +61,7 @@ def run(
     methods = find_methods(method)
     overrides = dict(_read_setting(text) for text in settings)
 
+    from ht_bench.running.cores import available_cores
     from ht_bench.running.evaluate import run_plan
     from ht_bench.running.plan import Request, make_plan
     from ht_bench.streams.seeds import parse_seeds
@@ -69,7 +70,7 @@ def run(
     compute = choose(device, precision, threads)
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: give 1 or more, or 0 for one per core.")
-    workers = jobs or (1 if compute.device == "cuda" else os.cpu_count() or 1)
+    workers = jobs or (1 if compute.device == "cuda" else available_cores())
     request = Request(
         tasks=tuple(tasks),
         methods=tuple(methods),
@@ -142,11 +143,11 @@ def announce(plan: Plan, tasks: int, methods: int, workers: int) -> None:
     )
 
 
-def report(records: list[dict[str, Any]], failures: list[str], out: Path) -> int:
+def report(records: list[dict[str, Any]], failures: Sequence[str], out: Path) -> int:
     """Name what was written, what failed, and the next command; returns the exit code."""
     diverged = sum(record["status"] == "diverged" for record in records)
     note = f" ({diverged} diverged)" if diverged else ""
     print(f"{len(records)} results{note} under {out}/; next: ht-bench compare {out}")
-    for sentence in failures:
-        print(f"ht-bench: {sentence}", file=sys.stderr)
+    for failure in failures:
+        print(f"ht-bench: {failure}", file=sys.stderr)
     return 2 if failures else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,7 @@ def tune(
         task: one task's name or TOML file.
         method: methods with a recipe, separated by commas, or "all".
         seeds: tuning seeds.
-        jobs: processes; 0 takes one per core.
+        jobs: processes; 0 takes one per core that the process may use.
         out: the folder for the runs; the same command goes on from it.
         write: record the search and its choice in baselines/<method>.toml.
 
@@ -40,6 +39,7 @@ def tune(
         raise UsageError("Tune one task at a time: --task NAME.")
     methods = find_methods(method)
 
+    from ht_bench.running.cores import available_cores
     from ht_bench.running.plan import Request
     from ht_bench.running.tune import search, write_recipe
     from ht_bench.streams.seeds import parse_seeds
@@ -47,7 +47,7 @@ def tune(
 
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: give 1 or more, or 0 for one per core.")
-    workers = jobs or os.cpu_count() or 1
+    workers = jobs or available_cores()
     compute = choose("cpu")
     request = Request(
         tasks=tuple(tasks),

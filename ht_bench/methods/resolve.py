@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
-import inspect
 import math
 import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ht_bench import registry
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.methods.base import Method
 from ht_bench.methods.recipe import get_recipe
+from ht_bench.methods.source import source_of
 from ht_bench.streams.tables import fits
 
 Named = str | type[Method] | Method
@@ -55,6 +54,20 @@ class MethodSpec:
         """Whether the method's class is the package's own."""
         return find_class(self.reference).__module__.startswith("ht_bench.")
 
+    @property
+    def has_source(self) -> bool:
+        """Whether the method's code lies in files, so that a later run can tell if it is as now."""
+        return source_of(find_class(self.reference)).known
+
+    def check_source(self) -> None:
+        """Raise UsageError where this process has imported other code than `resolve` did."""
+        source = source_of(find_class(self.reference))
+        if source.known and self.source_sha256 not in ("", source.sha256):
+            raise UsageError(
+                f"The code of '{self.name}' was edited after this command had begun; run the same "
+                "command again: finished runs of the code as it was are not taken for its own."
+            )
+
 
 def resolve(
     named: Named,
@@ -71,9 +84,11 @@ def resolve(
     changes = dict(overrides or {})
     if isinstance(named, Method):
         values = {**_fields(named), **changes}
-        return _spec(type(named), type(named).name, type(named), values)
+        return _spec(type(named), own_name(type(named)), type(named), values)
+    if isinstance(named, str) and ".py:" in named:
+        registry.forget_if_edited(Path(named.rpartition(":")[0]))
     cls = find_class(named)
-    name = named if isinstance(named, str) and ":" not in named else _name_of(cls)
+    name = named if isinstance(named, str) and ":" not in named else own_name(cls)
     recipe = get_recipe(name) if isinstance(named, str) else None
     settings = recipe.hyperparameters(task, agent) if recipe else {}
     # A worker process has not registered what this one has: it gets the class.
@@ -102,6 +117,10 @@ def _spec(
             f"The method name {name!r} cannot name a folder of runs; use letters, digits, "
             "'-', '_', '+' and '.', a letter or digit first."
         )
+    if name in registry.methods.names():
+        registered = registry.methods.get(name)
+        if not registry.is_same_definition(registered, cls):
+            raise UsageError(registry.methods.taken(name, cls))
     fields = [field.name for field in dataclasses.fields(cls) if field.init]
     for key in values:
         if key not in fields:
@@ -112,8 +131,7 @@ def _spec(
             )
     _check_types(cls, name, values)
     built = cls(**values)
-    sha256 = source_hash(cls)  # type: ignore[arg-type]  # mypy asks if its instances are hashable
-    return MethodSpec(name, reference, _fields(built), sha256)
+    return MethodSpec(name, reference, _fields(built), source_of(cls).sha256)
 
 
 def _check_types(cls: type[Method], name: str, values: Mapping[str, Any]) -> None:
@@ -146,20 +164,7 @@ def needs_boundaries(cls: type[Method], name: str = "") -> bool:
     return any(getattr(cls, hook) is not getattr(Method, hook) for hook in hooks)
 
 
-def _name_of(cls: type[Method]) -> str:
+def own_name(cls: type[Method]) -> str:
+    """Return the `name` that the class itself says, never one that it inherits; or its own."""
     own = vars(cls).get("name")
     return own if isinstance(own, str) else cls.__name__
-
-
-@functools.cache  # reading a source parses its file anew: most of what making an agent takes
-def source_hash(cls: type[Method]) -> str:
-    """Return the sha256 over the source text of the class and its bases up to Method."""
-    texts = []
-    for base in cls.__mro__:
-        if base is object:
-            continue
-        try:
-            texts.append(inspect.getsource(base))
-        except (OSError, TypeError):
-            texts.append(f"{base.__module__}.{base.__qualname__}")
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from ht_bench.errors import UsageError
 from ht_bench.methods.resolve import Named
 from ht_bench.records.record import Record, read_record
+from ht_bench.running.failure import Failure
 from ht_bench.running.plan import Plan, Request, make_plan
 from ht_bench.running.pool import execute
 from ht_bench.running.result import Result
@@ -24,8 +26,12 @@ from ht_bench.streams.task import AnyTask
 from ht_bench.training.device import choose
 
 
-class Stopped(UsageError):
-    """Ctrl-C: the checkpoints are saved, and the sentence says how to go on."""
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C: the checkpoints are saved, and the sentence says how to go on.
+
+    As any KeyboardInterrupt it is no Exception, so that a program's `except Exception` around
+    many runs does not go on with the next.
+    """
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Finished:
     """All records of a plan, old and new, and a sentence for each stack that failed."""
 
     records: list[Record]
-    failures: list[str]
+    failures: list[Failure]
 
 
 def evaluate(
@@ -58,7 +64,8 @@ def evaluate(
     an importable method. out: a folder for results, checkpoints and TensorBoard runs, from which
     the same call goes on after an interruption; None keeps results in memory.
 
-    Raises UsageError, one sentence, for whatever cannot be run; Stopped after Ctrl-C.
+    Raises UsageError, one sentence, for whatever cannot be run, with what a method raised as its
+    cause; Stopped, a KeyboardInterrupt, after Ctrl-C.
     """
     spec = get_task(task)
     request = Request(
@@ -70,9 +77,12 @@ def evaluate(
         out=None if out is None else Path(out).expanduser(),
         overrides=hyperparameters,
     )
-    done = run_plan(make_plan(request), jobs, progress)
+    plan = make_plan(request)
+    for note in plan.notes:
+        warnings.warn(note, stacklevel=2)
+    done = run_plan(plan, jobs, progress)
     if done.failures:
-        raise UsageError(done.failures[0])
+        raise UsageError(str(done.failures[0])) from done.failures[0].cause
     by_seed = {record["seed"]: record for record in done.records}
     return Result(spec, [by_seed[seed] for seed in request.seeds or spec.seeds])
 

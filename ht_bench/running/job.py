@@ -26,9 +26,8 @@ from ht_bench.streams.task import AnyTask
 from ht_bench.training.checkpoint import CheckpointPlan
 from ht_bench.training.device import (
     Compute,
-    forget_peak_memory,
+    PeakMemory,
     hardware,
-    peak_memory_bytes,
     settings,
     software,
 )
@@ -95,18 +94,19 @@ def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
     UsageError for a folder that is locked, full or unwritable.
     """
     observer = observer or Observer()
+    job.method.check_source()
     folders = [job.folder / f"seed{seed}" for seed in job.seeds] if job.folder else []
     gc.collect()  # a run and its hooks hold each other; the last one's tensors go now
     # oneDNN's matrix products slow the tiny networks of agents down.
     matmul = "highest" if isinstance(job.task, ReinforcementTask) else None
     with locked(folders), settings(job.compute, matmul):
-        forget_peak_memory(job.compute)
+        memory = PeakMemory(job.compute)
         run = make_run(job.task, job.method, job.seeds, job.split, job.compute)
         run.twin = job.twin
         plan = CheckpointPlan(job.checkpoint_file, job.fingerprint(), job.checkpoint_seconds)
         with _writers(job, folders, observer) as writers:
             run.train(plan, observer if writers is None else _observed(observer, writers))
-            records = make_records(job, run)
+            records = make_records(job, run, memory.bytes())
             _save(job, records)
             if writers is not None:
                 writers.close(records)
@@ -144,7 +144,9 @@ def _save(job: StackJob, records: list[Record]) -> None:
     remove_leftovers(job.checkpoint_file)
 
 
-def make_records(job: StackJob, run: SupervisedRun | ReinforcementRun) -> list[Record]:
+def make_records(
+    job: StackJob, run: SupervisedRun | ReinforcementRun, peak_memory: int
+) -> list[Record]:
     """Return one record per real seed of the stack; padding is thrown away."""
     retention = run.retention()
     shared = {
@@ -169,7 +171,9 @@ def make_records(job: StackJob, run: SupervisedRun | ReinforcementRun) -> list[R
     cost = {
         "seconds": run.seconds / len(run.seeds),
         "stack_seconds": run.seconds,
-        "peak_memory_bytes": peak_memory_bytes(job.compute),
+        "evaluation_seconds": run.evaluation_seconds / len(run.seeds),
+        "peak_memory_bytes": peak_memory,
+        "tensor_bytes": run.tensor_bytes() // len(run.seeds),
     }
     return [
         {

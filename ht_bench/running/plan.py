@@ -10,8 +10,10 @@ from typing import Any
 
 from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.files import make_folder
-from ht_bench.methods.resolve import Named, resolve
+from ht_bench.methods.resolve import MethodSpec, Named, find_class, resolve
 from ht_bench.records.runs import is_finished, result_file, write_spec
+from ht_bench.registry import is_same_definition, place
+from ht_bench.running.failure import in_words
 from ht_bench.running.job import StackJob
 from ht_bench.running.kinds import check, data_sha256, steps_of
 from ht_bench.streams.reinforcement import ReinforcementTask
@@ -75,6 +77,7 @@ def make_plan(request: Request) -> Plan:
     for task in request.tasks:
         if request.out is not None:
             write_spec(request.out, task)
+        planned: dict[Path, MethodSpec] = {}
         for named in request.methods:
             try:
                 template = _template(request, task, named)
@@ -83,10 +86,16 @@ def make_plan(request: Request) -> Plan:
                     raise
                 notes.append(f"Left out on {task.name}: {error}")
                 continue
+            if template.folder is not None:
+                other = planned.setdefault(template.folder, template.method)
+                if other is not template.method:
+                    _check_same(other, template.method)
+                    continue
             seeds = request.seeds or task.seeds
             requested += len(seeds)
             _drop_spent_checkpoints(template)
             done = [seed for seed in seeds if _is_done(template, seed)]
+            notes += _other_code(template, [seed for seed in seeds if seed not in done])
             stacks = _stacks(template, [seed for seed in seeds if seed not in done])
             again = {seed for job in stacks for seed in job.seeds}  # mates in a begun stack
             if template.folder is not None:
@@ -99,8 +108,15 @@ def make_plan(request: Request) -> Plan:
 
 def _template(request: Request, task: AnyTask, named: Named) -> StackJob:
     agent = isinstance(task, ReinforcementTask)
-    spec = resolve(named, task.name, request.overrides, agent=agent)
-    check(task, spec)
+    try:
+        spec = resolve(named, task.name, request.overrides, agent=agent)
+        check(task, spec)
+    except UsageError:
+        raise
+    except Exception as error:  # a user's method may raise anything
+        raise UsageError(
+            f"Method {named} cannot be made for {task.name}: {in_words(error)}; fix it."
+        ) from error
     return StackJob(
         task,
         spec,
@@ -113,13 +129,37 @@ def _template(request: Request, task: AnyTask, named: Named) -> StackJob:
     )
 
 
+def _check_same(one: MethodSpec, other: MethodSpec) -> None:
+    """Raise UsageError where two methods of one request would share a folder."""
+    classes = [find_class(spec.reference) for spec in (one, other)]
+    if not is_same_definition(*classes):
+        places = " and ".join(map(place, classes))
+        raise UsageError(f"{places} are both called '{one.name}'; give one of them another `name`.")
+
+
 def _is_done(job: StackJob, seed: int) -> bool:
+    return job.method.has_source and _has_result(job, seed, job.method.source_sha256)
+
+
+def _has_result(job: StackJob, seed: int, source_sha256: str | None = None) -> bool:
     if job.folder is None:
         return False
-    sha256 = data_sha256(job.task)
-    # The epoch speaks for the package's own methods; a user's method may have been edited since.
-    source = None if job.method.built_in else job.method.source_sha256
-    return is_finished(result_file(job.folder, seed), job.task.sha256, sha256, source)
+    path = result_file(job.folder, seed)
+    return is_finished(path, job.task.sha256, data_sha256(job.task), source_sha256)
+
+
+def _other_code(job: StackJob, seeds: Sequence[int]) -> list[str]:
+    """Say which results do not count as finished because of the method's code."""
+    again = [seed for seed in seeds if _has_result(job, seed)]
+    if not again:
+        return []
+    count = f"{len(again)} result(s) of '{job.method.name}' on {job.task.name}"
+    if job.method.has_source:
+        return [f"{count} were made by other code than the method's files hold now: trained again."]
+    return [
+        f"{count} are trained again, since its class stands in no file (a notebook's, say), which "
+        "would tell whether it is as it was; keep it in a module."
+    ]
 
 
 def _stacks(template: StackJob, pending: Sequence[int]) -> list[StackJob]:

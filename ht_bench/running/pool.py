@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import multiprocessing
 import os
 import pickle
 import signal
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -21,6 +19,7 @@ from typing import Any
 
 from ht_bench.errors import UsageError
 from ht_bench.records.record import Record
+from ht_bench.running.failure import Failure, failure
 from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.training.history import Interrupted, Observer
@@ -30,10 +29,10 @@ Progress = Callable[[int], None]
 
 @dataclass
 class Outcome:
-    """What came of a plan: records in order of completion, and a sentence per failed stack."""
+    """What came of a plan: records in order of completion, and why stacks failed."""
 
     records: list[Record] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
     interrupted: bool = False
 
 
@@ -80,26 +79,8 @@ def _execute_here(jobs: Sequence[StackJob], observer: Observer) -> Outcome:
         except Interrupted:
             outcome.interrupted = True
         except (Exception, SystemExit) as error:  # a user's method may raise anything
-            outcome.failures.append(_describe(job, error))
+            outcome.failures.append(failure(job, error))
     return outcome
-
-
-def _describe(job: StackJob, error: BaseException) -> str:
-    """Return one sentence: what failed, where in whose file, and what to do."""
-    if isinstance(error, UsageError):
-        return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"The disk is full ({error.filename or job.out}); free some space and run the same "
-            "command again: what was finished is kept."
-        )
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "unknown place"
-    return (
-        f"Method '{job.method.name}' failed on {job.task.name} with "
-        f"{type(error).__name__}: {error} ({place}); fix it and run the same command again: "
-        "finished runs are kept."
-    )
 
 
 def _execute_in_pool(
@@ -184,7 +165,7 @@ class _Pool:
                 outcome = future.result()
             except BrokenProcessPool:
                 self.executors[slot] = self.executor(slot)
-                outcome = Outcome(failures=[_death(job)])
+                outcome = Outcome(failures=[Failure(_death(job))])
             yield outcome
 
     def new_steps(self) -> int:
@@ -257,5 +238,5 @@ def _train(packed: bytes) -> Outcome:
     try:
         job = pickle.loads(packed)
     except Exception as error:  # a user's module is imported here: it may raise anything
-        return Outcome(failures=[_not_importable("The method", error)])
+        return Outcome(failures=[Failure(_not_importable("The method", error), error)])
     return _execute_here([job], _observer)

@@ -74,7 +74,7 @@ def search(
         announce(plan, 1, len(methods), workers)
     done = run_plan(plan, workers, announce is not None)
     if done.failures:
-        raise UsageError(done.failures[0])
+        raise UsageError(str(done.failures[0])) from done.failures[0].cause
     records = [record for record in done.records if record["seed"] in seeds]
     return [
         Search(name, task, seeds, tuple(_trial(name, task, t, records) for t in grid))

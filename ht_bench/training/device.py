@@ -194,26 +194,48 @@ def _processor() -> str:
     return named[0] if named else platform.processor()
 
 
-def peak_memory_bytes(compute: Compute) -> int:
-    """Return the peak memory so far: of the CUDA device, or resident in this process."""
-    if compute.device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    high_water = _status("VmHWM")
-    if high_water is not None:
-        return high_water
-    import resource
+class PeakMemory:
+    """The peak of a run's own memory: what it needed beyond what its process held before.
 
+    On CUDA what torch allocated; else the pages resident in this process, on Linux since the run
+    began, elsewhere no less than the process's highest so far; 0 where the system does not tell.
+    """
+
+    def __init__(self, compute: Compute) -> None:
+        """Start the peak anew, earlier runs' memory given back where the system allows it."""
+        self.compute = compute
+        if compute.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+            return
+        _give_back()
+        with suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as handle:
+            handle.write("5")
+        self.before = _status("VmRSS") or _highest()
+
+    def bytes(self) -> int:
+        """Return the peak up to now."""
+        if self.compute.device == "cuda":
+            return max(0, int(torch.cuda.max_memory_allocated()) - self.before)
+        return max(0, (_status("VmHWM") or _highest()) - self.before)
+
+
+def _give_back() -> None:
+    """Have glibc return freed memory: what one run freed is not to be the next one's."""
+    if platform.system() == "Linux":
+        import ctypes
+
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _highest() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def forget_peak_memory(compute: Compute) -> None:
-    """Start the peak anew where the system allows it (CUDA; Linux's /proc)."""
-    if compute.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return
-    with suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as handle:
-        handle.write("5")
 
 
 def _status(key: str) -> int | None:

@@ -13,8 +13,8 @@ from torch import Tensor
 Point = dict[str, Any]
 
 
-class Interrupted(Exception):
-    """Training was asked to stop; its checkpoint is saved."""
+class Interrupted(BaseException):
+    """Training was asked to stop; its checkpoint is saved. No `except Exception` takes it."""
 
 
 @dataclass

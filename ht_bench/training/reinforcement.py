@@ -33,7 +33,7 @@ from ht_bench.training.checkpoint import CheckpointPlan
 from ht_bench.training.device import Compute
 from ht_bench.training.history import History, Interrupted, Observer
 from ht_bench.training.returns import Episodes, PhaseRecorder
-from ht_bench.training.run import Run
+from ht_bench.training.run import Run, held_bytes
 
 
 class ReinforcementRun(Run):
@@ -182,6 +182,15 @@ class ReinforcementRun(Run):
                 with self.episodes(index) as episodes:
                     returns.append(episodes.mean_return(self.policy, "tortoise"))
         return [returns]
+
+    def tensor_bytes(self) -> int:
+        """Return the bytes of the policy, its optimizers' states and what the methods keep."""
+        return held_bytes(
+            dict(self.policy.named_parameters()),
+            dict(self.policy.named_buffers()),
+            [part.optimizer.state_dict() for part in self.policy.parts],
+            [method.state_dict() for method in self.methods],
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds beside position, history and cost."""

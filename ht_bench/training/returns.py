@@ -119,7 +119,8 @@ class PhaseRecorder(BaseCallback):
             self.record(target)
         if self._observations and bool(run.alive.all()):
             last = last_observations(self._observations, DIAGNOSED)
-            values = diagnose_policy(run.policy, last, run.initial)
+            with run.evaluating():
+                values = diagnose_policy(run.policy, last, run.initial)
             step = run.steps_before(self._phase + 1)
             run.history.diagnostics.append(point(self._phase, step, values))
 
@@ -142,7 +143,8 @@ class PhaseRecorder(BaseCallback):
         """Return the mean return, a uniform policy's for a run that has diverged."""
         if not bool(self._run.alive.all()):
             return self._run.task.reference.random
-        return self._episodes.mean_return(self._run.policy, which)
+        with self._run.evaluating():
+            return self._episodes.mean_return(self._run.policy, which)
 
 
 def _batch(observations: Sequence[Any]) -> Any:

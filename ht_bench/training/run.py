@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ht_bench.networks.disturbance import disturb
@@ -38,7 +40,9 @@ class Run(ABC):
     """A stack of seeds of one task and method.
 
     `train()` runs to the end (or goes on from its checkpoint) and returns the History. planned:
-    each phase's steps. steps_taken: optimizer steps. seconds: spent training, in all processes.
+    each phase's steps. steps_taken: optimizer steps. seconds: spent training, in all processes:
+    data, steps and the method's acts; evaluation_seconds: spent on points of the curve and
+    diagnostics instead. Checkpoints count nowhere.
     twin: 0, or the number of a rounding twin: the same run from weights whose last bits differ.
     """
 
@@ -50,7 +54,7 @@ class Run(ABC):
         self.seeds, self.planned = tuple(seeds), list(planned)
         self.compute = compute or Compute()
         self.position, self.history = Position(), History(len(self.seeds))
-        self.steps_taken, self.seconds = 0, 0.0
+        self.steps_taken, self.seconds, self.evaluation_seconds = 0, 0.0, 0.0
 
     @property
     def alive(self) -> Tensor:
@@ -62,14 +66,41 @@ class Run(ABC):
     ) -> History:
         """Train all phases; raises Interrupted when `observer.stop()` says so."""
         self.plan, self.observer = plan or CheckpointPlan(), observer or Observer()
-        self._resumed = self._saved = time.monotonic()
+        self._saved = time.monotonic()
         self._restore()
+        self._resumed = time.monotonic()
         while self.position.phase < len(self.planned):
             self.train_phase(self.position.phase)
             self.position = Position(phase=self.position.phase + 1)
             self._save()
-        self.seconds += time.monotonic() - self._resumed
+        self._count_training()
         return self.history
+
+    def _count_training(self) -> float:
+        """Add the time since the clock last stood still to training's; returns the time."""
+        if self.compute.device == "cuda":  # steps that are only queued
+            torch.cuda.synchronize()
+        now = time.monotonic()
+        self.seconds += now - self._resumed
+        self._resumed = now
+        return now
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Count the time within as evaluation's, not training's: how often one looks is no cost."""
+        began = self._count_training()
+        try:
+            yield
+        finally:
+            self._resumed = time.monotonic()
+            self.evaluation_seconds += self._resumed - began
+
+    @abstractmethod
+    def tensor_bytes(self) -> int:
+        """Return the bytes of the tensors held for training, over the whole stack.
+
+        Parameters, buffers, optimizer state, and what the method keeps.
+        """
 
     @abstractmethod
     def train_phase(self, index: int) -> None:
@@ -106,15 +137,17 @@ class Run(ABC):
     def _save(self) -> None:
         if self.plan.path is None:
             return
-        self._saved = time.monotonic()
+        self._count_training()
         state = {
             **self.state_dict(),
             "position": dataclasses.asdict(self.position),
             "history": self.history.state_dict(),
             "steps_taken": self.steps_taken,
-            "seconds": self.seconds + self._saved - self._resumed,
+            "seconds": self.seconds,
+            "evaluation_seconds": self.evaluation_seconds,
         }
         checkpoint.save(self.plan.path, self.plan.fingerprint, state)
+        self._saved = self._resumed = time.monotonic()
 
     def _restore(self) -> None:
         """Take over a checkpoint of this very run, if there is one, and tell of it."""
@@ -126,7 +159,26 @@ class Run(ABC):
         self.position = Position(**saved["position"])
         self.history.load_state_dict(saved["history"])
         self.steps_taken, self.seconds = saved["steps_taken"], saved["seconds"]
+        self.evaluation_seconds = saved.get("evaluation_seconds", 0.0)
         self.load_state_dict(saved)
         self.observer.progress(self.steps_before(self.position.phase) + self.position.step)
         for entry in self.history.points:
             self.observer.point(entry)
+
+
+def held_bytes(*held: Any) -> int:
+    """Return the bytes of all tensors in nested dicts, lists and tuples, each tensor once."""
+    tensors: dict[int, int] = {}
+
+    def add(value: Any) -> None:
+        if isinstance(value, Tensor):
+            tensors[value.data_ptr() or id(value)] = value.numel() * value.element_size()
+        elif isinstance(value, Mapping):
+            for item in value.values():
+                add(item)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+
+    add(held)
+    return sum(tensors.values())

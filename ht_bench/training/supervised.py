@@ -21,7 +21,7 @@ from ht_bench.training.accuracy import logits, losses, measure
 from ht_bench.training.batches import Examples, Images, PhaseBatches
 from ht_bench.training.device import Compute, random_state, set_random_state
 from ht_bench.training.recording import Recorder
-from ht_bench.training.run import Run
+from ht_bench.training.run import Run, held_bytes
 
 
 class SupervisedRun(Run):
@@ -92,7 +92,8 @@ class SupervisedRun(Run):
             self._train_until(target)
             self._record(target)
             self.position.recorded += 1
-        self.recorder.diagnose(index, self.steps_before(index + 1), self.batches)
+        with self.evaluating():
+            self.recorder.diagnose(index, self.steps_before(index + 1), self.batches)
 
     def _open(self, index: int) -> None:
         self.batches = PhaseBatches(self.streams, index, self.images)
@@ -139,7 +140,8 @@ class SupervisedRun(Run):
     def _record(self, step: int) -> None:
         phase = self.position.phase
         step += self.steps_before(phase)
-        self.observer.point(self.recorder.record(phase, step, self.tests, self.batches))
+        with self.evaluating():
+            self.observer.point(self.recorder.record(phase, step, self.tests, self.batches))
 
     def retention(self) -> list[list[float]] | None:
         """Return, per seed, the final accuracy on each phase's own test view; None if all agree."""
@@ -152,6 +154,15 @@ class SupervisedRun(Run):
             rows = [measure(evaluated, examples, self.compute)[0] for examples in tests]
         retained: list[list[float]] = torch.stack(rows, dim=1).cpu().tolist()
         return retained
+
+    def tensor_bytes(self) -> int:
+        """Return the bytes of module, optimizer state and what the method keeps."""
+        return held_bytes(
+            dict(self.module.named_parameters()),
+            dict(self.module.named_buffers()),
+            self.optimizer.state_dict(),
+            self.method.state_dict(),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds beside position, history and cost."""

@@ -6,7 +6,10 @@ are written anew from its curve, so no step appears twice.
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
+import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -25,12 +28,13 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import (
     SessionEndInfo,
     SessionStartInfo,
 )
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
 EVENTS = "events.out.tfevents.*"
 COORDINATES = ("phase", "step")
 Cell = str | float
+_NUMBERS = itertools.count()
 
 
 class EventFile:
@@ -40,8 +44,17 @@ class EventFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._writer = EventFileWriter(str(folder))
-        self.close = self._writer.close
+        folder.mkdir(parents=True, exist_ok=True)
+        names = time.time_ns(), socket.gethostname(), os.getpid(), next(_NUMBERS)
+        path = folder / f"events.out.tfevents.{'.'.join(map(str, names))}"
+        # TensorBoard's own EventFileWriter has a thread that dies with a traceback on a full disk.
+        self._file = path.open("wb")
+        self._records = RecordWriter(self._file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def close(self) -> None:
+        """Close the file; may be called again."""
+        self._file.close()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write one point of several tags; the steps of a tag must rise from call to call."""
@@ -77,9 +90,11 @@ class EventFile:
         self._add(0, [Summary.Value(tag=tag, metadata=metadata, tensor=hparams.NULL_TENSOR)])
 
     def _add(self, step: int, values: Iterable[Summary.Value]) -> None:
-        self._writer.add_event(
-            Event(step=step, wall_time=time.time(), summary=Summary(value=values))
-        )
+        self._write(Event(step=step, wall_time=time.time(), summary=Summary(value=values)))
+
+    def _write(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())
+        self._records.flush()
 
 
 class SeedWriters:

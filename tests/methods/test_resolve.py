@@ -2,7 +2,6 @@
 
 import dataclasses
 import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -12,8 +11,7 @@ import pytest
 from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method
 from ht_bench.methods.hare_tortoise import HareTortoise
-from ht_bench.methods.penalties import L2
-from ht_bench.methods.resolve import MethodSpec, find_class, resolve, source_hash
+from ht_bench.methods.resolve import MethodSpec, resolve
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -147,30 +145,6 @@ def test_what_is_not_finite_is_refused(key: str, value: float) -> None:
 
 def test_an_annotation_that_cannot_be_read_is_not_judged() -> None:
     assert resolve(Unresolved, "", {"amount": 3}).hyperparameters == {"amount": 3}
-
-
-# ---- source ----
-
-
-def test_the_source_hash_follows_class_and_bases(tmp_path: Path) -> None:
-    def of(text: str, name: str) -> str:
-        path = tmp_path / f"{name}.py"
-        path.write_text(text, encoding="utf-8")
-        return source_hash(find_class(f"{path}:Mine"))
-
-    base = "class Base(ht_bench.Method):\n    {}\n\n@dataclass(eq=False)"
-    inherited: Callable[[str], str] = lambda body: SOURCE.replace(  # noqa: E731
-        "@dataclass(eq=False)", base.format(body)
-    ).replace("Mine(ht_bench.Method)", "Mine(Base)")
-    hashes = [
-        of(SOURCE, "a"),
-        of(SOURCE.replace("0.5", "0.6"), "b"),
-        of(inherited("pass"), "c"),
-        of(inherited("...  # changed"), "d"),
-    ]
-    assert len(set(hashes)) == 4
-    assert of(SOURCE + "\n\nunrelated = 3\n", "e") == hashes[0]
-    assert source_hash(L2) != source_hash(HareTortoise)
 
 
 @pytest.mark.parametrize("name", ["../../outside", "my/method", "a\nb", "", "..", "-x"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import ht_bench
+from ht_bench.errors import UsageError
 from ht_bench.running.evaluate import describe, run_plan
 from ht_bench.running.plan import Request, make_plan
 from ht_bench.streams.task import Task, load_task
@@ -99,3 +100,18 @@ def test_a_plan_says_what_it_will_do(task: Task) -> None:
     assert describe(plan, 2) == {"runs": 8, "finished": 0, "stacks": 4, "minutes": 6.0}
     assert plan.minutes(1) == 12 and plan.minutes(99) == 3
     assert make_plan(Request((task,), ("none",))).minutes(1) is None
+
+
+def test_methods_of_one_name_in_one_request_are_refused(task: Task, tmp_path: Path) -> None:
+    """They would share a folder; the same class twice is one method."""
+    text = "import ht_bench\nclass Mine(ht_bench.Method):\n    factor = {}\n"
+    paths = [tmp_path / f"{name}.py" for name in ("one", "other")]
+    for path in paths:
+        path.write_text(text.format(path.stem == "one"), encoding="utf-8")
+    named = [f"{path}:Mine" for path in paths]
+    out = tmp_path / "runs"
+    with pytest.raises(UsageError, match=r"one.py:Mine and .*other.py:Mine are both called 'Mine'"):
+        make_plan(Request((task,), tuple(named), (0, 1), out=out))
+    twice = Request((task,), (named[0], f"{tmp_path}/./one.py:Mine"), (0, 1), out=out)
+    plan = make_plan(twice)
+    assert plan.requested == 2 and len(plan.jobs) == 1

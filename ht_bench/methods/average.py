@@ -30,6 +30,7 @@ class SlowCopy:
             (self._averaged if averaged else self._copied)[name] = (table, key)
         self._slow = [tensor.clone() for tensor in _read(self._averaged)]
         self._slow_copied = [tensor.clone() for tensor in _read(self._copied)]
+        self._placed = False
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the slow parameters and buffers by name."""
@@ -68,16 +69,28 @@ class SlowCopy:
 
     @contextmanager
     def in_place_of_fast(self) -> Iterator[None]:
-        """Hold the slow values in the module; the fast ones come back bit for bit."""
-        fast, copied = self._fast()
-        kept = [tensor.clone() for tensor in fast + copied]
-        with torch.no_grad():
-            self.load_into_fast()
+        """Hold the slow tensors themselves in the module; the fast ones come back bit for bit.
+
+        An exchange by reference: parameters and buffers stay the same objects, and afterwards
+        they have their storage again, so that optimizers, views and CUDA graphs notice nothing.
+        What is written into them meanwhile stays in the slow copy. Nested it does nothing.
+        """
+        if self._placed:
+            yield
+            return
+        self._fast()
+        slow = self._slow + self._slow_copied
+        held = [table[key] for table, key in (*self._averaged.values(), *self._copied.values())]
+        fast = [tensor.data for tensor in held]
+        self._placed = True
         try:
+            for tensor, data in zip(held, slow, strict=True):
+                tensor.data = data
             yield
         finally:
-            with torch.no_grad():
-                torch._foreach_copy_(fast + copied, kept)
+            for tensor, data in zip(held, fast, strict=True):
+                tensor.data = data
+            self._placed = False
 
 
 def _places(module: nn.Module, kind: Literal["_parameters", "_buffers"]) -> dict[str, Place]:

@@ -188,6 +188,22 @@ def test_evaluating_holds_the_tortoise_and_restores_everything(make_net: Make) -
         raise ZeroDivisionError
 
 
+def test_hare_and_tortoise_are_exchanged_by_reference(make_net: Make) -> None:
+    """No weight is copied, and a graph built before is as good as new afterwards."""
+    net = make_net()
+    method, optimizer = attached(net, decay=0.9, reset_every=100)
+    train_step(net, optimizer, 0)
+    objects, tensors = list(net.parameters()), net.state_dict(keep_vars=True)
+    fast = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+    slow = {name: tensor.data_ptr() for name, tensor in method.tortoise.tensors().items()}
+    loss = net(torch.ones(4, 6)).square().sum()
+    with method.evaluating():
+        assert {n: t.data_ptr() for n, t in net.state_dict().items()} == slow
+        assert all(a is b for a, b in zip(net.parameters(), objects, strict=True))
+    assert {n: t.data_ptr() for n, t in net.state_dict().items()} == fast
+    loss.backward()
+
+
 def test_both_are_evaluated_in_the_packages_loop() -> None:
     run, plain = make_run(HareTortoise(decay=0.99, reset_every=None)), make_run(Method())
     for mine, theirs in zip(run.history.points, plain.history.points, strict=True):

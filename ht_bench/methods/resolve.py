@@ -16,6 +16,7 @@ from typing import Any
 from ht_bench import registry
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.methods.base import Method
+from ht_bench.methods.hyperparameters import plain
 from ht_bench.methods.recipe import get_recipe
 from ht_bench.streams.tables import fits
 
@@ -110,6 +111,7 @@ def _spec(
                 f"Method '{name}' has no hyperparameter '{key}'.{did_you_mean(key, fields)} "
                 f"It has: {listed}."
             )
+    values = plain(cls, values)
     _check_types(cls, name, values)
     built = cls(**values)
     sha256 = source_hash(cls)  # type: ignore[arg-type]  # mypy asks if its instances are hashable

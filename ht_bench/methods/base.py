@@ -6,6 +6,7 @@ works in this package's loop and in any torch program.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from ht_bench.errors import UsageError
+from ht_bench.methods.copies import check_materialized
 from ht_bench.methods.fresh import redraw
+from ht_bench.methods.hooks import (
+    Optimizers,
+    StepHooks,
+    check_parameters,
+    hookable,
+    quietly,
+)
+from ht_bench.methods.hyperparameters import check_numbers, plain
+from ht_bench.methods.watch import Watch
 from ht_bench.networks.modes import evaluation_mode
 from ht_bench.networks.stacking import is_stacked
 
@@ -47,58 +58,83 @@ class Method:
     holds_resets: bool = field(init=False, default=False, repr=False)
     """Set by a loop in which weights must not jump between two updates on the same experience."""
 
+    def __post_init__(self) -> None:
+        """Make plain Python numbers of NumPy's; raises UsageError for what is no finite number."""
+        fields = [f.name for f in dataclasses.fields(self) if f.init]
+        for name, value in plain(type(self), {f: getattr(self, f) for f in fields}).items():
+            setattr(self, name, value)
+        check_numbers(type(self), {f: getattr(self, f) for f in fields})
+
     def attach(
         self,
         module: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizers,
         *,
         generator: Generators | None = None,
         initialize: Initialize | None = None,
     ) -> Self:
         """Bind to `module` and hook into `optimizer.step`; returns self.
 
-        generator: the method's own randomness, one per seed of a stack. initialize: returns
-        freshly drawn weights and buffers by name; without it they are redrawn by each layer's
-        `reset_parameters`. Raises UsageError when attached already or when `optimizer` is no
-        `torch.optim.Optimizer`.
+        Args:
+            module: the network, as it is at the start of training: copies of its weights are
+                taken now. Load weights before, or call `resync` after.
+            optimizer: what trains it; where several share the work, a list of all of them, in the
+                order in which they step. A wrapper that holds the real one as `.optimizer`
+                (accelerate, Lightning) is opened.
+            generator: the method's own randomness, one per seed of a stack.
+            initialize: returns freshly drawn weights and buffers by name; without it they are
+                redrawn by each layer's `reset_parameters`.
+
+        Raises:
+            UsageError: attached already; no `torch.optim.Optimizer`; an optimizer of another
+                module, or none for some trainable parameter; lazy layers without a shape. Nothing
+                has changed then.
+
         """
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise UsageError(
-                f"{type(self).__name__} needs a torch.optim.Optimizer, whose step it can hook "
-                f"into; {type(optimizer).__name__} is not one."
-            )
+        optimizers = hookable(type(self).__name__, optimizer)
         if hasattr(self, "module"):
             raise UsageError(
                 f"This {type(self).__name__} is attached already; attach a copy made with "
                 "dataclasses.replace(method)."
             )
-        self.module, self.optimizer, self.generator = module, optimizer, generator
-        self._initialize = initialize or (lambda: redraw(module, generator))
-        self._handles: list[Any] = []
+        if self._acts:
+            check_materialized(module)
+            check_parameters(type(self).__name__, module, optimizers)
+        self.module, self.optimizer, self.generator = module, optimizers[0], generator
+        self._initialize = initialize
         try:
-            with torch.no_grad():
-                self.setup()
+            quietly(self.setup)
+            self._hooks = StepHooks(
+                optimizers if self._acts else [],
+                self.before_step if self._overrides("before_step") else None,
+                self.after_step if self._overrides("after_step") else None,
+            )
         except BaseException:
             del self.module, self.optimizer  # a failed attach leaves nothing behind
             raise
-        if type(self).before_step is not Method.before_step:
-            hook = lambda *_: self._quietly(self.before_step)  # noqa: E731
-            self._handles.append(optimizer.register_step_pre_hook(hook))
-        if type(self).after_step is not Method.after_step:
-            hook = lambda *_: self._quietly(self.after_step)  # noqa: E731
-            self._handles.append(optimizer.register_step_post_hook(hook))
+        self._watch = Watch(type(self).__name__, module, self._hooks)
         return self
+
+    def _overrides(self, name: str) -> bool:
+        return getattr(type(self), name) is not getattr(Method, name)
+
+    @property
+    def _acts(self) -> bool:
+        """Whether weights, gradients or moments are touched at all."""
+        return any(map(self._overrides, ("before_step", "after_step", "on_phase", "evaluating")))
 
     def detach(self) -> None:
         """Remove the hooks; the module keeps the weights it has."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._hooks.remove()
 
-    @staticmethod
-    def _quietly(hook: Callable[[], None]) -> None:
-        with torch.no_grad():
-            hook()
+    def resync(self) -> None:
+        """Take the module's present weights for the start: say so after loading or replacing some.
+
+        What the method keeps of earlier weights (tortoise, θ0) becomes a copy of the present
+        ones, parts replaced, added or resized since included, and its clock restarts. The
+        optimizer is left alone. A method that keeps nothing has nothing to do.
+        """
+        self._watch.note()
 
     # ---- hooks to override ----
 
@@ -106,7 +142,10 @@ class Method:
         """Run once, at attach: copies of weights, forward hooks."""
 
     def before_step(self) -> None:
-        """Run when gradients are ready, after clipping: penalties."""
+        """Run when gradients are ready, after clipping: penalties.
+
+        Of a step that is given a closure it runs after each of the closure's backward passes.
+        """
 
     def after_step(self) -> None:
         """Run when the weights have moved: averaging, clipping, resets."""
@@ -128,6 +167,7 @@ class Method:
     @contextmanager
     def evaluating(self) -> Iterator[nn.Module]:
         """Hold the weights to judge, in evaluation mode; weights and modes are restored after."""
+        self._watch.look()
         with evaluation_mode(self.module):
             yield self.module
 
@@ -149,9 +189,11 @@ class Method:
         None where that is not known.
         """
         self.epoch_steps, self.phases = epoch_steps, phases
+        self._watch.look()
         if index > 0:
             with torch.no_grad():
                 self.on_phase(index)
+            self._watch.note()
         return max(0, min(steps, self.phase_steps(index, steps)))
 
     def checkpoint(self) -> dict[str, Any]:
@@ -162,12 +204,29 @@ class Method:
     def restore(
         self, saved: Mapping[str, Any], epoch_steps: int | None, phases: int | None
     ) -> None:
-        """Take over a `checkpoint()` in the middle of a phase whose epoch has `epoch_steps`."""
-        self.epoch_steps, self.phases = epoch_steps, phases
+        """Take over a `checkpoint()` in the middle of a phase whose epoch has `epoch_steps`.
+
+        Raises UsageError, before anything is taken over, for a checkpoint of another network or
+        method.
+        """
+        generators = self._generators()
+        if not {"state", "generators"} <= set(saved) or len(saved["generators"]) != len(generators):
+            raise UsageError(
+                f"This is no checkpoint of this {type(self).__name__}: it needs 'state' and "
+                f"{len(generators)} state(s) under 'generators'; pass what checkpoint() returned."
+            )
         with torch.no_grad():
-            self.load_state_dict(saved["state"])
-        for generator, state in zip(self._generators(), saved["generators"], strict=True):
+            try:
+                self.load_state_dict(saved["state"])
+            except KeyError as error:
+                raise UsageError(
+                    f"The checkpoint has no {error}: another method than "
+                    f"{type(self).__name__} wrote it; restore it into that one."
+                ) from error
+        self.epoch_steps, self.phases = epoch_steps, phases
+        for generator, state in zip(generators, saved["generators"], strict=True):
             generator.set_state(state.cpu())
+        self._watch.note()
 
     def _generators(self) -> list[torch.Generator]:
         if self.generator is None:
@@ -187,17 +246,29 @@ class Method:
         named.update(self.module.named_buffers())
         return {name: tensor.detach() for name, tensor in named.items()}
 
-    def fresh(self) -> Mapping[str, Tensor]:
-        """Return freshly drawn weights and buffers by name; each call draws anew."""
-        return self._initialize()
+    def fresh(self, within: tuple[str, ...] = ("",)) -> Mapping[str, Tensor]:
+        """Return freshly drawn weights and buffers by name; each call draws anew.
+
+        within: prefixes of the names that are needed; a layer outside that cannot be redrawn is
+        left as it is.
+        """
+        if self._initialize is not None:
+            return self._initialize()
+        return redraw(self.module, self.generator, within)
 
     def clear_optimizer_state(self, parameters: list[nn.Parameter] | None = None) -> None:
-        """Forget the optimizer's moments of `parameters` (None: of all); the object stays."""
-        if parameters is None:
-            self.optimizer.state.clear()
-            return
-        for parameter in parameters:
-            self.optimizer.state.pop(parameter, None)
+        """Forget the optimizer's moments of `parameters` (None: of the whole module).
+
+        The optimizer objects stay, and the moments of other modules that they train too.
+        """
+        own = {id(p) for p in self.module.parameters()}
+        for optimizer in self._hooks.optimizers or [self.optimizer]:
+            given = (p for group in optimizer.param_groups for p in group["params"])
+            if parameters is None and all(id(p) in own for p in given):
+                optimizer.state.clear()
+                continue
+            for parameter in self.module.parameters() if parameters is None else parameters:
+                optimizer.state.pop(parameter, None)
 
     def interval(self, value: int | str | None) -> int | None:
         """Read an interval, "10 epochs" or optimizer steps, as steps of the present phase.

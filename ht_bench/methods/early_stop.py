@@ -17,6 +17,7 @@ class EarlyStop(Method):
     fraction: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.fraction <= 1:
             raise UsageError(f"fraction = {self.fraction}: a fraction lies between 0 and 1.")
 

@@ -10,6 +10,9 @@ from ht_bench.errors import UsageError
 from ht_bench.methods.base import read_epochs
 from ht_bench.methods.ema import ExponentialMovingAverage
 
+SHARE, FALLBACK = 10, 1_000
+"""Resets in a phase where `reset_every` is "auto", and its steps where no length is told."""
+
 
 @dataclass(eq=False)
 class HareTortoise(ExponentialMovingAverage):
@@ -18,20 +21,22 @@ class HareTortoise(ExponentialMovingAverage):
     After every optimizer step s ← μ s + (1−μ) θ with μ = `decay`; every `reset_every` steps
     θ ← s. `reset_every` counts optimizer steps across phases; written "10 epochs" it is resolved
     anew in each phase and its counter restarts there, as in the paper's code; None never resets,
-    which is `ema`. `first_reset`: steps before the first reset, if it differs. `optimizer_state`:
-    "keep" the moments on a reset (the paper's code) or "clear" them (the JAX port for RL).
+    which is `ema`; "auto" is a tenth of the phase, counted anew in each, as the paper's 10 epochs
+    are of its longest (1,000 steps in a loop that tells no length). `first_reset`: steps before
+    the first reset, if it differs. `optimizer_state`: "keep" the moments on a reset (the paper's
+    code) or "clear" them (the JAX port for RL).
     The reset copies values: hare and tortoise never share storage.
     """
 
     name = "hare-tortoise"
 
-    reset_every: int | str | None = 1000
+    reset_every: int | str | None = "auto"
     first_reset: int | None = None
     optimizer_state: Literal["keep", "clear"] = "keep"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.reset_every, str):
+        if isinstance(self.reset_every, str) and self.reset_every != "auto":
             read_epochs(self.reset_every)
         for name, steps in (("reset_every", self.reset_every), ("first_reset", self.first_reset)):
             whole = isinstance(steps, int) and not isinstance(steps, bool) and steps >= 1
@@ -50,7 +55,7 @@ class HareTortoise(ExponentialMovingAverage):
         self._held = False
 
     def on_phase(self, index: int) -> None:
-        """Restart the clock of an interval written in epochs."""
+        """Restart the clock of an interval that belongs to the phase: epochs, "auto"."""
         if isinstance(self.reset_every, str):
             self._steps = 0
 
@@ -58,11 +63,16 @@ class HareTortoise(ExponentialMovingAverage):
         """Average, and reset when the interval is full."""
         super().after_step()
         self._steps += 1
-        interval = self.interval(self.reset_every)
+        interval = self._interval()
         if not self._has_reset and self.first_reset is not None:
             interval = self.first_reset
         if interval is not None and self._steps >= interval:
             self._reset()
+
+    def _interval(self) -> int | None:
+        if self.reset_every != "auto":
+            return self.interval(self.reset_every)
+        return max(1, self._phase // SHARE) if self._phase else FALLBACK
 
     def release(self) -> None:
         """Carry out a reset that was held back."""
@@ -81,6 +91,11 @@ class HareTortoise(ExponentialMovingAverage):
         if self.optimizer_state == "clear":
             self.clear_optimizer_state()
 
+    def resync(self) -> None:
+        """Start tortoise and clock again; a reset that was held back is forgotten."""
+        super().resync()
+        self._steps, self._has_reset, self._held = 0, False, False
+
     def state_dict(self) -> dict[str, Any]:
         """Return the tortoise and the clock."""
         clock = {"steps": self._steps, "has_reset": self._has_reset, "held": self._held}
@@ -88,6 +103,6 @@ class HareTortoise(ExponentialMovingAverage):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the tortoise and the clock."""
+        clock = state["steps"], state["has_reset"], state["held"]
         super().load_state_dict(state)
-        self._steps, self._has_reset = state["steps"], state["has_reset"]
-        self._held = state["held"]
+        self._steps, self._has_reset, self._held = clock

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method
+from ht_bench.methods.copies import Copies
 
 
 @dataclass(eq=False)
@@ -26,6 +27,7 @@ class L2(Method):
     strength: float = 1e-4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.strength < 0:
             raise UsageError(f"strength = {self.strength}: a penalty is zero or more.")
 
@@ -33,7 +35,7 @@ class L2(Method):
         """Add λ θ to every gradient."""
         trained: list[Tensor] = [p for p in self.module.parameters() if p.grad is not None]
         if self.strength and trained:
-            gradients = [p.grad for p in trained if p.grad is not None]
+            gradients = _dense([p.grad for p in trained if p.grad is not None])
             torch._foreach_add_(gradients, trained, alpha=self.strength)
 
 
@@ -47,23 +49,40 @@ class L2Init(L2):
 
     def setup(self) -> None:
         """Keep θ0, before the first step."""
-        self._initial = {n: p.detach().clone() for n, p in self.module.named_parameters()}
+        self._initial = Copies(self.module)
 
     def before_step(self) -> None:
         """Add λ (θ − θ0) to every gradient."""
-        named = [(n, p) for n, p in self.module.named_parameters() if p.grad is not None]
-        if not self.strength or not named:
+        if not self.strength:
             return
-        gradients = [p.grad for _, p in named if p.grad is not None]
-        initial = [self._initial[n] for n, _ in named]
-        away: tuple[Tensor, ...] = torch._foreach_sub([p.detach() for _, p in named], initial)
+        pairs = zip(self._initial.now(), self._initial.named().values(), strict=True)
+        trained = [(p, initial) for p, initial in pairs if p.grad is not None]
+        if not trained:
+            return
+        gradients = _dense([p.grad for p, _ in trained if p.grad is not None])
+        away: tuple[Tensor, ...] = torch._foreach_sub(
+            [p.detach() for p, _ in trained], [initial for _, initial in trained]
+        )
         torch._foreach_add_(gradients, away, alpha=self.strength)
+
+    def resync(self) -> None:
+        """θ0 ← the present weights."""
+        self._initial.restart()
+        super().resync()
 
     def state_dict(self) -> dict[str, Any]:
         """Return θ0."""
-        return {"initial": self._initial}
+        return {"initial": self._initial.named()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over θ0."""
-        for name, tensor in self._initial.items():
-            tensor.copy_(state["initial"][name])
+        self._initial.load(state["initial"])
+
+
+def _dense(gradients: list[Tensor]) -> list[Tensor]:
+    if any(gradient.is_sparse for gradient in gradients):
+        raise UsageError(
+            "A gradient is sparse (an embedding with sparse=True), and a penalty moves every row; "
+            "build the layer with sparse=False."
+        )
+    return gradients

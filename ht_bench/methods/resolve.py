@@ -14,6 +14,7 @@ from typing import Any
 from ht_bench import registry
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.methods.base import Method
+from ht_bench.methods.hyperparameters import plain
 from ht_bench.methods.recipe import get_recipe
 from ht_bench.methods.source import source_of
 from ht_bench.streams.tables import fits
@@ -129,6 +130,7 @@ def _spec(
                 f"Method '{name}' has no hyperparameter '{key}'.{did_you_mean(key, fields)} "
                 f"It has: {listed}."
             )
+    values = plain(cls, values)
     _check_types(cls, name, values)
     built = cls(**values)
     return MethodSpec(name, reference, _fields(built), source_of(cls).sha256)

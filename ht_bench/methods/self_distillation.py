@@ -11,7 +11,6 @@ from torch.nn.functional import kl_div, log_softmax
 from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method
 from ht_bench.methods.ema import ExponentialMovingAverage
-from ht_bench.networks.modes import evaluation_mode
 
 
 @dataclass(eq=False)
@@ -42,8 +41,8 @@ class SelfDistillation(ExponentialMovingAverage):
         """Return the divergence from teacher to student, each seed's mean summed over seeds."""
         if not self.strength:
             return None
-        with torch.no_grad(), evaluation_mode(self.module):
-            taught = torch.func.functional_call(self.module, self.tortoise.tensors(), (inputs,))
+        with torch.no_grad(), self.slow_in_place():
+            taught = self.module(inputs)
         temperature = self.temperature
         student = log_softmax(outputs / temperature, dim=-1)
         teacher = log_softmax(taught / temperature, dim=-1)

@@ -171,7 +171,7 @@ def test_epochs_need_a_loop_that_tells_them(make_net: Make) -> None:
 def test_evaluating_holds_the_tortoise_and_restores_everything(make_net: Make) -> None:
     """Nested too, and when the body raises; one module was in evaluation mode before."""
     net = make_net()
-    method, optimizer = attached(net, decay=0.9, reset_every=100)
+    method, optimizer = attached(net, decay=0.2, reset_every=100)
     for count in range(4):
         train_step(net, optimizer, count)
     net[2].eval()
@@ -186,6 +186,24 @@ def test_evaluating_holds_the_tortoise_and_restores_everything(make_net: Make) -
         assert_equal(net.state_dict(), slow)
     with leaves_no_trace(method), pytest.raises(ZeroDivisionError), method.evaluating():
         raise ZeroDivisionError
+
+
+def test_hare_and_tortoise_are_exchanged_by_reference(make_net: Make) -> None:
+    """No weight is copied, and a graph built before is as good as new afterwards."""
+    net = make_net()
+    method, optimizer = attached(net, decay=0.2, reset_every=100)
+    for count in range(4):
+        train_step(net, optimizer, count)
+    objects, tensors = list(net.parameters()), net.state_dict(keep_vars=True)
+    fast = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+    slow = {name: tensor.data_ptr() for name, tensor in method.tortoise.tensors().items()}
+    slow |= {n: p for n, p in fast.items() if n.endswith("tracked")}  # no weights
+    loss = net(torch.ones(4, 6)).square().sum()
+    with method.evaluating():
+        assert {n: t.data_ptr() for n, t in net.state_dict().items()} == slow
+        assert all(a is b for a, b in zip(net.parameters(), objects, strict=True))
+    assert {n: t.data_ptr() for n, t in net.state_dict().items()} == fast
+    loss.backward()
 
 
 def test_both_are_evaluated_in_the_packages_loop() -> None:
@@ -209,7 +227,8 @@ def test_one_instance_serves_one_module_and_replace_makes_another(make_net: Make
     method, optimizer = attached(net, decay=0.5, reset_every=3)
     with pytest.raises(UsageError, match=r"attached already; attach a copy.*replace"):
         method.attach(net, optimizer)
-    copy = dataclasses.replace(method, reset_every=4).attach(make_net(), adamw(net))
+    other = make_net()
+    copy = dataclasses.replace(method, reset_every=4).attach(other, adamw(other))
     assert (copy.decay, copy.reset_every, method.reset_every) == (0.5, 4, 3)
 
 
@@ -218,9 +237,9 @@ def test_detached_it_leaves_the_module_alone(make_net: Make) -> None:
     method, optimizer = attached(net, decay=0.5, reset_every=2)
     train_step(net, optimizer, 0)
     method.detach()
-    before = copied(method.tortoise.tensors())
+    before = method.tortoise.state()
     train_step(net, optimizer, 1)
-    assert_equal(method.tortoise.tensors(), before)
+    assert_equal(method.tortoise.state(), before)
     assert any(not torch.equal(p, before[name]) for name, p in net.named_parameters())
 
 

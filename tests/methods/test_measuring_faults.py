@@ -124,7 +124,7 @@ def test_measuring_leaves_no_trace(
     net = Net()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=0.1)
     method = HareTortoise(decay=0.5, reset_every=100).attach(net, optimizer)
-    for _ in range(3):
+    for _ in range(6):
         descend(net, optimizer, INPUTS, LABELS)
     net[1].eval()
     with pytest.raises(AssertionError) if planted else nullcontext(), leaves_no_trace(method):

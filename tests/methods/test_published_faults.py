@@ -56,12 +56,12 @@ def check_storage(make: Callable[[], ExponentialMovingAverage]) -> None:
     """Also after a reset what happens to the hare leaves the tortoise alone."""
     method = make()
     net, _ = trained_then_reset(method)
-    slow = copied(method.tortoise.tensors())
-    theirs = {t.untyped_storage().data_ptr() for t in method.tortoise.tensors().values()}
+    slow = copied(method.tortoise.named())
+    theirs = {t.untyped_storage().data_ptr() for t in method.tortoise.named().values()}
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(1.0)
-    for name, tensor in method.tortoise.tensors().items():
+    for name, tensor in method.tortoise.named().items():
         assert torch.equal(tensor, slow[name]), name
     assert all(t.untyped_storage().data_ptr() not in theirs for t in net.state_dict().values())
 
@@ -99,14 +99,14 @@ class LastTensorOnly(L2Init):
     def before_step(self) -> None:
         name, parameter = list(self.module.named_parameters())[-1]
         assert parameter.grad is not None
-        parameter.grad.add_(parameter - self._initial[name], alpha=self.strength)
+        parameter.grad.add_(parameter - self._initial.named()[name], alpha=self.strength)
 
 
 class Unsquared(L2Init):
     def before_step(self) -> None:
         for name, parameter in self.module.named_parameters():
             assert parameter.grad is not None
-            away = parameter - self._initial[name]
+            away = parameter - self._initial.named()[name]
             parameter.grad.add_(away / away.norm(), alpha=self.strength)
 
 

@@ -77,7 +77,8 @@ class Loading:
             left -= {start + key for key in own}
             full = f"{prefix}{PREFIX}{name}."
             lacking = [key for key in expected if key not in own and STRUCTURE not in own]
-            missing += [full + key for key in lacking]
+            missing += [full + key for key in lacking]  # where that is allowed, they stay
+            own |= {key: expected[key] for key in lacking}
             wrong = [
                 f"size mismatch for {full}{key}: copying a param with shape {own[key].shape} from "
                 f"checkpoint, the shape in current model is {tensor.shape}."
@@ -85,7 +86,7 @@ class Loading:
                 if key in own and key != STRUCTURE and own[key].shape != tensor.shape
             ]
             errors += wrong
-            if lacking or wrong:  # torch refuses it; the method stays as it is
+            if wrong:  # torch refuses it; the method stays as it is
                 self._refused.add(name)
             else:
                 generators = [own.pop(_GENERATOR)] if _GENERATOR in own else []

@@ -26,8 +26,6 @@ SUPPORTED = (
     "PPO, A2C, DQN, SAC, TD3 and DDPG, and with sb3-contrib's QR-DQN, TQC, CrossQ, TRPO, "
     "MaskablePPO and RecurrentPPO"
 )
-ADVISED = ("ActorCriticPolicy", "MaskableActorCriticPolicy")
-"""Stock classes for which on-policy algorithms advise the CPU."""
 
 
 @dataclass(frozen=True)

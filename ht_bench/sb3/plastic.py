@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
 import torch
-from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from torch import Tensor
 
 from ht_bench.errors import UsageError
@@ -27,7 +27,7 @@ from ht_bench.sb3.acting import (
 from ht_bench.sb3.callers import calling_algorithm
 from ht_bench.sb3.joined import join
 from ht_bench.sb3.loading import PREFIX, Loading
-from ht_bench.sb3.parts import ADVISED, Part, chains_of, check_supported, is_actor_critic, parts_of
+from ht_bench.sb3.parts import Part, chains_of, check_supported, is_actor_critic, parts_of
 from ht_bench.sb3.saving import SavedPolicy, add_state
 from ht_bench.sb3.targets import TortoiseTarget
 
@@ -175,7 +175,7 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
         """Move the policy; on-policy algorithms advise the CPU for what is no image, as ever."""
         moved = super().to(*args, **kwargs)  # type: ignore[misc]
         algorithm: Any = calling_algorithm("_setup_model")
-        if algorithm is not None and self._stock().__name__ in ADVISED:
+        if algorithm is not None and self._stock() is ActorCriticPolicy:
             algorithm._maybe_recommend_cpu(type(self).__name__)  # it compares the class's name
         return moved
 

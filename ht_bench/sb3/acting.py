@@ -18,7 +18,7 @@ from ht_bench.methods.base import Method
 from ht_bench.networks.modes import evaluation_mode
 from ht_bench.sb3.joined import Joined
 from ht_bench.sb3.parts import is_actor_critic
-from ht_bench.sb3.places import places_of
+from ht_bench.sb3.places import places_of, slow_tensors
 
 Which = Literal["hare", "tortoise"]
 WORDS = ("hare", "tortoise")
@@ -83,7 +83,7 @@ class Acting:
     def _exchanged(self, slow: SlowCopy) -> Iterator[None]:
         """Put the slow tensors into the module's tables, which tracing and exporting follow."""
         slow.follow()
-        tensors = slow.tensors()
+        tensors = slow_tensors(slow)
         kept = []
         try:
             for table, key, name in self._places:

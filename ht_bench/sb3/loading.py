@@ -116,7 +116,7 @@ class Loading:
         begun = self._states.keys() | self._refused
         without = [n for n in policy.methods if n in self._parts and n not in begun]
         with torch.no_grad():
-            for name in without:
+            for name in self._parts - self._refused - {""}:
                 _start_anew(policy.methods[name])
             for name, saved in self._states.items():
                 _restore(policy.methods[name], saved)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
+
+from ht_bench.methods.average import SlowCopy
 
 
 class Place(NamedTuple):
@@ -26,3 +28,9 @@ def places_of(module: nn.Module, kind: str) -> list[Place]:
                 name = names.setdefault(id(tensor), f"{prefix}.{key}" if prefix else key)
                 found.append(Place(table, key, name))
     return found
+
+
+def slow_tensors(slow: SlowCopy) -> dict[str, Tensor]:
+    """Return a slow copy's own tensors by name."""
+    named: dict[str, Tensor] = getattr(slow, "named", slow.tensors)()
+    return named

@@ -1,13 +1,14 @@
 """A method's state as named tensors, so that a policy's `state_dict` holds nothing else.
 
 Tensors keep their names, joined by dots. Numbers, where that is all there is beside them, go in
-order into one float64 tensor, "clock", exact up to 2^53; a state with lists or strings is
-described by "structure", the UTF-8 bytes of a Python literal.
+order into one float64 tensor, "clock", exact up to 2^53, None as -inf; a state with lists or
+strings is described by "structure", the UTF-8 bytes of a Python literal.
 """
 
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,10 +23,11 @@ def to_tensors(state: Mapping[str, Any], device: torch.device) -> dict[str, Tens
     """Return `state` (nested tensors, numbers, strings, lists) as tensors by name."""
     tensors = {name: leaf for name, leaf in _leaves(state) if isinstance(leaf, Tensor)}
     others = [leaf for _, leaf in _leaves(state) if not isinstance(leaf, Tensor)]
-    if all(isinstance(leaf, bool | int | float) for leaf in others):
+    if all(leaf is None or isinstance(leaf, bool | int | float) for leaf in others):
         if others:
             exact = torch.device("cpu") if device.type == "mps" else device  # it has no float64
-            tensors[CLOCK] = torch.tensor(others, dtype=torch.float64, device=exact)
+            numbers = [-math.inf if leaf is None else leaf for leaf in others]
+            tensors[CLOCK] = torch.tensor(numbers, dtype=torch.float64, device=exact)
         return tensors
     described, tensors = _describe(state, "")
     text = repr(described).encode()
@@ -58,8 +60,15 @@ def _fill(like: Any, name: str, tensors: Mapping[str, Tensor], numbers: Iterator
         }
     if isinstance(like, Tensor):
         return tensors[name]
-    number = next(numbers)
-    return number != 0 if isinstance(like, bool) else type(like)(number)
+    return _number(next(numbers), like)
+
+
+def _number(number: float, like: Any) -> Any:
+    if isinstance(like, float):
+        return number
+    if number == -math.inf:
+        return None
+    return number != 0 if isinstance(like, bool) else int(number)
 
 
 def _describe(value: Any, name: str) -> tuple[Any, dict[str, Tensor]]:

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ht_bench.methods.average import SlowCopy
 from ht_bench.methods.base import Method
 from ht_bench.sb3.callers import calling_algorithm
 from ht_bench.sb3.joined import Joined
-from ht_bench.sb3.places import Place, places_of
+from ht_bench.sb3.places import Place, places_of, slow_tensors
 
 
 class TortoiseTarget(Joined):
@@ -44,8 +43,7 @@ class TortoiseTarget(Joined):
         self.train(False)
 
     def _slow(self) -> dict[str, Tensor]:
-        slow: SlowCopy = self._method.tortoise  # type: ignore[union-attr]
-        return slow.tensors()
+        return slow_tensors(self._method.tortoise)  # type: ignore[union-attr]
 
     def _pointers(self) -> list[int]:
         return [table[key].data_ptr() for table, key, _ in self._weights]
@@ -66,14 +64,17 @@ class TortoiseTarget(Joined):
                 theirs.copy_(mine)
             _share(mine, theirs)
         for table, key, name in self._statistics:
-            table[key].copy_(slow[name])  # by value: algorithms keep these tensors and write there
+            if name in slow:  # by value: algorithms keep these tensors and write there
+                table[key].copy_(slow[name])
         self._tied, self._moved = self._pointers(), False
 
     @torch.no_grad()
     def take_loaded(self) -> None:
         """Let the tortoise have what was loaded into this network."""
-        for table, key, name in self._statistics if self._method is not None else ():
-            self._slow()[name].copy_(table[key])
+        slow = self._slow() if self._method is not None else {}
+        for table, key, name in self._statistics if slow else ():
+            if name in slow:
+                slow[name].copy_(table[key])
         self.keep_up()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

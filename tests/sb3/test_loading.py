@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ht_bench.sb3.state_tensors import from_tensors, to_tensors
+
 from .conftest import (
     HARE_TORTOISE,
     OFF_POLICY,
@@ -154,11 +156,13 @@ def test_a_target_takes_weights_and_is_the_tortoise(make: Any, stocks: Any) -> N
 
 
 def test_state_that_is_cut_or_of_another_shape_is_refused_as_torch_does(make: Any) -> None:
-    policy = make("dqn", HARE_TORTOISE, policy_kwargs=METHOD).policy
-    whole = policy.state_dict()
+    policy = make("dqn", HARE_TORTOISE, 40, policy_kwargs=METHOD).policy
+    whole = copy.deepcopy(policy.state_dict())
     cut = {k: v for k, v in whole.items() if k != "plasticity.q_net.clock"}
     with pytest.raises(RuntimeError, match='Missing key.*"plasticity.q_net.clock"'):
         policy.load_state_dict(cut)
+    policy.load_state_dict({k: torch.rand_like(v) for k, v in cut.items()}, strict=False)
+    assert policy.methods["q_net"].state_dict()["steps"] == whole["plasticity.q_net.clock"][0]
     name = "plasticity.q_net.tortoise.q_net.2.bias"
     with pytest.raises(RuntimeError, match=f"size mismatch for {name}"):
         policy.load_state_dict({**whole, name: whole[name][:1]})
@@ -305,3 +309,22 @@ def test_a_target_follows_to_another_precision(kind: torch.dtype, make: Any) -> 
         assert tensor.dtype == kind
         slow = policy.methods["q_net"].tortoise.tensors()[name]
         assert torch.equal(tensor, slow.to(kind))
+
+
+# ---- any method's state ----
+
+STATES: list[dict[str, Any]] = [
+    {},
+    {"steps": 7, "reset": True, "rate": 0.1, "phase": None, "slow": {"a.b": torch.randn(3)}},
+    {"kept": [{"w": torch.randn(2, 2)}, {"w": torch.randn(2, 2)}], "at": [1, 2], "how": "mean"},
+    {"by unit": {0: torch.ones(1), 1: torch.zeros(1)}, "last": None},
+]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_any_methods_state_comes_back_from_tensors(state: dict[str, Any]) -> None:
+    tensors = to_tensors(state, torch.device("cpu"))
+    assert all(isinstance(tensor, Tensor) for tensor in tensors.values())
+    like = copy.deepcopy(state) | ({"kept": [], "at": []} if "kept" in state else {})
+    found = from_tensors(tensors, like)
+    assert repr(found) == repr(state)

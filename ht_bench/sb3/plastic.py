@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
 import torch
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
 from ht_bench.errors import UsageError
@@ -170,14 +170,6 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
             UserWarning,
             stacklevel=4,
         )
-
-    def to(self, *args: Any, **kwargs: Any) -> Any:
-        """Move the policy; on-policy algorithms advise the CPU for what is no image, as ever."""
-        moved = super().to(*args, **kwargs)  # type: ignore[misc]
-        algorithm: Any = calling_algorithm("_setup_model")
-        if algorithm is not None and self._stock() is ActorCriticPolicy:
-            algorithm._maybe_recommend_cpu(type(self).__name__)  # it compares the class's name
-        return moved
 
     # ---- acting ----
 

@@ -56,8 +56,10 @@ with contextlib.suppress(ImportError):  # without the extra `contrib` there are 
 
 
 def _make(name: str, stock: type, method: str) -> type[PlasticPolicy]:
+    # PPO and A2C advise the CPU to a class of this very name; it is saved by the qualified one.
+    advised = stock is actor_critic.ActorCriticPolicy
     return type(
-        name,
+        stock.__name__ if advised else name,
         (PlasticPolicy, stock),
         {
             "__module__": __name__,

@@ -5,33 +5,56 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from ht_bench.errors import UsageError, did_you_mean
-from ht_bench.sb3.policies import KINDS, PREFIXES, aliases
+from ht_bench.sb3.parts import SUPPORTED
+from ht_bench.sb3.policies import KINDS, PREFIXES, STOCK, aliases
 
-_FAMILIES = {"ppo": "ActorCritic", "a2c": "ActorCritic", "dqn": "DQN", "sac": "SAC", "td3": "TD3"}
 _CLASSES: dict[str, type[BaseAlgorithm]] = {
-    "ppo": PPO, "a2c": A2C, "dqn": DQN, "sac": SAC, "td3": TD3
+    "ppo": PPO, "a2c": A2C, "dqn": DQN, "sac": SAC, "td3": TD3, "ddpg": DDPG
 }  # fmt: skip
-_UNSUPPORTED = ("ARS", "CrossQ", "MaskablePPO", "RecurrentPPO", "TQC", "TRPO")
+_CONTRIB = {
+    "qrdqn": "QRDQN",
+    "tqc": "TQC",
+    "crossq": "CrossQ",
+    "trpo": "TRPO",
+    "maskableppo": "MaskablePPO",
+    "recurrentppo": "RecurrentPPO",
+}
+_FAMILIES = {
+    "ppo": "ActorCritic",
+    "a2c": "ActorCritic",
+    "trpo": "ActorCritic",
+    "maskableppo": "Maskable",
+    "recurrentppo": "Recurrent",
+    "dqn": "DQN",
+    "qrdqn": "QRDQN",
+    "sac": "SAC",
+    "td3": "TD3",
+    "ddpg": "TD3",
+    "tqc": "TQC",
+    "crossq": "CrossQ",
+}
 
 
 def find_algorithm(name: str) -> type[BaseAlgorithm]:
-    """Return the class of "ppo", "a2c", "dqn", "qrdqn", "sac" or "td3".
+    """Return the class of "ppo", "a2c", "dqn", "sac", "td3", "ddpg", or of one of sb3-contrib.
 
-    Raises UsageError for another name, and for "qrdqn" without the extra `contrib`.
+    Those are "qrdqn", "tqc", "crossq", "trpo", "maskableppo" and "recurrentppo". Raises UsageError
+    for another name, and for these without the extra `contrib`.
     """
-    if name == "qrdqn":
+    if name in _CONTRIB:
         contrib = _contrib()
         if contrib is None:
             raise UsageError(
-                "QR-DQN is in sb3-contrib, which is not installed: pip install 'ht-bench[contrib]'."
+                f"{_CONTRIB[name]} is in sb3-contrib, which is not installed: "
+                "pip install 'ht-bench[contrib]'."
             )
-        return contrib.QRDQN  # type: ignore[no-any-return]
+        return getattr(contrib, _CONTRIB[name])  # type: ignore[no-any-return]
     if name not in _CLASSES:
-        names = [*_CLASSES, "qrdqn"]
+        names = [*_CLASSES, *_CONTRIB]
         raise UsageError(
             f"The algorithm '{name}' is not supported.{did_you_mean(name, names)} "
             f"Supported: {', '.join(names)}."
@@ -42,14 +65,15 @@ def find_algorithm(name: str) -> type[BaseAlgorithm]:
 def register_aliases() -> None:
     """Make the policies' short names known to every supported algorithm."""
     for name, family in _FAMILIES.items():
-        _CLASSES[name].policy_aliases.update(aliases(family))  # type: ignore[arg-type]
+        if name in _CLASSES:
+            _CLASSES[name].policy_aliases.update(aliases(family))  # type: ignore[arg-type]
+        elif family in STOCK and hasattr(_contrib(), _CONTRIB[name]):
+            getattr(_contrib(), _CONTRIB[name]).policy_aliases.update(aliases(family))
     contrib = _contrib()
-    if contrib is None:
-        return
-    contrib.QRDQN.policy_aliases.update(aliases("QRDQN"))
-    for name in _UNSUPPORTED:
-        if hasattr(contrib, name):
-            getattr(contrib, name).policy_aliases.update(_refusals(name))
+    if hasattr(contrib, "RecurrentPPO"):
+        _refuse(contrib.RecurrentPPO, "RecurrentPPO's policies are recurrent: {name}LstmPolicy.")
+    if hasattr(contrib, "ARS"):
+        _refuse(contrib.ARS, f"ARS has no optimizer to hook into; use {SUPPORTED}.")
 
 
 def _contrib() -> Any:
@@ -59,14 +83,18 @@ def _contrib() -> Any:
         return None
 
 
-def _refusals(algorithm: str) -> dict[str, Any]:
+def _refuse(algorithm: Any, sentence: str) -> None:
+    for prefix in PREFIXES:
+        for kind in KINDS:
+            said = sentence.format(name=f"{prefix}{kind}")
+            algorithm.policy_aliases.setdefault(f"{prefix}{kind}Policy", _refusal(said))
+
+
+def _refusal(sentence: str) -> type:
     class Refusal:
         """Stands for a policy that an algorithm cannot have."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            raise UsageError(
-                f"{algorithm} is not supported, so no plasticity method hooks into it; "
-                "use PPO, A2C, DQN, QR-DQN, SAC or TD3."
-            )
+            raise UsageError(sentence)
 
-    return {f"{prefix}{kind}Policy": Refusal for kind in KINDS for prefix in PREFIXES}
+    return Refusal

@@ -1,7 +1,7 @@
 """What of a stable-baselines3 policy is trained by which optimizer, and its weight layers in order.
 
-PPO and A2C train the whole policy with one optimizer, DQN and QR-DQN their value network, SAC and
-TD3 actor and critic with one each.
+On-policy algorithms train the whole policy with one optimizer, DQN and QR-DQN their value network,
+SAC, TD3, DDPG, TQC and CrossQ actor and critic with one each.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ ONLINE = ("q_net", "quantile_net", "critic", "actor")
 """Networks that may have a target beside them, `<name>_target`."""
 
 
+SUPPORTED = (
+    "PPO, A2C, DQN, SAC, TD3 and DDPG, and with sb3-contrib's QR-DQN, TQC, CrossQ, TRPO, "
+    "MaskablePPO and RecurrentPPO"
+)
+
+
 @dataclass(frozen=True)
 class Part:
     """A network with the optimizer that trains it; `target` names its target network, or ""."""
@@ -34,7 +40,7 @@ class Part:
 
 def parts_of(policy: BasePolicy) -> list[Part]:
     """Return the trained parts, the one that acts first; raises UsageError for other policies."""
-    if isinstance(policy, ActorCriticPolicy):
+    if is_actor_critic(policy):
         return [Part("policy", policy, policy.optimizer)]
     parts = []
     for name in ("q_net", "quantile_net", "actor", "critic"):
@@ -47,9 +53,15 @@ def parts_of(policy: BasePolicy) -> list[Part]:
     if not parts:
         raise UsageError(
             f"{type(policy).__name__} is of an algorithm that is not supported; plasticity works "
-            "with PPO, A2C, DQN, QR-DQN, SAC and TD3."
+            f"with {SUPPORTED}."
         )
     return parts
+
+
+def is_actor_critic(policy: Any) -> bool:
+    """Whether this is the policy of an on-policy algorithm, masked actions included."""
+    masked = hasattr(policy, "mlp_extractor") and hasattr(policy, "action_net")
+    return isinstance(policy, ActorCriticPolicy) or (isinstance(policy, BasePolicy) and masked)
 
 
 def check_supported(method: Method, policy: BasePolicy) -> None:
@@ -107,15 +119,17 @@ def chains_of(module: nn.Module) -> list[list[str]]:
     heads = [h for h in _heads(module) if any(_within(name, h) for name in weighted)]
     apart = [name for name in weighted if any(_within(name, head) for head in heads)]
     trunk = [name for name in weighted if name not in apart]
-    return [trunk + [n for n in apart if _within(n, head)] for head in heads] or [trunk]
+    # In the order of the prefixes: a recurrent policy makes its first layers last.
+    branches = [[n for prefix in head for n in apart if _within(n, (prefix,))] for head in heads]
+    return [trunk + branch for branch in branches] or [trunk]
 
 
 def _heads(module: nn.Module) -> list[tuple[str, ...]]:
     """Return, per output, the prefixes of what leads to this output alone."""
-    if isinstance(module, ActorCriticPolicy):
+    if is_actor_critic(module):
         own: list[tuple[str, ...]] = [
-            ("mlp_extractor.policy_net", "action_net"),
-            ("mlp_extractor.value_net", "value_net"),
+            ("lstm_actor", "mlp_extractor.policy_net", "action_net"),
+            ("lstm_critic", "critic", "mlp_extractor.value_net", "value_net"),
         ]
         if not module.share_features_extractor:
             extractors = ("pi_features_extractor", "features_extractor"), ("vf_features_extractor",)

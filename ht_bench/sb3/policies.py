@@ -1,8 +1,11 @@
 """The plastic policies of each algorithm, importable by name so that saved models find them.
 
-For PPO and A2C (`ActorCritic`), DQN, QR-DQN, SAC and TD3, and for `Mlp`, `Cnn` and `MultiInput`:
+For PPO, A2C and TRPO (`ActorCritic`), MaskablePPO, RecurrentPPO, DQN, QR-DQN, SAC, TQC, CrossQ, TD3
+and DDPG (`TD3`), and for `Mlp`, `Cnn` and `MultiInput` where the algorithm has them:
 `<algorithm>Plastic<kind>Policy`, whose method is `none` unless `plasticity` says otherwise, and
-`<algorithm>HareTortoise<kind>Policy`, whose method is Hare & Tortoise.
+`<algorithm>HareTortoise<kind>Policy`, whose method is Hare & Tortoise with the recipe for agents:
+`baselines/hare-tortoise.toml`, decay 0.995 and a reset every 4,000 gradient steps of each trained
+network. RecurrentPPO's kinds are `MlpLstm`, `CnnLstm` and `MultiInputLstm`.
 """
 
 from __future__ import annotations
@@ -18,30 +21,45 @@ from stable_baselines3.td3 import policies as td3
 from ht_bench.sb3.data_efficient import DataEfficientPolicy
 from ht_bench.sb3.plastic import PlasticPolicy
 
-qrdqn: Any = None
-with contextlib.suppress(ImportError):  # without the extra `contrib` there is no QR-DQN
-    from sb3_contrib.qrdqn import policies as qrdqn
-
 KINDS = ("Mlp", "Cnn", "MultiInput")
 PREFIXES = {"Plastic": "none", "HareTortoise": "hare-tortoise"}
+
+
+def _kinds(module: Any, kinds: tuple[str, ...] = KINDS) -> dict[str, Any]:
+    """Return the policies of an algorithm's module that there are: CrossQ has but the first."""
+    found = {kind: getattr(module, f"{kind}Policy", None) for kind in kinds}
+    return {kind: policy for kind, policy in found.items() if policy is not None}
+
+
 STOCK: dict[str, dict[str, Any]] = {
     "ActorCritic": {
         "Mlp": actor_critic.ActorCriticPolicy,
         "Cnn": actor_critic.ActorCriticCnnPolicy,
         "MultiInput": actor_critic.MultiInputActorCriticPolicy,
     },
-    "DQN": {kind: getattr(dqn, f"{kind}Policy") for kind in KINDS}
-    | {"DataEfficient": DataEfficientPolicy},
-    "SAC": {kind: getattr(sac, f"{kind}Policy") for kind in KINDS},
-    "TD3": {kind: getattr(td3, f"{kind}Policy") for kind in KINDS},
+    "DQN": _kinds(dqn) | {"DataEfficient": DataEfficientPolicy},
+    "SAC": _kinds(sac),
+    "TD3": _kinds(td3),
 }
-if qrdqn is not None:
-    STOCK["QRDQN"] = {kind: getattr(qrdqn, f"{kind}Policy") for kind in KINDS}
+with contextlib.suppress(ImportError):  # without the extra `contrib` there are none of these
+    from sb3_contrib.crossq import policies as crossq
+    from sb3_contrib.ppo_mask import policies as maskable
+    from sb3_contrib.ppo_recurrent import policies as recurrent
+    from sb3_contrib.qrdqn import policies as qrdqn
+    from sb3_contrib.tqc import policies as tqc
+
+    STOCK |= {"QRDQN": _kinds(qrdqn), "TQC": _kinds(tqc), "CrossQ": _kinds(crossq)}
+    STOCK |= {
+        "Maskable": _kinds(maskable),
+        "Recurrent": _kinds(recurrent, tuple(f"{kind}Lstm" for kind in KINDS)),
+    }
 
 
 def _make(name: str, stock: type, method: str) -> type[PlasticPolicy]:
+    # PPO and A2C advise the CPU to a class of this very name; it is saved by the qualified one.
+    advised = stock is actor_critic.ActorCriticPolicy
     return type(
-        name,
+        stock.__name__ if advised else name,
         (PlasticPolicy, stock),
         {
             "__module__": __name__,
@@ -52,8 +70,8 @@ def _make(name: str, stock: type, method: str) -> type[PlasticPolicy]:
     )
 
 
-for _algorithm, _kinds in STOCK.items():
-    for _kind, _stock in _kinds.items():
+for _algorithm, _stocks in STOCK.items():
+    for _kind, _stock in _stocks.items():
         for _prefix, _method in PREFIXES.items():
             _name = f"{_algorithm}{_prefix}{_kind}Policy"
             globals()[_name] = _make(_name, _stock, _method)

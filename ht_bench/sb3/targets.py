@@ -1,80 +1,111 @@
 """The tortoise as the network that TD targets bootstrap from.
 
 stable-baselines3 moves its target network by itself: every `target_update_interval` environment
-steps, by `tau`. The stand-in lets it: those updates fall on decoy weights, while the values come
-from the tortoise, whatever `tau` and the interval are.
+steps, by `tau`. Here the target network's weights are the tortoise's own tensors, so that values
+come from the tortoise whatever `tau` and the interval are; what the algorithm's update writes is
+absorbed by tensors that nothing reads.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor
 
-from ht_bench.methods.average import SlowCopy
-
-
-@dataclass(frozen=True)
-class _Hidden:
-    """Keeps modules out of nn.Module's sight: neither trained, nor saved, nor clipped."""
-
-    online: nn.Module
-    slow: SlowCopy
+from ht_bench.methods.base import Method
+from ht_bench.sb3.callers import calling_algorithm
+from ht_bench.sb3.joined import Joined
+from ht_bench.sb3.places import Place, places_of, slow_tensors
 
 
-class TortoiseTarget(nn.Module):
-    """Computes what the target network would with the tortoise's weights.
+class TortoiseTarget(Joined):
+    """Mixin of a target network whose weights are the tortoise's: what writes to one writes both.
 
-    decoy: the algorithm's own target network; it absorbs polyak updates and its parameters are
-    those of this module. online: the trained network. slow: the tortoise of `online`. The
-    tortoise's storage is used, not copied, so it costs no time to keep up with.
+    Without a tie, as in a copy of the target alone, it is the algorithm's own network.
     """
 
-    def __init__(self, decoy: nn.Module, online: nn.Module, slow: SlowCopy) -> None:
-        super().__init__()
-        self.decoy = decoy
-        self.link(online, slow)
+    ties = ("_method", "_weights", "_statistics", "_tied", "_absorbing", "_moved")
+    _method: Method | None = None
 
-    def link(self, online: nn.Module, slow: SlowCopy) -> None:
-        """Compute with `slow`, the tortoise of `online`, from now on: a copy needs its own."""
-        self._hidden = _Hidden(online, slow)
-        self._network = [self._linked()]
+    def tie(self, method: Method) -> None:
+        """Share the tensors of `method.tortoise` from now on."""
+        self._method = method
+        self._weights: list[Place] = places_of(self, "_parameters")  # type: ignore[arg-type]
+        self._statistics: list[Place] = places_of(self, "_buffers")  # type: ignore[arg-type]
+        self._absorbing: list[Tensor] = []
         self._moved = False
+        with torch.no_grad():
+            for table, key, name in self._weights:
+                _share(table[key], self._slow()[name])
+        self._tied = self._pointers()
+        self.train(False)
 
-    def _linked(self) -> nn.Module:
-        """Return a copy of the target network that reads the tortoise's own tensors."""
-        online, slow = self._hidden.online, self._hidden.slow.tensors()
-        # The decoy may refer to the online network (double Q-learning); that is not copied.
-        network = copy.deepcopy(self.decoy, {id(online): online})
-        network.requires_grad_(False).eval()
-        for name, parameter in network.named_parameters():
-            parameter.data = slow[name]
-        for prefix, child in network.named_modules():
-            for key, buffer in child._buffers.items():
-                if buffer is not None:
-                    child._buffers[key] = slow[f"{prefix}.{key}" if prefix else key]
-        return network
+    def _slow(self) -> dict[str, Tensor]:
+        return slow_tensors(self._method.tortoise)  # type: ignore[union-attr]
 
-    def forward(self, *inputs: Any) -> Any:
-        """Return the target network's outputs for `inputs` under the tortoise's weights."""
+    def _pointers(self) -> list[int]:
+        return [table[key].data_ptr() for table, key, _ in self._weights]
+
+    @torch.no_grad()
+    def keep_up(self) -> None:
+        """Share again what came apart: by a move, by new tensors on either side."""
+        if self._method is None:
+            return
         if self._moved:
-            self._hidden.slow.follow()
-            self._network = [self._linked()]
-            self._moved = False
-        return self._network[0](*inputs)
+            self._method.tortoise.follow()  # type: ignore[attr-defined]
+        slow = self._slow()
+        for place, pointer in zip(self._weights, self._tied, strict=True):
+            mine, theirs = place.table[place.key], slow[place.name]
+            if mine.data_ptr() == theirs.data_ptr():
+                continue
+            if mine.data_ptr() != pointer and not self._moved:  # `parameter.data = …` of a user
+                theirs.copy_(mine)
+            _share(mine, theirs)
+        for table, key, name in self._statistics:
+            if name in slow:  # by value: algorithms keep these tensors and write there
+                table[key].copy_(slow[name])
+        self._tied, self._moved = self._pointers(), False
 
-    def set_training_mode(self, mode: bool) -> None:
-        """Accept what stable-baselines3 asks of a target; the tortoise stays in evaluation mode."""
-        self.decoy.train(mode)
+    @torch.no_grad()
+    def take_loaded(self) -> None:
+        """Let the tortoise have what was loaded into this network."""
+        slow = self._slow() if self._method is not None else {}
+        for table, key, name in self._statistics if slow else ():
+            if name in slow:
+                slow[name].copy_(table[key])
+        self.keep_up()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the tortoise out; the policy that owns it links its copy to the copied target."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("_hidden", "_network")}
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute as the target network does, with the tortoise's weights."""
+        self.keep_up()
+        return super().forward(*args, **kwargs)  # type: ignore[misc]
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> TortoiseTarget:
-        super()._apply(fn, recurse)
+    def parameters(self, recurse: bool = True) -> Iterator[Any]:
+        """Return the weights; an algorithm's own update gets tensors that absorb it."""
+        own: Iterator[Any] = super().parameters(recurse)  # type: ignore[misc]
+        if self._method is None or calling_algorithm("train", "_on_step") is None:
+            return own
+        weights = list(own)
+        if [(t.shape, t.dtype, t.device) for t in self._absorbing] != [
+            (t.shape, t.dtype, t.device) for t in weights
+        ]:
+            self._absorbing = [torch.zeros_like(tensor) for tensor in weights]
+        return iter(self._absorbing)
+
+    def train(self, mode: bool = True) -> Any:
+        """Stay in evaluation mode."""
+        return super().train(False)  # type: ignore[misc]
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
         self._moved = True  # another device or dtype: the tortoise moves at the next use
-        return self
+        return super()._apply(fn, recurse)  # type: ignore[misc]
+
+
+def _share(mine: Any, theirs: Tensor) -> None:
+    """Let a parameter be the tortoise's tensor, or hold its value in another precision."""
+    if mine.dtype == theirs.dtype and mine.device == theirs.device:
+        mine.data = theirs
+    else:
+        mine.data.copy_(theirs)

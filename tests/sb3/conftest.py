@@ -153,7 +153,8 @@ def clone(named: Any) -> Tensors:
 
 
 def state(module: Any) -> Tensors:
-    return clone({k: v for k, v in module.state_dict().items() if k != "_extra_state"})
+    named = module.state_dict()
+    return clone({k: v for k, v in named.items() if not k.startswith("plasticity.")})
 
 
 def hare(policy: Any, part: str) -> Tensors:
@@ -171,14 +172,13 @@ def equal(left: Tensors, right: Tensors) -> bool:
 
 
 def apart(policy: Any) -> Any:
-    """Give hare, tortoise and the algorithm's own targets weights that have nothing in common."""
+    """Give hare and tortoise, and an algorithm's own targets, weights with nothing in common."""
     torch.manual_seed(9)
     with torch.no_grad():
-        for method in policy.methods.values():
-            for tensor in method.tortoise.tensors().values():
-                tensor.normal_()
         for parameter in policy.parameters():
             parameter.normal_()
+        for tensor in tortoise_of(policy):
+            tensor.normal_()
     return policy
 
 

@@ -51,7 +51,7 @@ def agent(make: Any, facts: Any) -> Agent:
                 algorithm, policy, steps, policy_kwargs=policy_kwargs, **RARELY.get(algorithm, {})
             )
             found = facts(model)
-            kept[key] = {k: v for k, v in found.items() if "_extra_state" not in k}
+            kept[key] = {k: v for k, v in found.items() if ".plasticity." not in k}
             kept[key] |= actions(model)
         return kept[key]
 
@@ -157,4 +157,4 @@ def test_exploration_by_the_state_is_served_alike(algorithm: str, make: Any, fac
         facts(make(algorithm, policy, 40, "Pendulum-v1", policy_kwargs=kwargs, use_sde=True))
         for policy, kwargs in (("MlpPolicy", None), ("HareTortoiseMlpPolicy", dict(AVERAGED)))
     )
-    assert_equal({k: v for k, v in mine.items() if "_extra_state" not in k}, stock)
+    assert_equal({k: v for k, v in mine.items() if ".plasticity." not in k}, stock)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 
 from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.methods.base import Method
@@ -19,8 +19,9 @@ from .conftest import assert_equal, clone
 
 contrib = pytest.importorskip("sb3_contrib")
 
-SUPPORTED = {"ppo": PPO, "a2c": A2C, "dqn": DQN, "qrdqn": contrib.QRDQN, "sac": SAC, "td3": TD3}
-UNSUPPORTED = ("ARS", "CrossQ", "MaskablePPO", "RecurrentPPO", "TQC", "TRPO")
+SUPPORTED = {"ppo": PPO, "a2c": A2C, "dqn": DQN, "sac": SAC, "td3": TD3, "ddpg": DDPG}
+CONTRIB = ("QRDQN", "TQC", "CrossQ", "TRPO", "MaskablePPO", "RecurrentPPO")
+SUPPORTED |= {name.lower(): getattr(contrib, name) for name in CONTRIB}
 KINDS = ("Mlp", "Cnn", "MultiInput")
 
 
@@ -48,7 +49,7 @@ def test_algorithms_are_found_by_name() -> None:
 
 
 def test_an_algorithm_of_another_name_is_refused() -> None:
-    listed = "Supported: ppo, a2c, dqn, sac, td3, qrdqn"
+    listed = "Supported: ppo, a2c, dqn, sac, td3, ddpg, qrdqn, tqc, crossq, trpo, maskableppo"
     with pytest.raises(UsageError, match=f"'qr-dqn' is not.* Did you mean 'qrdqn'\\? {listed}"):
         find_algorithm("qr-dqn")
     with pytest.raises(UsageError, match=f"'impala' is not supported\\. {listed}"):
@@ -62,26 +63,28 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_algorithm("dqn") is DQN
 
 
-@pytest.mark.parametrize("name", UNSUPPORTED)
 @pytest.mark.parametrize("prefix", ["HareTortoise", "Plastic"])
-def test_algorithms_that_cannot_be_served_say_so(name: str, prefix: str) -> None:
-    env = "Pendulum-v1" if name in ("CrossQ", "TQC") else "CartPole-v1"
-    with pytest.raises(UsageError, match=f"{name} .*use PPO, A2C, DQN, QR-DQN, SAC or TD3"):
-        getattr(contrib, name)(f"{prefix}MlpPolicy", env)
-    for kind in KINDS:
-        assert f"{prefix}{kind}Policy" in getattr(contrib, name).policy_aliases
+@pytest.mark.parametrize("kind", KINDS)
+def test_policies_that_an_algorithm_cannot_have_say_so(kind: str, prefix: str) -> None:
+    name = f"{prefix}{kind}Policy"
+    with pytest.raises(UsageError, match="ARS has no optimizer .*use PPO, .*RecurrentPPO"):
+        contrib.ARS(name, "CartPole-v1")
+    with pytest.raises(UsageError, match=f"policies are recurrent: {prefix}{kind}LstmPolicy"):
+        contrib.RecurrentPPO(name, "CartPole-v1")
 
 
 def test_stock_policies_of_those_algorithms_are_left_alone() -> None:
-    model = contrib.TRPO("MlpPolicy", "CartPole-v1", device="cpu")
-    assert type(model.policy).__module__.startswith("stable_baselines3.")
+    model = contrib.ARS("MlpPolicy", "CartPole-v1", device="cpu")
+    assert type(model.policy).__module__.startswith("sb3_contrib.")
 
 
 def test_a_policy_of_unknown_parts_is_refused() -> None:
     class Table(torch.nn.Module):
         pass
 
-    with pytest.raises(UsageError, match="Table is of an algorithm that is not supported.*TD3"):
+    with pytest.raises(
+        UsageError, match="Table is of an algorithm that is not supported.*TD3.*TQC"
+    ):
         parts_of(Table())  # type: ignore[arg-type]
 
 

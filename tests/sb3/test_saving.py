@@ -17,7 +17,6 @@ import torch
 from stable_baselines3.common.vec_env import SubprocVecEnv
 from torch import Tensor
 
-from ht_bench.errors import UsageError
 from ht_bench.methods.hare_tortoise import HareTortoise
 from ht_bench.sb3 import find_algorithm
 
@@ -45,7 +44,7 @@ def assert_same(left: Any, right: Any, name: str = "") -> None:
 
 
 def hare_of(policy: Any) -> list[Tensor]:
-    return [*policy.parameters(), *policy.buffers()]
+    return [t for part in policy.parts for t in (*part.module.parameters(), *part.module.buffers())]
 
 
 def saved_model(model: Any, folder: Path, **given: Any) -> Any:
@@ -137,7 +136,7 @@ def test_a_loaded_model_goes_on_as_if_never_interrupted(
     random.setstate(states[2])
     loaded.learn(32, reset_num_timesteps=False)
     assert_same(facts(loaded), expected)
-    assert any("_extra_state.parts" in name for name in expected)
+    assert any(".plasticity." in name and "clock" in name for name in expected)
 
 
 @pytest.mark.parametrize("algorithm", OFF_POLICY)
@@ -157,7 +156,7 @@ def test_a_copied_model_bootstraps_from_its_own_tortoise(
         assert getattr(copied, part.name) is part.module
         own = copied.policy.methods[part.name].tortoise.tensors()
         assert target is not getattr(model, part.target)
-        assert_same(dict(target._network[0].named_parameters()), own)
+        assert_same(dict(target.named_parameters()), own)
     assert_same([t.clone() for t in tortoise_of(model.policy)], before)
 
 
@@ -199,10 +198,10 @@ def assert_no_storage_is_shared(policy: Any, copied: Any) -> None:
         assert not storages(hare_of(one)) & storages(tortoise_of(one))
         targets = [getattr(one, part.target) for part in one.parts if part.target]
         for target in targets:  # it reads the tortoise itself
-            assert storages(list(target._network[0].parameters())) <= storages(tortoise_of(one))
+            assert storages(target.parameters()) <= storages(tortoise_of(one))
     mine = storages(hare_of(policy)) | storages(tortoise_of(policy))
     theirs = storages(hare_of(copied)) | storages(tortoise_of(copied))
-    assert len(mine) == len(theirs) > 8 and not mine & theirs
+    assert len(mine) == len(theirs) >= 8 and not mine & theirs
 
 
 @pytest.mark.parametrize(
@@ -230,36 +229,3 @@ def test_first_weights_and_random_numbers_come_back(
     for one in (policy, copied):
         one.enter_phase(2)
     assert_same(dict(copied.state_dict()), dict(policy.state_dict()))
-
-
-# ---- mistakes ----
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"plasticity_kwargs": {"decay": 0.5, "reset_every": EVERY}}, r"'decay', 0.75.*0.5\)"),
-        ({"plasticity": "full-reset", "plasticity_kwargs": {}}, r"policy has 'full-reset' \[\]"),
-        ({"tortoise_target": False}, "saved with tortoise_target=True, the policy has .*=False"),
-    ],
-)
-def test_changed_settings_are_refused(
-    algorithm: str, changes: dict[str, Any], sentence: str, make: Any, tmp_path: Path
-) -> None:
-    model = make(algorithm, HARE_TORTOISE, policy_kwargs=METHOD)
-    other = {"policy_kwargs": {**model.policy_kwargs, **changes}}
-    with pytest.raises(UsageError, match=sentence + ".*the policy_kwargs it was saved with"):
-        saved_model(model, tmp_path, custom_objects=other)
-
-
-def test_a_stock_policys_weights_are_refused(algorithm: str, make: Any, tmp_path: Path) -> None:
-    stock, model = make(algorithm, "MlpPolicy"), make(algorithm, HARE_TORTOISE)
-    stock.policy.save(str(tmp_path / "stock.pt"))
-    other = {"policy_class": type(model.policy)}
-    sentence = "saved by a stock policy.*train this one from the start"
-    with pytest.raises(UsageError, match=sentence):
-        saved_model(stock, tmp_path, custom_objects=other)
-    with pytest.raises(UsageError, match=sentence):
-        model.set_parameters(tmp_path / "model.zip", device="cpu")
-    with pytest.raises(UsageError, match=sentence):
-        type(model.policy).load(str(tmp_path / "stock.pt"), device="cpu")

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from stable_baselines3 import DQN
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,7 +62,7 @@ def weights_of(policy: Any, which: str) -> dict[str, Tensors]:
 
     def own(policy: Any, name: str) -> Tensors:
         target = getattr(policy, targets[name])
-        return clone(getattr(target, "decoy", target).named_parameters())
+        return clone(target.named_parameters())
 
     targets = {part.name: part.target for part in policy.parts if part.target}
     get = {"hare": hare, "tortoise": tortoise, "own": own}[which]
@@ -97,8 +99,8 @@ def test_the_tortoise_is_the_target_whatever_the_algorithm_does_with_its_own(
         for _ in range(2):  # the second time with other weights, filled in by value
             heard = heard_by(model, seen, actions)
             assert close(heard, said_by(weights_of(model.policy, "tortoise"), seen, actions))
-            for other in ("hare", "own"):
-                assert not close(heard, said_by(weights_of(model.policy, other), seen, actions))
+            assert close(heard, said_by(weights_of(model.policy, "own"), seen, actions))
+            assert not close(heard, said_by(weights_of(model.policy, "hare"), seen, actions))
             apart(model.policy)
     for other in trained[1:]:
         assert all(equal(mine, theirs) for mine, theirs in zip(trained[0], other, strict=True))
@@ -209,13 +211,49 @@ def test_the_tortoise_is_never_in_training_mode(tracked: bool, make: Any) -> Non
         assert not torch.equal(slow, fast) and slow.abs().max() > 0
 
 
-def test_the_tortoise_is_in_no_optimizer_and_no_parameter(algorithm: str, make: Any) -> None:
+def test_the_tortoise_is_in_no_optimizer_and_no_trained_network(algorithm: str, make: Any) -> None:
     policy = make(algorithm, HARE_TORTOISE, 30, policy_kwargs=NEVER).policy
     groups = [group for part in policy.parts for group in part.optimizer.param_groups]
     optimized = [parameter for group in groups for parameter in group["params"]]
     slow = storages(tortoise_of(policy))
-    assert not slow & storages([*optimized, *policy.parameters(), *policy.buffers()])
+    for part in policy.parts:
+        assert not slow & storages([*part.module.parameters(), *part.module.buffers()])
+        if part.target:
+            own = tortoise(policy, part.name).values()
+            target = getattr(policy, part.target)
+            assert storages(target.parameters()) <= slow and len(own) == len([*target.parameters()])
+    assert not slow & storages(optimized)
     assert len(slow) == len(optimized) >= 4
-    targets = [getattr(policy, part.target) for part in policy.parts if part.target]
-    own = storages(parameter for target in targets for parameter in target.parameters())
-    assert not own & storages(optimized)
+
+
+def moved_by(model: Any, update: Any) -> bool:
+    """Whether `update` moves what the target network computes."""
+    seen = batch(model)[0]
+    before = model.q_net_target(seen).clone()
+    update()
+    return not torch.equal(model.q_net_target(seen), before)
+
+
+class OwnUpdate(DQN):
+    """An algorithm of somebody else, whose own `train` moves the target as DQN does."""
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        super().train(gradient_steps, batch_size)
+        polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), 1.0)
+
+
+def test_the_algorithms_update_is_absorbed_and_a_users_is_not(make: Any) -> None:
+    model = make("dqn", HARE_TORTOISE, policy_kwargs=NEVER, target_update_interval=1)
+    apart(model.policy)
+    model._setup_learn(1)
+    assert not moved_by(model, model._on_step)
+    both = model.q_net.parameters, model.q_net_target.parameters
+    assert moved_by(model, lambda: polyak_update(both[0](), both[1](), 0.5))
+    kwargs = {"net_arch": [8], **NEVER}
+    own = OwnUpdate(HARE_TORTOISE, "CartPole-v1", learning_starts=8, policy_kwargs=kwargs)
+    own.learn(40)
+    seen = batch(own)[0]
+    assert torch.allclose(
+        own.q_net_target(seen), two_layers(tortoise(own.policy, "q_net"), "q_net", seen), atol=1e-5
+    )
+    assert not equal(tortoise(own.policy, "q_net"), hare(own.policy, "q_net"))

@@ -69,7 +69,7 @@ def job(task: ReinforcementTask, method: str = "none", out: Path | None = None) 
 
 
 def weights(run: ReinforcementRun) -> dict[str, torch.Tensor]:
-    return {k: v for k, v in run.policy.state_dict().items() if k != "_extra_state"}
+    return {k: v for k, v in run.policy.state_dict().items() if not k.startswith("plasticity.")}
 
 
 # ---- the boundary rule ----

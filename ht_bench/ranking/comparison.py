@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,18 +186,21 @@ def _seed_notes(task: PairedTask, setting: Setting) -> list[str]:
             f"not compared here: {format_seeds(lacking)}."
         )
     if len(task.seeds) < 2:
-        notes.append("One seed gives no interval and no rank; run more with --seeds.")
+        notes.append("One seed gives no interval, no rank and no sure gap; run more with --seeds.")
     return notes
 
 
-def compare_folder(out: Path, suite: str = "") -> tuple[Comparison, Groups, dict[str, TaskInfo]]:
+def compare_folder(out: Path, suite: str = "") -> tuple[Comparison, Groups, Mapping[str, TaskInfo]]:
     """Compare everything below `out`; returns the comparison and what it was made from.
 
     suite: score that suite alone. Otherwise every shipped suite that has runs, or, without any,
     the mean over the tasks that pass admission.
     """
-    groups, infos, records = read_groups(out)
+    runs = read_groups(out)
+    infos = runs.infos
     suites = {name: get_suite(name).tasks for name in ([suite] if suite else suite_files())}
     several = {name: tasks for name, tasks in suites.items() if suite or set(tasks) <= set(infos)}
     shown = {name: tasks for name, tasks in several.items() if len(tasks) > 1 or suite}
-    return compare(records, infos, suites=shown or None), groups, infos
+    comparison = compare(runs.records, infos, suites=shown or None)
+    notes = (*runs.notes, *comparison.notes)
+    return dataclasses.replace(comparison, notes=notes), runs.groups, infos

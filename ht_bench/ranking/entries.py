@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -197,8 +198,42 @@ def task_infos(out: Path, records: Sequence[Record]) -> dict[str, TaskInfo]:
     return infos
 
 
-def read_groups(out: Path) -> tuple[Groups, dict[str, TaskInfo], Sequence[Record]]:
-    """Read everything below `out`: entries by setting, task and label; tasks; records."""
-    records = read_runs(out)
-    infos = task_infos(out, records)
-    return group_records(records, infos), infos, records
+@dataclass(frozen=True)
+class RunsFolder:
+    """What lies below a folder: entries by setting, task and label; tasks; records.
+
+    notes: a sentence per task of which results were left out, and per unreadable result.
+    """
+
+    groups: Groups
+    infos: Mapping[str, TaskInfo]
+    records: Sequence[Record]
+    notes: tuple[str, ...]
+
+
+def read_groups(out: Path) -> RunsFolder:
+    """Read everything below `out`.
+
+    Results of an earlier version of their task's file, as of a draft that was edited, are left
+    out with a note, and so are unreadable ones. Raises UsageError where nothing is left, and as
+    `group_records` does.
+    """
+    found, unreadable = read_runs(out)
+    infos = task_infos(out, found)
+    records = [r for r in found if r["task_sha256"] == infos[r["task"]].sha256]
+    notes = [*unreadable, *_stale_notes(found, records)]
+    if not records:
+        raise UsageError(" ".join(notes))
+    infos = {name: info for name, info in infos.items() if any(r["task"] == name for r in records)}
+    return RunsFolder(group_records(records, infos), infos, records, tuple(notes))
+
+
+def _stale_notes(found: Sequence[Record], kept: Sequence[Record]) -> Iterator[str]:
+    counts = Counter(record["task"] for record in found)
+    counts.subtract(record["task"] for record in kept)
+    for name, count in sorted(counts.items()):
+        if count:
+            yield (
+                f"{count} result(s) on '{name}' are left out: they are of another version of the "
+                "task's file; run them again, or restore the file."
+            )

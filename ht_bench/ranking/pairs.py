@@ -30,7 +30,8 @@ class Measured:
     """One entry's runs on one task as numbers, arrays [seeds] by rising seed.
 
     final, last, area, retention: as `records.metrics` says; nan where nothing was retained.
-    seconds, memory: nan where the run does not say. submitted: the entry comes from another
+    seconds, memory: nan where the run does not say; exact: seconds of steps and bytes of tensors,
+    not those of a whole process as older versions wrote. submitted: the entry comes from another
     machine perhaps; none_cost: then, seconds and bytes of a run of `none` there, if known.
     """
 
@@ -44,6 +45,7 @@ class Measured:
     seconds: Array
     memory: Array
     extra_parameters: int
+    exact: bool = False
     submitted: bool = False
     none_cost: tuple[float, float] | None = None
 
@@ -70,6 +72,8 @@ def measure(records: Iterable[Record], info: TaskInfo) -> Measured:
     """Read the numbers off an entry's records on one task; the records can be forgotten then."""
     runs = sorted(records, key=lambda record: int(record["seed"]))
     family, classes = info.family, info.classes
+    exact = all("tensor_bytes" in run["cost"] for run in runs)
+    memory = "tensor_bytes" if exact else "peak_memory_bytes"
 
     def numbers(values: Iterable[float | None]) -> Array:
         return np.array([math.nan if v is None else v for v in values], dtype=np.float64)
@@ -83,8 +87,9 @@ def measure(records: Iterable[Record], info: TaskInfo) -> Measured:
         area=numbers(metrics.area_last_phase(run, family, classes) for run in runs),
         retention=numbers(metrics.retention(run, classes) for run in runs),
         seconds=numbers(run["cost"].get("seconds") for run in runs),
-        memory=numbers(run["cost"].get("peak_memory_bytes") for run in runs),
+        memory=numbers(run["cost"].get(memory) for run in runs),
         extra_parameters=max(int(run["extra_parameters"]) for run in runs),
+        exact=exact,
     )
 
 

@@ -76,9 +76,12 @@ def make_rows(tasks: Sequence[PairedTask]) -> tuple[Row, ...]:
         # Tasks apart first, while the resamples that the suite needs are at hand.
         by_task = {t.info.name: t.score(label) for t in tasks if label in t.entries}
         total = suite_score(tasks, label) if len(tasks) > 1 else tasks[0].score(label)
-        row = _row(label, tasks, total, {k: v.gap_closed for k, v in by_task.items() if v})
+        row = _row(label, tasks, total, {k: v.shown(v.gap_closed) for k, v in by_task.items() if v})
+        several = total is not None and len(tasks) > 1
+        if several and total and total.without_gap:  # a rank would rest on a ratio without meaning
+            rows.append(row)
+            continue
         if row.complete and row.n > 1:
-            several = total is not None and len(tasks) > 1
             draws[label] = total.draws if several and total else tasks[0].draws(label)
         rows.append(row)
     ranks = score.ranks(draws)
@@ -87,7 +90,8 @@ def make_rows(tasks: Sequence[PairedTask]) -> tuple[Row, ...]:
 
 
 def _order(row: Row) -> tuple[bool, int, float, str]:
-    best = row.gap_closed or row.metric
+    gap = row.gap_closed
+    best = row.metric if gap is None or math.isnan(gap.value) else gap
     value = -math.inf if best is None or math.isnan(best.value) else best.value
     return row.rank is None, row.rank or 0, -value, row.label
 
@@ -113,9 +117,9 @@ def _row(
         n=min(len(entry.seeds) for entry in runs),
         missing=(*absent, *lacking),
         diverged=sum(int(entry.diverged.sum()) for entry in runs),
-        gap_closed=total.gap_closed if total else None,
-        gap_closed_by_mean=total.by_mean if total else None,
-        gap_closed_by_median=total.by_median if total else None,
+        gap_closed=total.shown(total.gap_closed) if total else None,
+        gap_closed_by_mean=total.shown(total.by_mean) if total else None,
+        gap_closed_by_median=total.shown(total.by_median) if total else None,
         by_task=by_task,
         denominator_crosses_zero=total.denominator_crosses_zero if total else None,
         metric=score.mean_estimate(*(entry.final for entry in runs)) if whole else None,
@@ -127,7 +131,7 @@ def _row(
         peak_memory=mean(memory for _, memory, _ in costs),
         other_machine=any(other for _, _, other in costs),
         extra_parameters=max(entry.extra_parameters for entry in runs),
-        profile=_profile(label, tasks) if total else None,
+        profile=_profile(label, tasks) if total and not total.without_gap else None,
         decimals=1 if all(task.info.random is not None for task in tasks) else 3,
     )
 
@@ -138,13 +142,13 @@ def _relative_cost(task: PairedTask, label: str) -> tuple[float, float, bool]:
     cost, elsewhere = entry.none_cost, False
     if cost is None:
         warm = task.none_entry(entry.seeds)
-        if warm is None:
+        if warm is None or warm.exact != entry.exact:
             return math.nan, math.nan, False
         cost = float(warm.seconds.mean()), float(warm.memory.mean())
         elsewhere = entry.submitted
-    if not (cost[0] and cost[1]):
-        return math.nan, math.nan, elsewhere
-    return float(entry.seconds.mean()) / cost[0], float(entry.memory.mean()) / cost[1], elsewhere
+    own = float(entry.seconds.mean()), float(entry.memory.mean())
+    time, memory = (x / none if none else math.nan for x, none in zip(own, cost, strict=True))
+    return time, memory, elsewhere
 
 
 def _improvement(label: str, reference: str, tasks: Sequence[PairedTask]) -> Estimate | None:

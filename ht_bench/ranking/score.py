@@ -37,11 +37,17 @@ Values = Mapping[str, ArrayLike]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with the ends of its 95 % interval; infinite ends: the data do not bound it."""
+    """A number with the ends of its 95 % interval; infinite ends: the data do not bound it.
+
+    All three are nan (NO_GAP) for a gap closed without a gap.
+    """
 
     value: float
     low: float
     high: float
+
+
+NO_GAP = Estimate(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,8 @@ class SuiteScore:
     `gap_closed` (interquartile means) is the score; the other two stand beside it.
     `denominator_crosses_zero` is the share of draws in which some task's A_fresh − A_warm is not
     above zero: there the ratio means nothing, and the interval, never clipped, may explode.
+    `without_gap` names the tasks where full-reset is not surely above none on these seeds (the
+    paired 95 % interval of their difference): what is printed is `shown`.
     `draws` [DRAWS] are the bootstrap values of `gap_closed`, comparable draw by draw with any
     other method's on the same tasks and seeds.
     """
@@ -69,6 +77,11 @@ class SuiteScore:
     by_median: Estimate
     denominator_crosses_zero: float
     draws: Array
+    without_gap: tuple[str, ...] = ()
+
+    def shown(self, estimate: Estimate) -> Estimate:
+        """Return a gap closed as it may be shown: NO_GAP where some task has none for sure."""
+        return NO_GAP if self.without_gap else estimate
 
 
 def interquartile_mean(x: ArrayLike, axis: int = -1) -> Array:
@@ -137,10 +150,13 @@ def suite_score(method: Values, warm: Values, fresh: Values) -> SuiteScore:
     points: dict[str, list[Array]] = {}
     draws: dict[str, list[Array]] = {}
     no_gap = np.zeros(DRAWS, dtype=bool)
+    without = []
     for task in tasks:
         arrays = _paired(task, method[task], warm[task], fresh[task])
         exact = [_statistics(np.sort(x)) for x in arrays]
         drawn = [_drawn(x.tobytes(), task) for x in arrays]
+        if not mean_estimate(arrays[2] - arrays[1]).low > 0:
+            without.append(task)
         no_gap |= drawn[2]["iqm"] - drawn[1]["iqm"] <= 0
         for name in ("iqm", "mean", "median"):
             points.setdefault(name, []).append(_ratio(*(x[name] for x in exact)))
@@ -151,9 +167,8 @@ def suite_score(method: Values, warm: Values, fresh: Values) -> SuiteScore:
         for name in points
     }
     share = float(np.mean(no_gap))
-    return SuiteScore(
-        tasks, estimates["iqm"], estimates["mean"], estimates["median"], share, mean_draws["iqm"]
-    )
+    three = estimates["iqm"], estimates["mean"], estimates["median"]
+    return SuiteScore(tasks, *three, share, mean_draws["iqm"], tuple(without))
 
 
 def probability_of_improvement(x: ArrayLike | Values, y: ArrayLike | Values) -> Estimate:

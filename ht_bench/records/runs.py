@@ -72,8 +72,11 @@ def is_finished(
     return (record["task_sha256"], record["data_sha256"], record["benchmark"]) == wanted
 
 
-def read_runs(folder: Path) -> list[Record]:
-    """Read every result.json below `folder`, in path order; raises UsageError if there is none."""
+def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
+    """Return every result.json below `folder`, in path order, and a sentence per unreadable one.
+
+    Raises UsageError if there is no folder, no result, or none that can be read.
+    """
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}; `ht-bench run … --out {folder}` makes it.")
     files = sorted(_results_below(folder), key=_by_number)
@@ -81,7 +84,15 @@ def read_runs(folder: Path) -> list[Record]:
         raise UsageError(
             f"{folder} holds no finished run; `ht-bench run … --out {folder}` adds some."
         )
-    return [read_record(file) for file in files]
+    records, faults = [], []
+    for file in files:
+        try:
+            records.append(read_record(file))
+        except UsageError as error:
+            faults.append(f"A result is left out: {error}")
+    if not records:
+        raise UsageError(faults[0])
+    return records, faults
 
 
 def _results_below(folder: Path) -> Iterator[Path]:

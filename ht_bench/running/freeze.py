@@ -33,7 +33,8 @@ def freeze(runs: Path, name: str, title: str, tasks: Sequence[str], folder: Path
     path = folder / f"{name}.toml"
     if path.exists():
         raise UsageError(f"{path} exists and a released suite never changes; give a new name.")
-    groups, infos, _ = read_groups(runs)
+    found = read_groups(runs)
+    groups, infos = found.groups, found.infos
     test = [by_task for setting, by_task in groups.items() if setting.split == "test"]
     blocks = []
     for task in map(get_task, tasks):

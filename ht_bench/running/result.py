@@ -54,11 +54,20 @@ class Result:
     def score(self, warm: Result | None = None, fresh: Result | None = None) -> Estimate:
         """Return gap closed with its 95 % interval, paired by seed.
 
-        warm, fresh: results of `none` and `full-reset` on the same task; left out, the anchors
-        frozen in a suite are taken. Only seeds that all three have are used. Raises UsageError
-        when there are no anchors for this task and these seeds.
+        warm, fresh: results of `none` and `full-reset`, run as this one; both left out, the anchors
+        frozen in a suite are taken, which are fp32 runs on a CPU. Only seeds that all three have
+        are used. The estimate is `NO_GAP` (nan) where fresh is not surely above warm on them.
+        Raises UsageError when only one is given, when they were run otherwise, and when there are
+        no anchors for this task and these seeds.
         """
+        if (warm is None) != (fresh is None):
+            given, lacking = ("fresh", "warm") if warm is None else ("warm", "fresh")
+            raise UsageError(
+                f"Only {given} is given; pass {lacking} too, or neither for the frozen anchors."
+            )
         if warm is not None and fresh is not None:
+            for other in (warm, fresh):
+                self._check_alike(other)
             anchors = {"none": _by_seed(warm), "full-reset": _by_seed(fresh)}
         else:
             anchors = self._frozen_anchors()
@@ -71,10 +80,27 @@ class Result:
             )
         values = [[v[s] for s in common] for v in (own, anchors["none"], anchors["full-reset"])]
         name = self.task.name
-        return suite_score(*({name: np.array(value)} for value in values)).gap_closed
+        total = suite_score(*({name: np.array(value)} for value in values))
+        return total.shown(total.gap_closed)
+
+    def _check_alike(self, other: Result) -> None:
+        """Raise UsageError unless another result is of the same task, data and setting."""
+        for key in ("task", "task_sha256", "data_sha256", "split", "precision", "device"):
+            here, there = self.records[0][key], other.records[0][key]
+            if here != there:
+                raise UsageError(
+                    f"'{other.method}' does not compare with '{self.method}': its {key} is "
+                    f"{there}, not {here}; evaluate it in the same way."
+                )
 
     def _frozen_anchors(self) -> dict[str, dict[int, float]]:
         first = self.records[0]
+        setting = f"{first['precision']} on {first['device']}"
+        if setting != "fp32 on cpu":
+            raise UsageError(
+                f"The frozen anchors are fp32 on cpu, this result is {setting}; evaluate 'none' "
+                "and 'full-reset' in the same way and pass them as warm and fresh."
+            )
         identity = (self.task.sha256, first["data_sha256"])
         for suite in map(get_suite, suite_files()):
             anchors = suite.anchors.get(self.task.name)

@@ -83,7 +83,7 @@ def ranking_figure(
     if not scores:
         raise UsageError(
             f"There is no gap closed to draw for '{shown.name}': it needs {NONE} and {FULL_RESET}, "
-            "with different results."
+            "the latter surely better."
         )
     scores.sort(key=lambda pair: -pair[1].value)
     names = [_name(row) for row, _ in scores]

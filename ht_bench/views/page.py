@@ -68,7 +68,8 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "value": lambda estimate, digits=2: text.number(estimate and estimate.value, digits),
         "interval": text.format_interval,
-        "estimate": text.format_estimate,
+        "estimate": text.format_gap,
+        "gap": text.gap_value,
         "metric": lambda number, table: text.number(number, table.rows[0].decimals),
         "times": text.times,
         "setting": setting,

@@ -116,8 +116,11 @@ def _remove(folder: Path) -> None:
         raise UsageError(
             f"{strange[0]} is no TensorBoard file, and {folder} is written anew; move it away."
         )
-    if folder.exists():
-        shutil.rmtree(folder)
+    for child in folder.iterdir() if folder.is_dir() else ():  # the folder itself may be a link
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
 
 
 def _points(curves: Mapping[tuple[str, str], MeanCurve]) -> dict[int, dict[str, float]]:

@@ -20,7 +20,8 @@ WIDTH = 100
 NOTHING = "–"
 SHORT = {NONE: NONE, FULL_RESET: "reset", HARE_TORTOISE: "H&T"}
 LEGEND = (
-    f"gap closed: 0 = as {NONE}, 1 = as {FULL_RESET}; interquartile mean over seeds [95 % interval "
+    f"gap closed: 0 = as {NONE}, 1 = as {FULL_RESET}, no gap where that is not surely above; "
+    f"interquartile mean over seeds [95 % interval "
     f"from {DRAWS:,} paired bootstrap draws]. metric: mean over seeds [its 95 % interval, "
     f"Student's]. time: relative to {NONE}. rank: 1 + the entries surely better, by paired "
     "differences: those that cannot be told apart share one. div.: diverged runs, which count as "
@@ -29,7 +30,8 @@ LEGEND = (
 DETAILS_LEGEND = (
     f"P: share of seeds on which the entry is better than {NONE}, {FULL_RESET} (reset), "
     f"{HARE_TORTOISE} (H&T), ties counting half. area: mean accuracy (or return) over the last "
-    f"phase. kept: on earlier phases at the end. memory: peak, relative to {NONE}.",
+    f"phase. kept: on earlier phases at the end. memory: of the tensors held, "
+    f"relative to {NONE}.",
 )
 
 Column = tuple[str, Callable[[Row], str]]
@@ -106,7 +108,11 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def format_interval(estimate: Estimate | None, digits: int = 2) -> str:
     """Write "[0.52, 0.84]"; nothing where the data bound neither end."""
-    if estimate is None or (math.isinf(estimate.low) and math.isinf(estimate.high)):
+    if (
+        estimate is None
+        or math.isnan(estimate.value)
+        or (math.isinf(estimate.low) and math.isinf(estimate.high))
+    ):
         return ""
     return f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
 
@@ -115,6 +121,20 @@ def format_estimate(estimate: Estimate | None, digits: int = 2) -> str:
     """Write "0.68 [0.52, 0.84]"."""
     value = number(estimate.value if estimate else None, digits)
     return f"{value} {format_interval(estimate, digits)}".rstrip()
+
+
+def gap_value(estimate: Estimate | None) -> str:
+    """Write a gap closed without its interval; "no gap" where there is none for sure to close."""
+    return "no gap" if _is_no_gap(estimate) else _value(estimate, 2)
+
+
+def format_gap(estimate: Estimate | None) -> str:
+    """Write "0.68 [0.52, 0.84]", or "no gap"."""
+    return "no gap" if _is_no_gap(estimate) else format_estimate(estimate)
+
+
+def _is_no_gap(estimate: Estimate | None) -> bool:
+    return estimate is not None and math.isnan(estimate.value)
 
 
 def times(ratio: float | None) -> str:
@@ -131,7 +151,7 @@ def _columns() -> tuple[Column, ...]:
         ("rank", lambda row: NOTHING if row.rank is None else str(row.rank)),
         ("method", lambda row: row.label),
         ("n", lambda row: str(row.n)),
-        ("gap closed", lambda row: format_estimate(row.gap_closed)),
+        ("gap closed", lambda row: format_gap(row.gap_closed)),
         ("metric", lambda row: format_estimate(row.metric, row.decimals)),
         ("time", lambda row: times(row.wall_time)),
         ("div.", lambda row: f"{row.diverged}" if row.diverged else NOTHING),
@@ -142,8 +162,8 @@ def _detail_columns() -> tuple[Column, ...]:
     return (
         ("method", lambda row: row.label),
         *((f"P over\n{SHORT[name]}", _improvement(name)) for name in REFERENCES),
-        ("gap by\nmeans", lambda row: _value(row.gap_closed_by_mean, 2)),
-        ("gap by\nmedians", lambda row: _value(row.gap_closed_by_median, 2)),
+        ("gap by\nmeans", lambda row: gap_value(row.gap_closed_by_mean)),
+        ("gap by\nmedians", lambda row: gap_value(row.gap_closed_by_median)),
         ("last\nphase", lambda row: number(row.last_phase_accuracy, row.decimals)),
         ("area", lambda row: number(row.area, row.decimals)),
         ("kept", lambda row: number(row.retention, row.decimals)),
@@ -237,4 +257,5 @@ def _flat(table: Table, row: Row) -> dict[str, Any]:
 
 def _ends(name: str, estimate: Estimate | None) -> dict[str, float | None]:
     values = dataclasses.astuple(estimate) if estimate else (None, None, None)
+    values = tuple(None if value is None or math.isnan(value) else value for value in values)
     return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))

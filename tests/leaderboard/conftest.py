@@ -104,7 +104,7 @@ def records(trained: Path) -> Mapping[int, Content]:
     """The honest runs' records by seed."""
     from ht_bench.records.runs import read_runs
 
-    return {record["seed"]: record for record in read_runs(trained)}
+    return {record["seed"]: record for record in read_runs(trained)[0]}
 
 
 @pytest.fixture(scope="session")

@@ -281,6 +281,6 @@ def test_runs_of_an_altered_task_are_refused(submit: Call, copied: Path) -> None
 
 
 def test_choosing_needs_no_file(copied: Path) -> None:
-    groups, _, _ = read_groups(copied)
+    groups = read_groups(copied).groups
     setting, chosen = choose_runs(groups, Choice(METHOD), copied)
     assert str(setting) == "test split, fp32 on cpu" and list(chosen) == [TASK]

@@ -212,7 +212,7 @@ def test_one_seed_is_shown_but_not_ranked(make_runs):
     comparison = compare(make_runs(seeds=[100]), DIGITS)
     row = rows(comparison)["hare-tortoise"]
     assert (row.rank, row.metric.high) == (None, math.inf)
-    assert row.gap_closed.value == pytest.approx(0.8, abs=0.1)
+    assert math.isnan(row.gap_closed.value)  # nothing is sure of one seed
     assert json.loads(to_json(comparison))["tables"][0]["rows"][0]["gap_closed"]["low"] is None
     assert "[" not in to_text(comparison).split("reset over none")[0].split("gap closed")[1]
 

@@ -183,13 +183,13 @@ def test_runs_are_read_in_numeric_order_of_seeds(make_record: Make, tmp_path: Pa
     for seed in (10, 2, -3):
         write_record(result_file(tmp_path / "t" / "none-0", seed), make_record([[0.1]], seed=seed))
     (tmp_path / "t" / "none-0" / "seed11").mkdir()  # begun, not finished
-    assert seeds_of(read_runs(tmp_path)) == [-3, 2, 10]
+    assert seeds_of(read_runs(tmp_path)[0]) == [-3, 2, 10]
     # A group of runs may be a link, even one that leads back.
     [group] = (tmp_path / "t").iterdir()
     group.rename(tmp_path.parent / f"{tmp_path.name}-elsewhere")
     group.symlink_to(tmp_path.parent / f"{tmp_path.name}-elsewhere")
     (group / "back").symlink_to(tmp_path)
-    assert seeds_of(read_runs(tmp_path)) == [-3, 2, 10]
+    assert seeds_of(read_runs(tmp_path)[0]) == [-3, 2, 10]
 
 
 @pytest.mark.parametrize(("folder", "words"), [("none", "no folder"), (".", "no finished run")])
@@ -197,7 +197,7 @@ def test_a_folder_without_runs_says_how_to_make_some(
     folder: str, words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=words) as caught:
-        read_runs(tmp_path / folder)
+        read_runs(tmp_path / folder)[0]
     assert "ht-bench run" in str(caught.value) and is_one_sentence(str(caught.value))
 
 

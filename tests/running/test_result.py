@@ -154,3 +154,34 @@ def test_it_says_what_it_is(make_result: MakeResult, finals: dict[int, float]) -
     text = repr(make_result(finals))
     assert text.startswith("Result(none on digits-v1, ") and "nan" not in text
     assert f"{np.mean(list(finals.values())):.4f}" in text
+
+
+def test_a_score_needs_both_anchors_run_alike(make_result: MakeResult) -> None:
+    own, warm = make_result({1: 0.6, 2: 0.7}), make_result({1: 0.3, 2: 0.4}, "none")
+    fresh = make_result({1: 0.7, 2: 0.8}, "full-reset")
+    for given in ({"warm": warm}, {"fresh": fresh}):
+        with pytest.raises(UsageError, match="is given; pass .* too, or neither"):
+            own.score(**given)
+    for key, value in (("precision", "bf16"), ("device", "cuda"), ("task_sha256", "f" * 64)):
+        other = make_result({1: 0.7, 2: 0.8}, "full-reset")
+        for record in other.records:
+            record[key] = value
+        with pytest.raises(UsageError, match=f"its {key} is {value}"):
+            own.score(warm, other)
+
+
+@pytest.mark.parametrize(("key", "value"), [("precision", "bf16"), ("device", "cuda")])
+def test_frozen_anchors_serve_no_other_arithmetic(
+    make_result: MakeResult, key: str, value: str
+) -> None:
+    own = make_result({1: 0.6, 2: 0.7})
+    for record in own.records:
+        record[key] = value
+    with pytest.raises(UsageError, match=f"anchors are fp32 on cpu, this result is .*{value}"):
+        own.score()
+
+
+def test_where_nothing_is_to_close_the_score_is_no_number(make_result: MakeResult) -> None:
+    warm = make_result({1: 0.3, 2: 0.4, 3: 0.35}, "none")
+    fresh = make_result({1: 0.3, 2: 0.5, 3: 0.35}, "full-reset")
+    assert np.isnan(make_result({1: 0.6, 2: 0.7, 3: 0.7}).score(warm, fresh).value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ht_bench.methods.resolve import resolve
 from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.task import parse_task
 from ht_bench.training.history import Interrupted, Observer
-from ht_bench.views.live import COORDINATES, SeedWriters
+from ht_bench.views.live import COORDINATES, EventFile, SeedWriters
 
 Make = Callable[..., dict[str, Any]]
 Series = list[tuple[int, float]]
@@ -141,3 +143,21 @@ def test_a_run_shows_its_record_and_no_step_twice(job: StackJob, stops: tuple[in
         assert_shows(folder, record)
         hare = scalars(folder)["hare/accuracy"]
         assert len(hare) == len(record["curve"]["step"]) == 10
+
+
+def test_a_full_disk_is_an_error_where_it_happens(tmp_path: Path) -> None:
+    """No thread of a writer's dies of it, with a traceback beside the command's sentence."""
+    import os
+    import threading
+
+    threads = threading.active_count()
+    events = EventFile(tmp_path)
+    assert threading.active_count() == threads
+    events._file.close()
+    full = os.open("/dev/full", os.O_WRONLY)
+    events._file = os.fdopen(full, "wb")
+    events._records = RecordWriter(events._file)
+    with pytest.raises(OSError, match="No space left"):
+        events.scalars(0, {"a": 1.0})
+    with contextlib.suppress(OSError):
+        events.close()

@@ -1,0 +1,89 @@
+"""A folder of runs as people leave it: stale results, broken ones, linked folders."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ht_bench
+from ht_bench.errors import UsageError
+from ht_bench.ranking.entries import read_groups
+from ht_bench.streams.task import load_task
+
+Write = Callable[..., Path]
+Call = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.conftest import TINY
+
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
+    task = load_task(folder / "tiny.toml")
+    for method in ("none", "full-reset", "ema"):
+        ht_bench.evaluate(method, task, out=folder / "runs", progress=False)
+    return folder / "runs"
+
+
+@pytest.fixture
+def runs(trained: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained, tmp_path / "runs")
+
+
+def results_of(runs: Path, method: str) -> list[Path]:
+    return sorted(runs.glob(f"tiny-v1/{method}-*/seed*/result.json"))
+
+
+def change(path: Path, **changes: Any) -> None:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(record | changes), encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", [("compare",), ("tensorboard", "--no-serve")])
+def test_one_stale_result_is_left_out_with_a_sentence(
+    runs: Path, call: Call, command: tuple[str, ...]
+) -> None:
+    change(results_of(runs, "ema")[0], task_sha256="0" * 64)
+    answer = call(*command, runs)
+    assert answer.code == 0
+    said = " ".join(answer.out.split())
+    assert "1 result(s) on 'tiny-v1' are left out: they are of another version" in said
+    assert len(read_groups(runs).records) == 11
+
+
+def test_where_all_are_stale_the_sentence_is_the_answer(runs: Path) -> None:
+    for method in ("none", "full-reset", "ema"):
+        for path in results_of(runs, method):
+            change(path, task_sha256="0" * 64)
+    with pytest.raises(UsageError, match="12 result.* are left out"):
+        read_groups(runs)
+
+
+def test_an_unreadable_result_is_left_out_with_a_sentence(runs: Path, call: Call) -> None:
+    first, second = results_of(runs, "ema")[:2]
+    first.write_text("{", encoding="utf-8")
+    change(second, retention="much")
+    answer = call("compare", runs)
+    said = " ".join(answer.out.split())
+    assert answer.code == 0 and said.count("A result is left out: ") == 2
+    assert "is not valid JSON" in said and "'retention'" in said
+
+
+@pytest.mark.parametrize("linked", ["tiny-v1", "aggregate"])
+def test_linked_folders_are_folders(runs: Path, call: Call, linked: str) -> None:
+    before = call("compare", runs).out
+    elsewhere = runs.parent / "elsewhere"
+    elsewhere.mkdir()
+    if linked == "tiny-v1":
+        elsewhere.rmdir()
+        (runs / linked).rename(elsewhere)
+    (runs / linked).symlink_to(elsewhere)
+    assert call("compare", runs).out == before
+    answer = call("tensorboard", runs, "--no-serve")
+    assert answer.code == 0 and "3 runs, one per method" in answer.out
+    assert (runs / "aggregate" / "ema").is_dir()
+    assert call("tensorboard", runs, "--no-serve").code == 0

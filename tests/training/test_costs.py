@@ -1,0 +1,106 @@
+"""What a run's cost means: seconds of steps, bytes of its own, on every system."""
+
+import builtins
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ht_bench
+from ht_bench.streams.task import Task, load_task
+from ht_bench.training import device
+from ht_bench.training.device import Compute, PeakMemory
+from ht_bench.training.run import held_bytes
+
+NAP = 0.05
+
+
+@pytest.fixture
+def task(write_task: Callable[..., Path]) -> Task:
+    return load_task(write_task())
+
+
+def cost(method: Any, task: Task) -> dict[str, float]:
+    result = ht_bench.evaluate(method, task, (0, 1, 2, 3), device="cpu", progress=False)
+    return dict(result.records[0]["cost"])
+
+
+def test_seconds_are_those_of_steps(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow evaluation is not the method's cost; a slow step is."""
+    from ht_bench.training import recording
+
+    measure = recording.measure
+
+    def slowly(*given: Any) -> Any:
+        time.sleep(NAP)
+        return measure(*given)
+
+    class Slow(ht_bench.Method):
+        def after_step(self) -> None:
+            time.sleep(NAP)
+
+    usual = cost("none", task)
+    with monkeypatch.context() as patch:
+        patch.setattr(recording, "measure", slowly)
+        looked_at = cost("hare-tortoise", task)
+    points = 5
+    assert looked_at["evaluation_seconds"] >= 2 * points * NAP / 4  # hare and tortoise, per seed
+    assert looked_at["stack_seconds"] < points * NAP + usual["stack_seconds"] * 4
+    slow = cost(Slow, task)
+    steps = 6
+    assert slow["stack_seconds"] >= steps * NAP > slow["evaluation_seconds"]
+    assert slow["seconds"] == pytest.approx(slow["stack_seconds"] / 4)
+
+
+def test_tensor_bytes_are_counted(task: Task) -> None:
+    """Adam keeps two numbers and a step per parameter, the tortoise one more number."""
+    plain, average = cost("none", task), cost("ema", task)
+    result = ht_bench.evaluate("ema", task, (0,), progress=False)
+    extra = 4 * result.records[0]["extra_parameters"]
+    assert average["tensor_bytes"] - plain["tensor_bytes"] == pytest.approx(extra, rel=0.05)
+    assert plain["tensor_bytes"] == pytest.approx(3 * extra, rel=0.05)
+
+
+def test_a_tensor_held_twice_counts_once() -> None:
+    import torch
+
+    held = torch.zeros(10)
+    assert held_bytes({"a": held, "b": [held, torch.zeros(3, dtype=torch.float64)]}) == 64
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux starts the peak anew")
+def test_the_peak_is_the_runs_own() -> None:
+    import torch
+
+    earlier = torch.ones(30_000_000)
+    memory = PeakMemory(Compute())
+    assert memory.bytes() < 20_000_000
+    torch.ones(20_000_000).sum()
+    assert 60_000_000 < memory.bytes() < 110_000_000
+    assert earlier.numel()
+
+
+def test_a_system_without_posix_trains(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows has no `resource`, no `fcntl`, no affinity and no /proc."""
+    real = builtins.open
+
+    def refuse(path: Any, *given: Any, **options: Any) -> Any:
+        if str(path).startswith("/proc"):
+            raise FileNotFoundError(2, "No such file", str(path))
+        return real(path, *given, **options)
+
+    for name in ("resource", "fcntl"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr("ht_bench.records.runs.fcntl", None)
+    monkeypatch.setattr(builtins, "open", refuse)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(device.platform, "system", lambda: "Windows")
+    result = ht_bench.evaluate("ema", task, (0,), out=tmp_path / "runs", progress=False)
+    assert result.records[0]["cost"]["peak_memory_bytes"] == 0
+    assert list((tmp_path / "runs").rglob("result.json"))

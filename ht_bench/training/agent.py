@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 import ht_bench.sb3
-from ht_bench.errors import UsageError, did_you_mean
+from ht_bench.errors import UsageError, did_you_mean, reason
 from ht_bench.methods.resolve import MethodSpec
 from ht_bench.sb3.random_shift import RandomShiftNStepReplayBuffer, RandomShiftReplayBuffer
 from ht_bench.streams.reinforcement import AgentSpec, ReinforcementTask
@@ -22,6 +22,11 @@ POLICIES = {
     "multi-input": "PlasticMultiInputPolicy",
     "data-efficient": "PlasticDataEfficientPolicy",
 }
+# What constructors raise on settings that they cannot use: they check few themselves.
+REFUSALS = (
+    *(TypeError, AssertionError, ValueError, AttributeError, KeyError, IndexError),
+    *(ZeroDivisionError, OverflowError, RuntimeError, MemoryError),
+)
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU}
 BUFFERS: dict[str, type] = {
     "random-shift": RandomShiftReplayBuffer,
@@ -50,9 +55,10 @@ def build_agent(
         )
     except UsageError:  # a ValueError too, and a sentence already
         raise
-    except (TypeError, AssertionError, ValueError) as error:
+    except REFUSALS as error:
+        words = reason(error)
         raise UsageError(
-            f"Task {task.name}: {algorithm.__name__} refuses its settings ({error}); fix [agent]."
+            f"Task {task.name}: {algorithm.__name__} refuses its settings ({words}); fix [agent]."
         ) from error
 
 
@@ -135,7 +141,7 @@ def _network(agent: AgentSpec) -> dict[str, Any]:
 
 
 def _named(name: Any, choices: Mapping[str, Any], kind: str) -> Any:
-    if name not in choices:
+    if not isinstance(name, str) or name not in choices:
         raise UsageError(
             f"[agent]: there is no {kind} '{name}'.{did_you_mean(str(name), choices)} "
             f"Known: {', '.join(choices)}."

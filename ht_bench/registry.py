@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from ht_bench.errors import UsageError, did_you_mean
+from ht_bench.errors import UsageError, did_you_mean, reason
 from ht_bench.files import folder, glance
 
 T = TypeVar("T")
@@ -107,6 +107,10 @@ def _import_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise UsageError(f"Could not import {name}: {error}.") from error
+    except Exception as error:  # whatever another's module does when it is imported
+        raise UsageError(
+            f"{name} failed while it was imported: {type(error).__name__}: {reason(error)}."
+        ) from error
 
 
 def load_file(path: Path) -> ModuleType:

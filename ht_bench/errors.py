@@ -27,3 +27,9 @@ def reason(error: BaseException) -> str:
     """Return an error's own words on one short line; those of its cause where it has one."""
     words = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
     return (words if len(words) <= 200 else words[:200] + " …").rstrip(".")
+
+
+def shown(value: object) -> str:
+    """Return a value as Python writes it, cut where it is long, for a sentence."""
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:100]} … ({len(text):,} characters)"

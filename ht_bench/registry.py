@@ -22,7 +22,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
-from ht_bench.errors import UsageError, did_you_mean
+from ht_bench.errors import UsageError, did_you_mean, reason
 from ht_bench.files import folder, glance
 from ht_bench.local_code import local_files, module_file
 
@@ -130,6 +130,10 @@ def _import_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise UsageError(f"Could not import {name}: {error}.") from error
+    except Exception as error:  # whatever another's module does when it is imported
+        raise UsageError(
+            f"{name} failed while it was imported: {type(error).__name__}: {reason(error)}."
+        ) from error
 
 
 def load_file(path: Path) -> ModuleType:

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
+from ht_bench.cli import COMMANDS, main
 
 Call = Callable[..., Any]
 
@@ -37,8 +40,6 @@ def test_a_program_can_read_stdout(call: Call, runs: Path, tmp_path: Path) -> No
 def test_a_terminal_without_box_characters_is_served(
     encoding: str, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ht_bench.cli import main
-
     screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
     monkeypatch.setattr(sys, "stdout", screen)
     assert main(["compare", str(runs), "--details"]) == 0
@@ -46,3 +47,70 @@ def test_a_terminal_without_box_characters_is_served(
         main(["compare", "--help"])
     shown = screen.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
     assert "---" in shown and "Rank the methods" in shown and "?" not in shown.split("usage")[0]
+
+
+class Screen(io.TextIOWrapper):
+    """A terminal of an encoding that keeps what was shown."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(io.BytesIO(), encoding=encoding, write_through=True)
+
+    def text(self) -> str:
+        return self.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_plain_on_any_terminal(
+    command: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Screen(encoding)
+    monkeypatch.setattr(sys, "stdout", screen)
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"] if command else ["--help"])
+    assert "usage: ht-bench" in screen.text() and "--help" in screen.text()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "--task", "wärm", "--method", "none"),
+        ("data", "import", "mnist", "nöwhere→"),
+        ("data", "fetch", "ünknown"),
+        ("list", "täsks"),
+        ("compare", "∞"),
+        ("nö",),
+    ],
+)
+def test_errors_are_plain_on_any_terminal(
+    words: tuple[str, ...], encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen, errors = Screen(encoding), Screen(encoding)
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", errors)
+    try:
+        code: Any = main(words)
+    except SystemExit as ended:
+        code = ended.code
+    assert code == 2
+    assert (screen.text() + errors.text()).strip()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_progress_is_plain_on_any_terminal(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bars of training and of decoding images."""
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in range(10):
+            file = tmp_path / part / str(name) / "0.png"
+            file.parent.mkdir(parents=True)
+            Image.fromarray(draw.integers(0, 256, (28, 28), dtype=np.uint8)).save(file)
+    errors = Screen(encoding)
+    monkeypatch.setattr(sys, "stderr", errors)
+    assert main(["data", "import", "mnist", str(tmp_path)]) == 2
+    assert "decoding mnist" in errors.text() and "not the whole mnist" in errors.text()

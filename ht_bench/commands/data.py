@@ -20,12 +20,13 @@ def data(
     """Fetch a dataset from the hub, import it from local files, or verify what is cached.
 
     Examples: ht-bench data fetch cifar10; ht-bench data import cifar10 PATH (a folder of parquet
-    files, or of train/<class>/*.png and test/<class>/*.png); ht-bench data verify.
+    files, of train/<class>/*.png and test/<class>/*.png, or the files as downloaded:
+    cifar-10-python.tar.gz, MNIST/raw, tiny-imagenet-200, an .npz); ht-bench data verify.
 
     Args:
         action: fetch (network), import (local files) or verify (hashes of the cache).
         name: the dataset, as `ht-bench list data` names it.
-        path: import: the folder with its files.
+        path: import: the folder with its files, or an archive.
 
     """
     from ht_bench.streams import data as source

@@ -14,7 +14,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ht_bench.errors import UsageError, did_you_mean
+from ht_bench.errors import UsageError, did_you_mean, shown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,14 +64,15 @@ def check(table: Mapping[str, Any]) -> str:
     name: str = table["name"]
     if name not in NAMES:
         raise UsageError(
-            f"[net]: unknown network '{name}'.{did_you_mean(str(name), NAMES)} "
+            f"[net]: unknown network {shown(name)}.{did_you_mean(str(name), NAMES)} "
             f"Known networks: {', '.join(NAMES)}."
         )
     keys = ("name", *_OPTIONS[name])
     for key in table:
         if key not in keys:
             raise UsageError(
-                f"[net]: unknown key '{key}' for the network '{name}'.{did_you_mean(key, keys)} "
+                f"[net]: unknown key {shown(key)} for the network '{name}'."
+                f"{did_you_mean(key, keys)} "
                 f"Known keys: {', '.join(keys)}."
             )
     return name

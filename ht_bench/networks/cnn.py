@@ -13,7 +13,15 @@ from typing import Any
 
 from torch import nn
 
-from ht_bench.networks.parts import Chain, Style, check_divisible, convolution, head, read_widths
+from ht_bench.networks.parts import (
+    Chain,
+    Style,
+    check_divisible,
+    check_size,
+    convolution,
+    head,
+    read_widths,
+)
 
 
 def build_cnn(options: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Chain:
@@ -28,6 +36,9 @@ def build_cnn(options: Mapping[str, Any], shape: tuple[int, int, int], classes: 
     factor = 2 ** len(channels)
     check_divisible("cnn", shape, factor)
     inputs, height, width = shape
+    last = (channels[-1] if channels else inputs) * (height // factor) * (width // factor)
+    check_size((inputs, *channels), kernel=9)
+    check_size((last, *hidden, classes))
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     for index, outputs in enumerate(channels):
         modules |= convolution(style, inputs, outputs, index, bias=False)

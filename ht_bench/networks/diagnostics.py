@@ -43,7 +43,10 @@ def diagnose(
     away = [p.detach() - initial[name] for name, p in parameters.items()]
     features = records.features if stacked else records.features[None]
     values = {
-        "plasticity/dormant_fraction": dormant_fraction(records.activations, stacked, threshold),
+        # A network without a hidden layer has no unit that could be dormant.
+        "plasticity/dormant_fraction": dormant_fraction(records.activations, stacked, threshold)
+        if records.activations
+        else torch.zeros(len(features)),
         **ranks(features.flatten(2).float()),
         "weights/norm": squared_norms([p.detach() for p in parameters.values()], stacked).sqrt(),
         "weights/distance_from_init": squared_norms(away, stacked).sqrt(),
@@ -56,7 +59,7 @@ def dormant_fraction(activations: list[Tensor], stacked: bool, threshold: float 
     """Return the share of units with score ≤ threshold over all layers, [seeds].
 
     score_i = E|h_i| / mean_k E|h_k| (Sokar et al. 2023, Eq. 1). A convolution's unit is a
-    channel; a transformer's is a feature. A layer of zeros is all dormant.
+    channel; a transformer's is a feature. A layer of zeros is all dormant. There must be a layer.
     """
     dormant: list[Tensor] = []
     for activation in activations:

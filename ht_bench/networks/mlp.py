@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ht_bench.errors import UsageError
-from ht_bench.networks.parts import CReLU, read_widths
+from ht_bench.errors import UsageError, shown
+from ht_bench.networks.parts import CReLU, check_size, read_widths
 from ht_bench.networks.stacking import is_stacked
 
 
@@ -150,8 +150,9 @@ def build_mlp(
     hidden = read_widths(options, "hidden", (128, 128))
     activation = options.get("activation", "relu")
     if activation == "crelu" and any(width % 2 for width in hidden):
-        raise UsageError(f"[net] hidden = {list(hidden)}: CReLU needs even widths.")
+        raise UsageError(f"[net] hidden = {shown(list(hidden))}: CReLU needs even widths.")
     sizes = (math.prod(shape), *hidden, classes)
+    check_size(sizes, stack)
     return StackedMLP(sizes, stack, activation, options.get("linear_norm", "none"))
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, shown
 
 ACTIVATIONS = ("relu", "crelu")
 LINEAR_NORMS = ("none", "layer", "batch")
+
+
+LARGEST, DEEPEST = 2**29, 1_000
+"""Weights, and layers under one key, of the largest network that is built (2 GiB)."""
 
 
 class CReLU(nn.Module):
@@ -51,7 +56,9 @@ class Style:
         for key, names in (("activation", ACTIVATIONS), ("linear_norm", LINEAR_NORMS)):
             value = getattr(self, key)
             if value not in names:
-                raise UsageError(f"[net] {key} = {value!r}: it must be one of {', '.join(names)}.")
+                raise UsageError(
+                    f"[net] {key} = {shown(value)}: it must be one of {', '.join(names)}."
+                )
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> Style:
@@ -104,8 +111,23 @@ def read_widths(options: Mapping[str, Any], key: str, default: tuple[int, ...]) 
     value = options.get(key, default)
     widths = tuple(value) if isinstance(value, list | tuple) else (value,)
     if not all(type(width) is int and width > 0 for width in widths):
-        raise UsageError(f"[net] {key} = {value!r}: every width must be a positive integer.")
+        raise UsageError(f"[net] {key} = {shown(value)}: every width must be a positive integer.")
+    if len(widths) > DEEPEST:
+        raise UsageError(f"[net] {key} has {len(widths)} layers; at most {DEEPEST} are built.")
     return widths
+
+
+def check_size(sizes: Sequence[int], stack: int = 1, kernel: int = 1) -> None:
+    """Raise UsageError, before anything is allocated, for layers of too many weights.
+
+    sizes: features from input to output. kernel: weights per pair of features.
+    """
+    weights = stack * kernel * sum(a * b for a, b in itertools.pairwise(sizes))
+    if weights > LARGEST:
+        raise UsageError(
+            f"[net]: layers of {list(sizes)[:6]} features have {weights:,} weights; at most "
+            f"{LARGEST:,} are built. Lower the widths, or the stack."
+        )
 
 
 def check_divisible(network: str, shape: tuple[int, int, int], factor: int) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, shown
 from ht_bench.networks.parts import Network, check_divisible
 
 PATCH, WIDTH, DEPTH, HEADS, MLP_WIDTH, DROPOUT = 4, 192, 12, 3, 768, 0.1
@@ -138,12 +138,12 @@ def build_vit(options: Mapping[str, Any], shape: tuple[int, int, int], classes: 
     activation, norm = options.get("activation", "gelu"), options.get("linear_norm", "none")
     if activation != "gelu":
         raise UsageError(
-            f"[net] activation = {activation!r}: the network 'vit' computes with GELU and has no "
-            "ReLU to replace; leave the key out."
+            f"[net] activation = {shown(activation)}: the network 'vit' computes with GELU and "
+            "has no ReLU to replace; leave the key out."
         )
     if norm != "none":
         raise UsageError(
-            f"[net] linear_norm = {norm!r}: the network 'vit' already has LayerNorm in every "
+            f"[net] linear_norm = {shown(norm)}: the network 'vit' already has LayerNorm in every "
             "block; leave the key out."
         )
     return ViT(shape, classes)

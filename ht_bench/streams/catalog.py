@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ht_bench import registry
-from ht_bench.errors import UsageError, did_you_mean
+from ht_bench.errors import UsageError, did_you_mean, reason
 from ht_bench.files import folder
 from ht_bench.streams.lock import check_lock
 from ht_bench.streams.spec import Spec
@@ -48,11 +50,26 @@ def get_task(name: str | Path | AnyTask) -> AnyTask:
         return _shipped(name)
     if name in registry.tasks.names():
         registered = registry.tasks.get(name)
-        return get_task(registered() if callable(registered) else registered)
+        return get_task(_called(name, registered) if callable(registered) else registered)
     raise UsageError(
         f"Unknown task '{name}'.{did_you_mean(name, task_names())} "
         "`ht-bench list tasks` shows all of them."
     )
+
+
+def _called(name: str, function: Callable[[], Any]) -> Any:
+    try:
+        made = function()
+    except UsageError:
+        raise
+    except Exception as error:  # whatever another's function does
+        raise UsageError(
+            f"The function registered for the task '{name}' failed: {type(error).__name__}: "
+            f"{reason(error)}."
+        ) from error
+    if made == name:  # it would be asked again, for ever
+        raise UsageError(f"The function registered for '{name}' returns its own name; no task.")
+    return made
 
 
 @functools.cache

@@ -6,13 +6,13 @@ and a budget in environment steps.
 
 from __future__ import annotations
 
-import json
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ht_bench.errors import UsageError
-from ht_bench.streams.spec import Spec, read_spec
+from ht_bench.errors import UsageError, shown
+from ht_bench.streams.spec import Spec, check_finite, read_spec
 
 ALGORITHMS = ("ppo", "a2c", "dqn", "qrdqn", "sac", "td3")
 
@@ -109,6 +109,68 @@ class ReinforcementTask(Spec):
         return phase.id or self.environment.id, {**self.environment.kwargs, **phase.kwargs}
 
 
+LARGEST = {
+    "environment.copies": 1_000,
+    "evaluation.episodes": 100_000,
+    "evaluation.points": 10_000,
+}
+LARGEST_SETTING = 10**8
+"""Whole numbers among an agent's settings at most: buffers are made of them."""
+WIDEST, LARGEST_NETWORK = 2**16, 2**28
+"""Units of a layer, and weights between the layers of `net_arch`, at most."""
+COUNTS = (
+    *("n_steps", "batch_size", "buffer_size", "n_epochs", "target_update_interval"),
+    *("train_freq", "policy_delay", "n_quantiles"),
+)
+"""Settings that are counts of one or more."""
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; a bool is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_agent(agent: AgentSpec, where: str) -> None:
+    """Refuse what stable-baselines3 would compute with, or allocate, before it looks."""
+    if agent.replay_ratio is not None and not 0 < agent.replay_ratio <= LARGEST_SETTING:
+        raise UsageError(f"{where} [agent]: 'replay_ratio' is {agent.replay_ratio}; above 0.")
+    for key, value in agent.settings.items():
+        place = f"{where} [agent.settings]: '{key}' is {shown(value)}"
+        if isinstance(value, int) and abs(value) > LARGEST_SETTING:
+            raise UsageError(f"{place}; at most {LARGEST_SETTING:,} is read.")
+        by_unit = key == "train_freq" and isinstance(value, list)  # [1, "episode"]
+        count = value[0] if by_unit and value else value
+        if key in COUNTS and (not isinstance(count, int) or count is True or count < 1):
+            raise UsageError(f"{place}; it must be a whole number of 1 or more.")
+    noise = agent.settings.get("action_noise", {"size": 1, "normal": 0.1})
+    if not (
+        isinstance(noise, Mapping)
+        and set(noise) == {"size", "normal"}
+        and type(noise["size"]) is int
+        and 1 <= noise["size"] <= WIDEST
+        and is_number(noise["normal"])
+    ):
+        raise UsageError(
+            f"{where} [agent.settings]: 'action_noise' is {shown(noise)}; write "
+            "{ size = 1, normal = 0.1 }."
+        )
+    _check_widths(agent.network, f"{where} [agent.network]")
+
+
+def _check_widths(value: Any, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_widths(item, f"{where}: '{key}'")
+    elif isinstance(value, list | tuple):
+        widths = [width for width in value if isinstance(width, int)]
+        weights = sum(a * b for a, b in itertools.pairwise(widths))
+        if max(widths, default=0) > WIDEST or weights > LARGEST_NETWORK:
+            raise UsageError(
+                f"{where} is {list(value)[:6]}; a layer may have {WIDEST:,} units, and two layers "
+                f"{LARGEST_NETWORK:,} weights between them."
+            )
+
+
 def parse_reinforcement(table: Mapping[str, Any], where: str) -> ReinforcementTask:
     """Build a task of environments from a parsed TOML table; `where` names its file in errors."""
     task = read_spec(ReinforcementTask, table, where)
@@ -121,6 +183,10 @@ def parse_reinforcement(table: Mapping[str, Any], where: str) -> ReinforcementTa
     for key, count in counts.items():
         if count < 1:
             raise UsageError(f"{where}: '{key}' is {count}; it must be 1 or more.")
+    for key, most in LARGEST.items():
+        if counts[key] > most:
+            raise UsageError(f"{where}: '{key}' is {counts[key]:,}; at most {most:,} is read.")
+    _check_agent(task.agent, where)
     for index, phase in enumerate(task.phases):
         if phase.steps % (task.environment.copies * task.evaluation.points):
             raise UsageError(
@@ -128,11 +194,14 @@ def parse_reinforcement(table: Mapping[str, Any], where: str) -> ReinforcementTa
                 f"multiple of copies × points = {task.environment.copies} × "
                 f"{task.evaluation.points}, so that every point lies on a step."
             )
+        for name, value in phase.physics.items():
+            if not is_number(value):
+                raise UsageError(
+                    f"{where} [[phases]] (phase {index}): 'physics.{name}' is {shown(value)}; it "
+                    "must be a number."
+                )
     for wrapper in task.environment.wrappers:
         if not isinstance(wrapper.get("name"), str):
             raise UsageError(f"{where} [[environment.wrappers]]: each needs a 'name'.")
-    try:
-        json.dumps(task.canonical())
-    except TypeError as error:
-        raise UsageError(f"{where}: {error}; only JSON values can be kept.") from error
+    check_finite(task, where)
     return task

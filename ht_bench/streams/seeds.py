@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import numbers
 import operator
 import re
 from collections.abc import Iterable
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, shown
 
 LARGEST_RANGE = 100_000
 """Seeds that one range may name: a slip of the finger must not fill the memory."""
+MOST_SEEDS = 10 * LARGEST_RANGE
+"""Seeds that all ranges together may name."""
 
 
 def parse_seeds(value: object, where: str = "--seeds") -> tuple[int, ...]:
@@ -21,13 +24,18 @@ def parse_seeds(value: object, where: str = "--seeds") -> tuple[int, ...]:
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return (int(value),)
     if isinstance(value, str):
-        seeds = [seed for part in value.split(",") for seed in _parse_part(part, where)]
+        every = (seed for part in value.split(",") for seed in _parse_part(part, where))
+        seeds = list(itertools.islice(every, MOST_SEEDS + 1))
     elif isinstance(value, Iterable):
         seeds = [_integer(seed, where) for seed in value]
     else:
-        raise UsageError(f"{where}: {value!r} is not a list of seeds; write e.g. 100-119 or 1,2,3.")
+        raise UsageError(
+            f"{where}: {shown(value)} is not a list of seeds; write e.g. 100-119 or 1,2,3."
+        )
     if not seeds:
         raise UsageError(f"{where}: no seeds were given; write e.g. 100-119 or 1,2,3.")
+    if len(seeds) > MOST_SEEDS:
+        raise UsageError(f"{where}: more than {MOST_SEEDS:,} seeds; name fewer.")
     return tuple(dict.fromkeys(seeds))
 
 
@@ -35,13 +43,13 @@ def _integer(number: object, where: str) -> int:
     try:
         return operator.index(number)  # type: ignore[arg-type]
     except TypeError as error:
-        raise UsageError(f"{where}: {number!r} is not a seed; give integers.") from error
+        raise UsageError(f"{where}: {shown(number)} is not a seed; give integers.") from error
 
 
 def _parse_part(part: str, where: str) -> Iterable[int]:
-    match = re.fullmatch(r"\s*(-?\d+)(?:-(-?\d+))?\s*", part)
+    match = re.fullmatch(r"\s*(-?\d{1,99})(?:-(-?\d{1,99}))?\s*", part)
     if match is None:
-        raise UsageError(f"{where}: '{part}' is not a seed; write e.g. 100-119 or 1,2,3.")
+        raise UsageError(f"{where}: {shown(part)} is not a seed; write e.g. 100-119 or 1,2,3.")
     first = int(match[1])
     last = first if match[2] is None else int(match[2])
     if last < first:

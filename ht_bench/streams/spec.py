@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, shown
 from ht_bench.streams.families import get_family
 from ht_bench.streams.seeds import format_seeds, parse_seeds
-from ht_bench.streams.tables import read_table
+from ht_bench.streams.tables import check_values, read_table
 
 NOT_HASHED = ("title", "description", "source", "status", "superseded_by", "minutes_per_stack")
 """Fields that describe a task without changing a number; they stay out of its hash."""
@@ -82,15 +82,36 @@ def without_defaults(value: Any) -> Any:
 
 def read_spec(cls: type[S], table: Mapping[str, Any], where: str) -> S:
     """Build a task of class `cls` from a parsed TOML table; raises UsageError as `read_table`."""
+    check_values(table, where)
     values = dict(table)
     if values.get("phases", []) == []:
         raise UsageError(f"{where}: a task needs at least one [[phases]] table.")
     if "seeds" in values:
         values["seeds"] = parse_seeds(values["seeds"], where)
     task = read_table(cls, values, where)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", task.name):  # it names a folder
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", task.name):  # it names a folder
         raise UsageError(
-            f"{where}: the name {task.name!r} must be of letters, digits, '.', '_' and '-', and "
-            "begin with a letter or digit."
+            f"{where}: the name {shown(task.name)} must be of letters, digits, '.', '_' and '-', "
+            "at most 100, and begin with a letter or digit."
+        )
+    if task.minutes_per_stack is not None and task.minutes_per_stack < 0:
+        raise UsageError(
+            f"{where}: 'minutes_per_stack' is {task.minutes_per_stack}; it may not be negative."
         )
     return task
+
+
+def check_finite(task: Spec, where: str) -> None:
+    """Raise UsageError for a value of a free table that JSON cannot hold: nan and inf among them.
+
+    Any number that decides a result goes into the task's hash by way of JSON.
+    """
+    for field in dataclasses.fields(task):
+        value = without_defaults(getattr(task, field.name))
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"{where}: '{field.name}' holds {shown(value)}; only JSON values can be kept, and "
+                "finite numbers."
+            ) from error

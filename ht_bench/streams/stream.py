@@ -23,6 +23,10 @@ PADDING = 4
 """Random crop after padding by this many pixels on each side (Lee et al. 2024)."""
 
 
+MOST_FLOATS = 2**30
+"""Numbers of one batch, or of all indices, of a stack of seeds."""
+
+
 @dataclass(frozen=True)
 class PhaseData:
     """What one seed trains on in one phase.
@@ -219,6 +223,15 @@ def _check_size(task: Task, data: Dataset) -> None:
         raise UsageError(
             f"Task {task.name}: [data] train = {task.data.train}, but {data.name} has "
             f"{len(data.train_labels)} training examples and some must be left for validation."
+        )
+    features = int(np.prod(data.train_images.shape[1:]))
+    examples = min(max(task.training.batch, 1_000), len(data.train_labels))
+    floats = task.stack * max(examples * features, 8 * len(data.train_labels))
+    if floats > MOST_FLOATS:
+        raise UsageError(
+            f"Task {task.name}: {task.stack} seeds in one stack, of batches of "
+            f"{task.training.batch} of {data.name}'s {len(data.train_labels)} images, take "
+            f"{floats:,} numbers at once, more than {MOST_FLOATS:,}; lower 'stack' or 'batch'."
         )
     if data.classes < 2 and any(phase.wrong for phase in task.phases):
         raise UsageError(

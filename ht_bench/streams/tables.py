@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 import tomllib
 import types
@@ -11,18 +12,54 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ht_bench.errors import UsageError, did_you_mean
+from ht_bench.errors import UsageError, did_you_mean, reason, shown
 
 T = TypeVar("T")
 _hints = functools.cache(typing.get_type_hints)
 
 
+LARGEST_FILE = 2**22
+"""Bytes of a TOML file at most."""
+LARGEST_NUMBER = 10**15
+"""Whole numbers beyond are a slip of the finger, whatever the key."""
+MOST_TABLES = 10_000
+"""Tables that one key may hold, repeated ones counted each time."""
+
+
 def read_toml(path: Path, cure: str = "fix that line") -> dict[str, Any]:
     """Return a file's tables; raises UsageError, which ends with `cure`, for what is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors may add a mark
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}; {cure}.") from error
+        if path.exists() and (not path.is_file() or path.stat().st_size > LARGEST_FILE):
+            raise UsageError(f"{path} is no file of at most {LARGEST_FILE:,} bytes; {cure}.")
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors may add a mark
+    except UsageError:
+        raise
+    except OSError as error:
+        raise UsageError(f"Could not read {path}: {error.strerror or error}; {cure}.") from error
+    except (ValueError, RecursionError) as error:  # of TOML, of encoding, of 5,000 digits
+        raise UsageError(f"{path} is not valid TOML: {reason(error)}; {cure}.") from error
+    check_values(table, str(path))
+    return table
+
+
+def check_values(value: Any, where: str, key: str = "") -> None:
+    """Raise UsageError naming the first key whose value no file of the benchmark can hold.
+
+    Those are dates and times, and whole numbers beyond all measure (seeds may be any).
+    """
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            check_values(item, where, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            check_values(item, where, f"{key}[{index}]")
+    elif isinstance(value, datetime.date | datetime.time):
+        raise UsageError(f"{where}: '{key}' is the date or time {value}; quote it, or correct it.")
+    elif isinstance(value, int) and abs(value) > LARGEST_NUMBER and not key.startswith("seeds"):
+        size = f"{value:.3g}" if abs(value) < 10**300 else "too long to show"
+        raise UsageError(
+            f"{where}: '{key}' is {size}; at most {LARGEST_NUMBER:,} is read. Correct it."
+        )
 
 
 def read_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
@@ -36,7 +73,7 @@ def read_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     for key in table:
         if key not in fields:
             raise UsageError(
-                f"{where}: unknown key '{key}'.{did_you_mean(key, fields)} "
+                f"{where}: unknown key {shown(key)}.{did_you_mean(key, fields)} "
                 f"Known keys: {', '.join(fields)}."
             )
     hints = _hints(cls)  # type: ignore[arg-type]
@@ -75,7 +112,11 @@ def _read_repeated(cls: Any, tables: Any, where: str, key: str) -> tuple[Any, ..
         repeat = values.pop("repeat", 1)
         place = f"{where} [[{key}]] {index}"
         if not fits(repeat, int) or repeat < 1:
-            raise UsageError(f"{place}: 'repeat' is {repeat!r}; it must be 1 or more.")
+            raise UsageError(f"{place}: 'repeat' is {shown(repeat)}; it must be 1 or more.")
+        if len(rows) + repeat > MOST_TABLES:
+            raise UsageError(
+                f"{place}: 'repeat' is {repeat}; at most {MOST_TABLES:,} [[{key}]] are read."
+            )
         rows += [read_table(cls, values, place)] * repeat
     return tuple(rows)
 
@@ -105,17 +146,17 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if origin is typing.Literal:
         if value not in arguments:
             options = ", ".join(map(repr, arguments))
-            raise UsageError(f"{where} is {value!r}; it must be one of {options}.")
+            raise UsageError(f"{where} is {shown(value)}; it must be one of {options}.")
         return value
     expected = hint if origin is None else dict
     if not fits(value, expected):
-        raise UsageError(f"{where} is {value!r}; it must be of type {expected.__name__}.")
+        raise UsageError(f"{where} is {shown(value)}; it must be of type {expected.__name__}.")
     return float(value) if hint is float else value
 
 
 def _convert_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise UsageError(f"{where} is {value!r}; it must be a list.")
+        raise UsageError(f"{where} is {shown(value)}; it must be a list.")
     variadic = len(arguments) == 2 and arguments[1] is Ellipsis
     if not variadic and len(value) != len(arguments):
         raise UsageError(f"{where} has {len(value)} values; it must have {len(arguments)}.")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ht_bench import networks
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, shown
 from ht_bench.streams import reinforcement
 from ht_bench.streams.families import FAMILIES, get_family
-from ht_bench.streams.spec import Spec, read_spec
+from ht_bench.streams.spec import Spec, check_finite, read_spec
 from ht_bench.streams.tables import read_toml
 
 
@@ -99,18 +99,24 @@ class Task(Spec):
         return super().retains or "permuted" in (self.phases[0].inputs, self.phases[0].labels)
 
 
+LARGEST = {
+    "training.batch": 10**7,
+    "training.stack": 1_000,
+    "training.points": 10_000,
+    "optimizer.lr": 10**6,
+    "optimizer.clip": 10**12,
+}
+"""What a task may ask for at most: more is a slip, and would fill memory or single precision."""
+MOST_POINTS = 10**6
+"""Points of one curve."""
+LONGEST_PHASE = 10**9
+"""Epochs, or updates, of one phase."""
 AnyTask = Task | reinforcement.ReinforcementTask
 
 
 def load_task(path: Path) -> AnyTask:
     """Read and validate one task file; raises UsageError naming the file and the key."""
-    try:
-        table = read_toml(path)
-    except OSError as error:
-        raise UsageError(
-            f"Could not read the task file {path}: {error.strerror or error}."
-        ) from error
-    return parse_task(table, str(path))
+    return parse_task(read_toml(path), str(path))
 
 
 def parse_task(table: Mapping[str, Any], where: str) -> AnyTask:
@@ -122,12 +128,14 @@ def parse_task(table: Mapping[str, Any], where: str) -> AnyTask:
     family = table.get("family", names[0])
     if family not in names:
         raise UsageError(
-            f"{where}: 'family' is {family!r}; it must be one of {', '.join(map(repr, names))}."
+            f"{where}: 'family' is {shown(family)}; it must be one of "
+            f"{', '.join(map(repr, names))}."
         )
     if get_family(family).is_control:
         return reinforcement.parse_reinforcement(table, where)
     task = read_spec(Task, table, where)
     _validate(task, where)
+    check_finite(task, where)
     return task
 
 
@@ -162,12 +170,25 @@ def _validate_numbers(task: Task, where: str) -> None:
     for key, value in positive.items():
         if not 0 < value < math.inf:
             raise UsageError(f"{where}: '{key}' is {value}; it must be above zero and finite.")
+    for key, most in LARGEST.items():
+        if positive[key] > most:
+            raise UsageError(f"{where}: '{key}' is {positive[key]:g}; at most {most:,} is read.")
+    if task.training.points * len(task.phases) > MOST_POINTS:
+        raise UsageError(
+            f"{where}: {task.training.points} points in each of {len(task.phases)} phases are "
+            f"more than {MOST_POINTS:,}; lower 'training.points'."
+        )
     for key, value in {
         "optimizer.weight_decay": optimizer.weight_decay,
         "tolerance": task.tolerance,
     }.items():
         if not 0 <= value < math.inf:
             raise UsageError(f"{where}: '{key}' is {value}; it must be finite and not negative.")
+    if optimizer.weight_decay > LARGEST["optimizer.lr"]:
+        raise UsageError(
+            f"{where}: 'optimizer.weight_decay' is {optimizer.weight_decay:g}; at most "
+            f"{LARGEST['optimizer.lr']:,} is read."
+        )
     if not 0 <= optimizer.warmup <= 1:
         raise UsageError(
             f"{where}: 'optimizer.warmup' is {optimizer.warmup}; it is a share of a phase's steps "
@@ -189,6 +210,8 @@ def _validate_phase(phase: Phase, index: int, family: str, where: str) -> None:
         raise UsageError(f"{where}: give one budget, either 'epochs' or 'updates'.")
     if (phase.epochs or phase.updates or 0) < 1:
         raise UsageError(f"{where}: the budget must be at least 1.")
+    if (phase.epochs or phase.updates or 0) > LONGEST_PHASE:
+        raise UsageError(f"{where}: the budget may be {LONGEST_PHASE:,} at most.")
     if (phase.classes is not None) != get_family(family).by_class:
         owners = " or ".join(f"'{each.name}'" for each in FAMILIES.values() if each.by_class)
         raise UsageError(f"{where}: 'classes' belongs to the family {owners}, and only there.")

@@ -7,7 +7,7 @@ from typing import Any
 from stable_baselines3.common.vec_env import VecEnv
 
 import ht_bench.sb3
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, reason
 from ht_bench.methods.resolve import MethodSpec
 from ht_bench.streams.reinforcement import AgentSpec, ReinforcementTask
 from ht_bench.training.agent_settings import check_whole, read_settings
@@ -56,9 +56,8 @@ def build_agent(
     except UsageError:  # a ValueError too, and a sentence already
         raise
     except _REFUSALS as error:
-        text = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
-            f"Task {task.name}: {algorithm.__name__} refuses its settings ({text}); fix [agent]."
+            f"Task {task.name}: {algorithm.__name__} refuses its settings ({reason(error)}); fix [agent]."
         ) from error
 
 

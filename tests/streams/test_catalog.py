@@ -127,3 +127,23 @@ def test_a_malformed_shipped_file_breaks_no_other(tasks: Path) -> None:
     assert get_task(NAME).name == NAME
     with pytest.raises(UsageError, match=r"broken-v1\.toml is not valid TOML"):
         get_task("broken-v1")
+
+
+def failing() -> None:
+    raise ZeroDivisionError("of\nmine")
+
+
+def test_what_another_package_does_wrong_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken_package.py").write_text("1 / 0", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    offer(monkeypatch, **{"theirs-v1": "broken_package:task"})
+    with pytest.raises(UsageError, match="broken_package failed while it was imported: ZeroDiv"):
+        get_task("theirs-v1")
+    register_task("failing-v1")(failing)
+    with pytest.raises(UsageError, match="for the task 'failing-v1' failed: ZeroDivisionError: of"):
+        get_task("failing-v1")
+    register_task("circle-v1")(lambda: "circle-v1")
+    with pytest.raises(UsageError, match="returns its own name"):
+        get_task("circle-v1")

@@ -167,7 +167,8 @@ class Method:
     @contextmanager
     def evaluating(self) -> Iterator[nn.Module]:
         """Hold the weights to judge, in evaluation mode; weights and modes are restored after."""
-        self._watch.look()
+        if self._overrides("before_step") or self._overrides("after_step"):
+            self._watch.look()
         with evaluation_mode(self.module):
             yield self.module
 
@@ -189,11 +190,11 @@ class Method:
         None where that is not known.
         """
         self.epoch_steps, self.phases = epoch_steps, phases
-        self._watch.look()
         if index > 0:
+            self._watch.look()
             with torch.no_grad():
                 self.on_phase(index)
-            self._watch.note()
+        self._watch.note()
         return max(0, min(steps, self.phase_steps(index, steps)))
 
     def checkpoint(self) -> dict[str, Any]:

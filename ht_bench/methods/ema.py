@@ -92,7 +92,7 @@ class ExponentialMovingAverage(Method):
     def _warn_if_early(self) -> None:
         if self._warned or self._phase is not None or not self._seen or not self.has_tortoise:
             return
-        if self._seen * (1 - self._decay) < 3:
+        if round(self._seen * (1 - self._decay), 9) < 3:
             self._warned = True
             warnings.warn(
                 f"The tortoise is judged after {self._seen} steps, too few for decay "

@@ -127,7 +127,7 @@ def test_a_method_of_another_name_is_refused(algorithm: str, make: Any) -> None:
     [
         ({"decy": 0.9}, "'hare-tortoise' has no hyperparameter 'decy'. Did you mean 'decay'?"),
         ({"decay": 1.5}, "decay = 1.5: a decay lies between 0 and 1"),
-        ({"decay": "fast"}, "decay = 'fast' is not of type float"),
+        ({"decay": "fast"}, "decay = 'fast': give a number from 0 to 1"),
         ({"reset_every": 0}, "reset_every = 0: give 1 step or more"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 
 import ht_bench
 from ht_bench.errors import UsageError
-from ht_bench.ranking.score import admission, least_gap
+from ht_bench.ranking.admission import admission, least_gap
 from ht_bench.running.evaluate import run_plan
 from ht_bench.running.freeze import freeze
 from ht_bench.running.plan import Request, make_plan

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ht_bench.ranking.admission import Admission
 from ht_bench.ranking.entries import (
     Entry,
     Groups,
@@ -20,7 +21,6 @@ from ht_bench.ranking.entries import (
 )
 from ht_bench.ranking.pairs import FULL_RESET, NONE, Measured, PairedTask, measure
 from ht_bench.ranking.rows import Row, make_rows
-from ht_bench.ranking.score import Admission
 from ht_bench.records.metrics import Record, describe_metric
 from ht_bench.streams.families import get_family
 from ht_bench.streams.seeds import format_seeds

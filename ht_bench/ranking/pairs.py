@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from ht_bench.errors import UsageError
 from ht_bench.ranking import score
+from ht_bench.ranking.admission import Admission, admission, least_gap
 from ht_bench.ranking.entries import TaskInfo
-from ht_bench.ranking.score import Admission, Array, SuiteScore
+from ht_bench.ranking.score import Array, SuiteScore
 from ht_bench.records import metrics
 from ht_bench.records.metrics import Record
 
@@ -142,7 +143,7 @@ class PairedTask:
         if not seeds:
             return None
         warm, fresh = ([self.anchors[m][seed] for seed in seeds] for m in (NONE, FULL_RESET))
-        return score.admission(warm, fresh, score.least_gap(fresh, self.info.random))
+        return admission(warm, fresh, least_gap(fresh, self.info.random))
 
     def reference(self, method: str, seeds: Sequence[int]) -> Array | None:
         """Return a reference's final metric on `seeds`; None if it lacks any or has variants."""

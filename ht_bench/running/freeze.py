@@ -9,8 +9,8 @@ from typing import Any
 
 from ht_bench.errors import UsageError
 from ht_bench.files import write_atomically
+from ht_bench.ranking.admission import admission, least_gap
 from ht_bench.ranking.entries import Entry, read_groups
-from ht_bench.ranking.score import admission, least_gap
 from ht_bench.records.metrics import final_metric
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.seeds import format_seeds

@@ -57,7 +57,8 @@ def build_agent(
         raise
     except _REFUSALS as error:
         raise UsageError(
-            f"Task {task.name}: {algorithm.__name__} refuses its settings ({reason(error)}); fix [agent]."
+            f"Task {task.name}: {algorithm.__name__} refuses its settings ({reason(error)}); fix "
+            "[agent]."
         ) from error
 
 

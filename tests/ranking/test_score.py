@@ -6,10 +6,10 @@ import pytest
 from scipy import stats
 
 from ht_bench.errors import UsageError
+from ht_bench.ranking.admission import admission
 from ht_bench.ranking.score import (
     DRAWS,
     Estimate,
-    admission,
     bootstrap,
     gap_closed,
     interquartile_mean,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ht_bench
-from ht_bench.ranking.score import admission, least_gap
+from ht_bench.ranking.admission import admission, least_gap
 from ht_bench.records.metrics import final_metric
 from ht_bench.records.record import write_record
 from ht_bench.records.runs import group_folder, result_file, write_spec

@@ -23,7 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from ht_bench.errors import UsageError
-from ht_bench.ranking.estimate import NO_GAP, Estimate
+from ht_bench.ranking.estimate import NO_GAP
+from ht_bench.ranking.estimate import Estimate as Estimate
 
 DRAWS = 10_000
 BOOTSTRAP_SEED = 0

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from ht_bench.ranking.score import Estimate, interquartile_mean, paired_interval
+from ht_bench.ranking.estimate import Estimate
+from ht_bench.ranking.score import interquartile_mean, paired_interval
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from ht_bench.errors import UsageError
+from ht_bench.ranking.estimate import NO_GAP
+from ht_bench.ranking.estimate import Estimate as Estimate
 
 DRAWS = 10_000
 BOOTSTRAP_SEED = 0
@@ -33,21 +35,6 @@ TIE = 1e-9
 Array = NDArray[np.float64]
 Values = Mapping[str, ArrayLike]
 """Task name → one number per seed."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with the ends of its 95 % interval; infinite ends: the data do not bound it.
-
-    All three are nan (NO_GAP) for a gap closed without a gap.
-    """
-
-    value: float
-    low: float
-    high: float
-
-
-NO_GAP = Estimate(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,7 +81,7 @@ def test_a_row_holds_the_entrys_scores_in_rank_order(make_runs):
     values = np.array(own["digits-v1"])
     assert row.metric == score.mean_estimate(values)
     assert row.last_phase_accuracy == pytest.approx(values.mean())
-    assert row.area == pytest.approx(((0.6 + 0.8) / 2 + (0.8 + values.mean()) / 2) / 2)
+    assert row.area == pytest.approx((0.8 + values.mean()) / 2)
     assert row.improvement["none"] == score.probability_of_improvement(own, warm)
     assert row.improvement["full-reset"].value == 0
     assert row.improvement["hare-tortoise"] is None

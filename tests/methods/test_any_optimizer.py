@@ -1,4 +1,4 @@
-"""Methods in programs that nobody here wrote: their optimizers, closures, scalers."""
+"""Methods beside optimizers that nobody here wrote: closures, scalers, several, wrapped, unseen."""
 
 from __future__ import annotations
 
@@ -14,17 +14,7 @@ from ht_bench.methods.hare_tortoise import HareTortoise
 from ht_bench.methods.penalties import L2, L2Init
 from ht_bench.methods.resets import FullReset
 
-
-def sgd(net: nn.Module, lr: float = 0.1, **settings: Any) -> torch.optim.SGD:
-    return torch.optim.SGD((p for p in net.parameters() if p.requires_grad), lr=lr, **settings)
-
-
-def fit(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 1, width: int = 4) -> None:
-    for step in range(steps):
-        optimizer.zero_grad()
-        inputs = torch.randn(6, width, generator=torch.Generator().manual_seed(step))
-        net(inputs).square().mean().backward()
-        optimizer.step()
+from .test_any_program import fit, sgd
 
 
 @pytest.mark.parametrize("keyword", [False, True])

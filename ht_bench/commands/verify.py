@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -118,4 +119,13 @@ def _print(report: Report) -> None:
         print(f"  {sentence}")
     for task, rerun in report.reruns.items():
         seeds = ", ".join(map(str, rerun["seeds"]))
-        print(f"  {task}: trained again, seeds {seeds}, agree {rerun['how']}.")
+        print(f"  {task}: trained again, seeds {seeds}, agree {rerun['how']}.{_power(rerun)}")
+
+
+def _power(rerun: Mapping[str, Any]) -> str:
+    if not (power := rerun.get("power")):
+        return ""
+    return (
+        f" A boost of {power['every_seed']:.2g} on every seed, or of {power['one_seed']:.2g} on "
+        "one of these, would have been caught with probability 0.9."
+    )

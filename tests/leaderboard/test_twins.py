@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ht_bench.commands.verify import _print
 from ht_bench.leaderboard.known import find_known
 from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.reproduced import beyond_noise
@@ -131,7 +132,9 @@ def shaken(record: Content, seed: int, twin: int) -> Content:
     return {**record, "curve": curve}
 
 
-def test_an_honest_entry_is_reproduced_elsewhere(elsewhere: Rerun, entry: Any) -> None:
+def test_an_honest_entry_is_reproduced_elsewhere(
+    elsewhere: Rerun, entry: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = entry.verify("reproduced", rerun=elsewhere, seeds=1)
     assert (report.level, report.faults) == ("reproduced", [])
     again = report.reruns[TASK]
@@ -140,6 +143,8 @@ def test_an_honest_entry_is_reproduced_elsewhere(elsewhere: Rerun, entry: Any) -
     assert "none to speak of" in again["hardware"]
     assert 0 < again["power"]["every_seed"] < again["power"]["one_seed"]
     assert "equal bits were not asked for, since this machine has other" in report.notes[0]
+    _print(report)
+    assert "would have been caught with probability 0.9" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("boost", [0.01, 0.02, -0.02])

@@ -97,7 +97,10 @@ class Acting:
         own = [(t, k, t[k].dtype, tensors[n]) for t, k, n in self._places if n in tensors]
         same = all(tensor.dtype is dtype for _, _, dtype, tensor in own)
         self._ids = [*map(id, tensors.values())] if same else []
-        self._pairs = [(table, key, tensor.to(dtype)) for table, key, dtype, tensor in own]
+        self._pairs = [
+            (table, key, tensor if tensor.dtype is dtype else tensor.to(dtype))
+            for table, key, dtype, tensor in own
+        ]
 
     @contextmanager
     def fixed_to(self, which: Which) -> Iterator[None]:

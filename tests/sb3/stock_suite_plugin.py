@@ -18,12 +18,18 @@ LAGS = (
     "a threshold of return after 64 to 300 updates: the tortoise, which is evaluated, averages "
     "over 1 / (1 - 0.995) = 200 of them"
 )
+SLOW = (
+    "a threshold after 500 updates at tau = 0.5, or after 50 target updates by copy: the target is "
+    "the tortoise, which is slower at decay 0.995"
+)
 TARGET = "tau = 0 is to freeze the target network; it is the tortoise, whatever tau is"
 EXPLAINED = {
     "test_identity.py::test_discrete[env2-A2C]": LAGS,
     "test_identity.py::test_discrete[env2-PPO]": LAGS,
     "test_identity.py::test_continuous[PPO]": LAGS,
     "test_identity.py::test_continuous[SAC]": LAGS,
+    "test_gae.py::test_infinite_horizon[True-SAC]": SLOW,
+    "test_her.py::test_performance_her[10]": SLOW,
     "test_train_eval_mode.py::test_dqn_train_with_batch_norm": TARGET,
     "test_train_eval_mode.py::test_td3_train_with_batch_norm": TARGET,
     "test_train_eval_mode.py::test_sac_train_with_batch_norm": TARGET,

@@ -19,8 +19,8 @@ LAGS = (
     "over 1 / (1 - 0.995) = 200 of them"
 )
 SLOW = (
-    "a threshold after 500 updates at tau = 0.5, or after 1,500 with a target copied every 100: the "
-    "target is the tortoise, which is slower at decay 0.995"
+    "a threshold after 500 updates at tau = 0.5, or after 1,500 with a target copied every 100: "
+    "the target is the tortoise, which is slower at decay 0.995"
 )
 TARGET = "tau = 0 is to freeze the target network; it is the tortoise, whatever tau is"
 EXPLAINED = {

@@ -7,6 +7,8 @@
 # make page-load   how long a board of 50 submissions × 20 tasks × 20 seeds takes to render
 # make overhead   what Hare & Tortoise costs DQN, in turns with the stock policy (minutes)
 # make verification   how often verifying on another machine refuses honest and forged work (half an hour)
+# make acting   what acting as the tortoise costs DQN, PPO, SAC and TD3, in turns with the stock policies
+# make sb3-suite   stable-baselines3's own tests with these policies in place of its own (half an hour)
 # make hostile   10,000 mutated submissions, none of which may be called valid (minutes)
 # make evidence   the long checks (kills at many instants, everything twice); see docs/evidence.md
 
@@ -16,7 +18,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 export HT_BENCH_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: demo test lint board page page-load overhead verification evidence hostile setup clean
+.PHONY: demo test lint board page page-load overhead acting sb3-suite verification evidence hostile setup clean
 
 setup: $(VENV)/.installed
 
@@ -51,6 +53,20 @@ page-load: setup
 
 overhead: setup
 	$(BIN)/python docs/overhead.py
+
+acting: setup
+	$(BIN)/python docs/acting.py
+
+# The sdist of the installed release holds its tests; the package beside them is left out.
+sb3-suite: setup
+	rm -rf runs/sb3-suite && mkdir -p runs/sb3-suite
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: -d runs/sb3-suite \
+		"stable-baselines3==$$($(BIN)/python -c 'import stable_baselines3 as s; print(s.__version__)')"
+	tar -xzf runs/sb3-suite/*.tar.gz -C runs/sb3-suite --strip-components 1
+	rm -r runs/sb3-suite/stable_baselines3
+	cd runs/sb3-suite && for method in none hare-tortoise; do \
+		PYTHONPATH=$(CURDIR)/tests/sb3 $(abspath $(BIN))/python -m pytest -q -n $(JOBS) --dist loadfile \
+			-p stock_suite_plugin --plastic $$method tests || exit 1; done
 
 evidence: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --evidence tests

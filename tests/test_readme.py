@@ -54,6 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_task: Any) -> 
     sys.modules.pop("my_method", None)
 
 
+@pytest.mark.filterwarnings("ignore:The loaded weights hold no state of")  # docs/agents.md says so
 @pytest.mark.parametrize("page", filter(EXAMPLES.get, PAGES), ids=lambda page: page.name)
 def test_the_python_examples_run(
     page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config

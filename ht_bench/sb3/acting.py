@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ht_bench.errors import UsageError
 from ht_bench.methods.average import SlowCopy
@@ -36,28 +36,71 @@ class Acting:
         self.differs = type(method).evaluating is not Method.evaluating
         self._inside = False
         self._places = places_of(module, "_parameters") + places_of(module, "_buffers")
+        self._pairs: list[tuple[dict[str, Any], str, Tensor]] = []
+        self._ids: list[int] = []
 
-    def judged(self, deterministic: bool) -> bool:
-        """Whether a call with this flag is the tortoise's, and its weights are not there yet."""
-        return deterministic and self.differs and self.fixed is None and not self._inside
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to decide: the weights to act with are in place."""
+        return self._inside or self.fixed is not None or not self.differs
+
+    def run(self, stock: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Call `stock` with the weights that the method evaluates, in evaluation mode."""
+        slow = getattr(self._method, "tortoise", None)
+        if self._module.training or not isinstance(slow, SlowCopy):
+            with self.tortoise():
+                return stock(*args, **kwargs)
+        self._inside = True  # as `tortoise`, in less time: this is each step of an evaluation
+        kept = self._exchange(slow)
+        try:
+            return stock(*args, **kwargs)
+        finally:
+            for table, key, tensor in kept:
+                table[key] = tensor
+            self._inside = False
 
     @contextmanager
     def tortoise(self) -> Iterator[None]:
-        """Compute with the weights that the method evaluates, in evaluation mode."""
+        """Hold the weights that the method evaluates, in evaluation mode."""
         slow = getattr(self._method, "tortoise", None)
+        kept: list[tuple[dict[str, Any], str, Any]] = []
         self._inside = True
         try:
-            if not isinstance(slow, SlowCopy):
-                with self._method.evaluating():
-                    yield
-            elif self._module.training:
-                with evaluation_mode(self._module), self._exchanged(slow):
-                    yield
-            else:
-                with self._exchanged(slow):
-                    yield
+            own = isinstance(slow, SlowCopy)
+            with evaluation_mode(self._module) if own else self._method.evaluating():
+                kept = self._exchange(slow) if isinstance(slow, SlowCopy) else kept
+                yield
         finally:
+            for table, key, tensor in kept:
+                table[key] = tensor
             self._inside = False
+
+    def _exchange(self, slow: SlowCopy) -> list[tuple[dict[str, Any], str, Any]]:
+        """Put the slow tensors into the module's tables, which tracing and exporting follow.
+
+        Returns what was there: table, key, tensor.
+        """
+        tensors, first = slow_tensors(slow), self._places[0]
+        now, held = first.table[first.key], tensors[first.name]
+        if held.device != now.device or held.dtype is not now.dtype:
+            slow.follow()
+            tensors = slow_tensors(slow)
+        if [*map(id, tensors.values())] != self._ids:
+            self._pair(tensors)
+        kept = [(table, key, table[key]) for table, key, _ in self._pairs]
+        for table, key, tensor in self._pairs:
+            table[key] = tensor
+        return kept
+
+    def _pair(self, tensors: dict[str, Tensor]) -> None:
+        """Note which tensor goes where; anew at each call where precisions differ."""
+        own = [(t, k, t[k].dtype, tensors[n]) for t, k, n in self._places if n in tensors]
+        same = all(tensor.dtype is dtype for _, _, dtype, tensor in own)
+        self._ids = [*map(id, tensors.values())] if same else []
+        self._pairs = [
+            (table, key, tensor if tensor.dtype is dtype else tensor.to(dtype))
+            for table, key, dtype, tensor in own
+        ]
 
     @contextmanager
     def fixed_to(self, which: Which) -> Iterator[None]:
@@ -79,24 +122,6 @@ class Acting:
         finally:
             self._inside = False
 
-    @contextmanager
-    def _exchanged(self, slow: SlowCopy) -> Iterator[None]:
-        """Put the slow tensors into the module's tables, which tracing and exporting follow."""
-        slow.follow()
-        tensors = slow_tensors(slow)
-        kept = []
-        try:
-            for table, key, name in self._places:
-                now, tensor = table[key], tensors.get(name)
-                if tensor is not None:
-                    kept.append((table, key, now))
-                    same = tensor.dtype == now.dtype
-                    table[key] = tensor if same else tensor.to(now.dtype)
-            yield
-        finally:
-            for table, key, now in kept:
-                table[key] = now
-
 
 class ActsAsTortoise:
     """Mixin: `forward` and `_predict` compute with the tortoise where `deterministic=True`."""
@@ -112,10 +137,9 @@ class ActsAsTortoise:
 
     def _act(self, stock: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         acting = self._acting
-        if acting is None or not acting.judged(_is_deterministic(stock, args, kwargs)):
+        if acting is None or acting.settled or not _is_deterministic(stock, args, kwargs):
             return stock(*args, **kwargs)
-        with acting.tortoise():
-            return stock(*args, **kwargs)
+        return acting.run(stock, args, kwargs)
 
 
 class ActingNetwork(ActsAsTortoise, Joined):
@@ -125,7 +149,7 @@ class ActingNetwork(ActsAsTortoise, Joined):
 
     def save(self, path: str) -> None:
         """Save what is evaluated: the file is a network alone, without a method's state."""
-        if self._acting is None or not self._acting.judged(True):
+        if self._acting is None or self._acting.settled:
             super().save(path)  # type: ignore[misc]
             return
         with self._acting.saved():
@@ -152,8 +176,8 @@ def check_word(name: str, word: Any) -> None:
 
 def _is_deterministic(stock: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> bool:
     position, default = _flag(getattr(stock, "__func__", stock))
-    if position is None:
-        return _exporting()
+    if position is None:  # torch records the call to be used elsewhere, as training never does
+        return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
     if len(args) > position:
         return bool(args[position])
     return bool(kwargs.get("deterministic", default))
@@ -167,8 +191,3 @@ def _flag(function: Callable[..., Any]) -> tuple[int | None, bool]:
         if parameter.name == "deterministic":
             return position, parameter.default is True
     return None, False
-
-
-def _exporting() -> bool:
-    """Whether torch records the call to be used elsewhere, which training never does."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]

@@ -69,6 +69,7 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
         self._named = method if isinstance(method, str) else type(self._plasticity.build())
         self._tortoise_target = tortoise_target
         self._evaluate_as, self._act_as = evaluate_as, act_as
+        self._lasting = evaluate_as is not None or act_as != "hare"
         given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
         self._stock_arguments = {**given, "lr_schedule": _no_schedule}
         self._stock_positional = args[len(_ARGUMENTS) :]
@@ -143,7 +144,8 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
         elif not mode and calling_algorithm("collect_rollouts") is not None:
             for method in self._methods.values():
                 method.release()
-        super().set_training_mode(mode)  # type: ignore[misc]
+        if mode or not _evaluates(self):  # acting asks for it anew at every step
+            super().set_training_mode(mode)  # type: ignore[misc]
 
     def _updates_begin(self) -> None:
         """Hold resets back until the next rollout, and follow optimizers that were replaced."""
@@ -173,24 +175,15 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
 
     # ---- acting ----
 
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-        **kwargs: Any,
-    ) -> Any:
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Return actions and hidden states as the stock policy; the class says whose they are."""
-        stock = super().predict  # type: ignore[misc]
-        which = self._evaluate_as
-        if self._act_as != "hare" or which is not None:
+        if self._lasting and self._acting.fixed is None:
             gathers = calling_algorithm("_sample_action", through="predict") is not None
-            which = self._act_as if gathers else which
-        if which is None or self._acting.fixed is not None:
-            return stock(observation, state, episode_start, deterministic, **kwargs)
-        with self._acting.fixed_to(which):
-            return stock(observation, state, episode_start, deterministic, **kwargs)
+            which = self._act_as if gathers else self._evaluate_as
+            if which is not None:
+                with self._acting.fixed_to(which):
+                    return super().predict(*args, **kwargs)  # type: ignore[misc]
+        return super().predict(*args, **kwargs)  # type: ignore[misc]
 
     @contextmanager
     def acting_as(self, which: Which) -> Iterator[None]:
@@ -273,6 +266,13 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
                 if theirs.target:
                     getattr(plain, theirs.target).load_state_dict(theirs.module.state_dict())
         return plain
+
+
+def _evaluates(module: Any) -> bool:
+    """Whether a module and all in it are in evaluation mode."""
+    if module.training:
+        return False
+    return all(child is None or _evaluates(child) for child in module._modules.values())
 
 
 def _specify(method: str | type[Method] | Method, changes: Mapping[str, Any]) -> MethodSpec:

@@ -128,9 +128,9 @@ def gap_value(estimate: Estimate | None) -> str:
     return "no gap" if _is_no_gap(estimate) else _value(estimate, 2)
 
 
-def format_gap(estimate: Estimate | None) -> str:
+def format_gap(estimate: Estimate | None, decimals: int = 2) -> str:
     """Write "0.68 [0.52, 0.84]", or "no gap"."""
-    return "no gap" if _is_no_gap(estimate) else format_estimate(estimate)
+    return "no gap" if _is_no_gap(estimate) else format_estimate(estimate, decimals)
 
 
 def _is_no_gap(estimate: Estimate | None) -> bool:

@@ -293,3 +293,15 @@ def test_a_replay_ratio_that_cannot_be_kept_is_refused(
     asked["agent"] = {"algorithm": algorithm, "settings": settings, "replay_ratio": ratio}
     with pytest.raises(UsageError, match=sentence):
         ReinforcementRun(parse_reinforcement(asked, "tiny"), spec("none"), 0)
+
+
+@pytest.mark.parametrize("method", ["none", "full-reset"])
+def test_an_agents_rounding_twin_begins_each_phase_a_bit_away(method: str) -> None:
+    runs = []
+    for twin in (0, 0, 1):
+        run = ReinforcementRun(make_task("ppo"), spec(method), 100)
+        run.twin = twin
+        run.train()
+        runs.append([parameter.detach().clone() for parameter in run.policy.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(runs[0], runs[1], strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(runs[0], runs[2], strict=True))

@@ -16,6 +16,7 @@ from ht_bench.ranking.entries import TaskInfo
 from ht_bench.ranking.rows import PROFILE_THRESHOLDS, Row
 from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.suite import get_suite, suite_files
+from ht_bench.views.page import write_site
 
 from .conftest import COMMITTED, board_of, committed, renamed
 
@@ -240,3 +241,25 @@ def test_a_level_holds_for_the_very_file_only(write: Write) -> None:
     assert judged.verdict["reruns"] == {WARM_START: [100]}
     [other] = read_entries(folder, {"ema": {**record, "sha256": "0" * 64}})
     assert (other.level, other.changed, other.verdict) == ("valid", True, {})
+
+
+def test_the_page_says_how_and_where_and_marks_a_file_that_changed(
+    write: Write, tmp_path: Path
+) -> None:
+    folder = write(committed("ema"), committed("none")) / "submissions"
+    digests = {entry.name: entry.sha256 for entry in read_entries(folder, {})}
+    words = {"reruns": {WARM_START: [100, 107]}, "rules": {WARM_START: "rounding twins"}}
+    record = {"level": "reproduced", **words, "hardware": {WARM_START: "an abacus"}}
+    verified = {
+        "ema": {**record, "sha256": "0" * 64},
+        "none": {**record, "sha256": digests["none"]},
+    }
+    write_site(make_board(read_entries(folder, verified)), tmp_path / "site")
+    pages = {
+        name: (tmp_path / "site/methods" / f"{name}.html").read_text() for name in ("ema", "none")
+    }
+    assert "the file has changed since it was verified" in pages["ema"]
+    assert "abacus" not in pages["ema"] and "has changed since" not in pages["none"]
+    assert "seeds 100, 107 (rounding twins, on an abacus)" in pages["none"]
+    index = (tmp_path / "site/index.html").read_text()
+    assert "changed since it was verified" in index

@@ -31,7 +31,11 @@ class Copies:
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Take the module's weights as they are now."""
+        """Take the module's weights as they are now, into the same storage where it fits.
+
+        Others may share it: the target networks of agents do.
+        """
+        before = self.named() if hasattr(self, "_values") else {}
         self._places: dict[str, tuple[dict[str, Any], str]] = {}
         self._tables: list[tuple[dict[str, Any], list[int], list[Any]]] = []
         seen: set[int] = set()
@@ -52,11 +56,18 @@ class Copies:
         self._places = dict(order)
         self._where = list(self._places.values())
         tensors = [table[key].detach() for table, key in self._where]
-        self._values = [self._copy_of(tensor) for tensor in tensors]
+        self._values = [
+            self._copy_of(tensor, before.get(name))
+            for name, tensor in zip(self._places, tensors, strict=True)
+        ]
         self._note(tensors)
 
-    def _copy_of(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._dtype_for(tensor), copy=True)
+    def _copy_of(self, tensor: Tensor, storage: Tensor | None) -> Tensor:
+        dtype = self._dtype_for(tensor)
+        wanted = (tensor.shape, dtype, tensor.device)
+        if storage is not None and (storage.shape, storage.dtype, storage.device) == wanted:
+            return storage.copy_(tensor)
+        return tensor.to(dtype, copy=True)
 
     def _dtype_for(self, tensor: Tensor) -> torch.dtype:
         if self._wide and tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4:

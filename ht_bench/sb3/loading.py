@@ -117,7 +117,7 @@ class Loading:
         without = [n for n in policy.methods if n in self._parts and n not in begun]
         with torch.no_grad():
             for name in self._parts - self._refused - {""}:
-                _start_anew(policy.methods[name])
+                policy.methods[name].resync()
             for name, saved in self._states.items():
                 _restore(policy.methods[name], saved)
         stateful = [n for n in without if policy.methods[n].state_dict()]
@@ -130,18 +130,6 @@ def _restore(method: Method, saved: Mapping[str, Any]) -> None:
         method.restore(saved, method.epoch_steps, method.phases)
     else:
         method.load_state_dict(saved["state"])
-
-
-def _start_anew(method: Method) -> None:
-    resync = getattr(method, "resync", None)
-    if resync is not None:
-        resync()
-        return
-    slow = getattr(method, "tortoise", None)
-    if slow is not None:
-        slow.load(method.tensors())
-        state = method.state_dict()
-        method.load_state_dict({k: v if k == "tortoise" else type(v)(0) for k, v in state.items()})
 
 
 def _say(policy: Any, left_out: bool) -> None:

@@ -116,24 +116,24 @@ def test_a_tuning_seed_in_place_of_another(entry: Any) -> None:
 
 def test_the_grid(entry: Any) -> None:
     entry.table["grid"]["step"][3] += 1
-    only(entry, f"{TASK}.grid", "is not the task's: 21 points over 2 phases and 60 steps")
+    only(entry, f"{TASK}.grid", "is not the task's: 22 points over 2 phases and 60 steps")
     entry.table["grid"]["step"][3] -= 1
     entry.table["grid"]["phase"][10] = 1
     only(entry, f"{TASK}.grid", "is not the task's")
     entry.table["grid"]["phase"].pop()
-    only(entry, f"{TASK}.grid", "has 20 phases for 21 steps")
+    only(entry, f"{TASK}.grid", "has 21 phases for 22 steps")
 
 
 @pytest.mark.parametrize(
     ("phase", "step", "said"),
     [
-        ([0] * 15 + [1] * 6, None, ""),
-        ([0] * 21, None, "does not go through the task's 2 phases"),
-        ([1] * 21, None, "does not go through"),
-        ([0, 1] * 10 + [1], None, "does not go through"),
-        ([0] * 15 + [2] * 6, None, "does not go through"),
-        (None, [*range(1, 21), 60], "do not rise from 0"),
-        (None, [*range(19), 60, 60], "do not rise"),
+        (None, None, ""),
+        ([0] * 22, None, "does not go through the task's 2 phases"),
+        ([1] * 22, None, "does not go through"),
+        ([0, 1] * 11, None, "does not go through"),
+        ([0] * 11 + [2] * 11, None, "does not go through"),
+        (None, [*range(1, 22), 60], "do not rise from 0"),
+        (None, [*range(20), 60, 60], "do not rise"),
     ],
 )
 def test_a_grid_whose_steps_only_the_data_know(
@@ -152,6 +152,15 @@ def test_a_grid_whose_steps_only_the_data_know(
     entry.table["grid"] = {"phase": phase or known.grid[0], "step": step or known.grid[1]}
     faults = read_submission(entry.write())[1]
     assert [said in fault.sentence for fault in faults] == ([True] if said else [])
+
+
+def test_a_grid_of_an_older_version_lacks_the_starts_of_phases(entry: Any) -> None:
+    grid = entry.table["grid"]
+    start = next(i for i, phase in enumerate(grid["phase"]) if phase == 1)
+    for values in (*grid.values(), *(entry.curve(seed) for seed in range(100, 120))):
+        del values[start]
+    assert read_submission(entry.write())[1] == []
+    assert entry.verify("reproduced").level == "reproduced"
 
 
 def test_a_curve_that_the_task_asks_for(entry: Any) -> None:
@@ -183,8 +192,8 @@ def test_values(value: Any, said: str, status: str, entry: Any) -> None:
 @pytest.mark.parametrize("change", [-1, 1])
 def test_a_curve_has_the_grids_points(change: int, entry: Any) -> None:
     curve = entry.table["seeds"]["100"]["curve"]["test/accuracy"]
-    entry.table["seeds"]["100"]["curve"]["test/accuracy"] = [*curve, 0.5][: 21 + change]
-    only(entry, f"{SEED}.curve['test/accuracy']", f"has {21 + change} points, the grid 21")
+    entry.table["seeds"]["100"]["curve"]["test/accuracy"] = [*curve, 0.5][: 22 + change]
+    only(entry, f"{SEED}.curve['test/accuracy']", f"has {22 + change} points, the grid 22")
 
 
 def test_steps(entry: Any) -> None:

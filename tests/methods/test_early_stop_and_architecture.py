@@ -49,12 +49,12 @@ def test_weights_stand_still_from_the_cut_to_the_end_of_the_phase(net: dict[str,
     run, plain = make_run(EarlyStop(0.5), net), make_run(Method(), net)
     assert (run.steps_taken, plain.steps_taken) == (6 + 12, 24)
     points, whole = run.history.points, plain.history.points
-    assert [p["step"] for p in points] == [0, 4, 8, 12, 16, 20, 24]
+    assert [p["step"] for p in points] == [0, 4, 8, 12, 12, 16, 20, 24]
     assert points[:2] == whole[:2]  # nothing differs before the cut
     still = ("test/accuracy", "test/loss", "train/loss")
     assert [points[3][key] for key in still] == [points[2][key] for key in still]
     assert points[2]["test/loss"] != whole[2]["test/loss"]
-    assert points[5]["test/loss"] != points[4]["test/loss"]
+    assert points[6]["test/loss"] != points[5]["test/loss"]
 
 
 def test_what_the_first_phase_trains_is_what_none_trains_in_that_many_steps() -> None:

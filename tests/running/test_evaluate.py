@@ -169,9 +169,9 @@ def test_result(task: Task, tmp_path: Path) -> None:
     assert result.final.shape == (4,) and result.final.dtype == np.float64
     assert result.final == pytest.approx(result.curves["test/accuracy"][:, -1])
     assert {"test/loss", "train/accuracy", "hare/accuracy"} <= set(result.curves)
-    assert result.curves["step"].tolist() == [0, 2, 4, 5, 6]
-    assert result.curves["phase"].tolist() == [0, 0, 0, 1, 1]
-    assert result.curves["test/accuracy"].shape == (4, 5)
+    assert result.curves["step"].tolist() == [0, 2, 4, 4, 5, 6]
+    assert result.curves["phase"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert result.curves["test/accuracy"].shape == (4, 6)
     assert result.diverged.tolist() == [False] * 4
     assert repr(result).startswith("Result(hare-tortoise on tiny-v1, 4 seeds, final 0.")
     assert repr(evaluate("none", task, 7)).startswith("Result(none on tiny-v1, seed 7, 0.")

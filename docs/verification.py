@@ -115,7 +115,7 @@ def train(suite: str, out: Path, jobs: int) -> None:
 def read(folder: Path) -> Runs:
     """Return (task, method) → seed → record."""
     runs: Runs = {}
-    for record in read_runs(folder):
+    for record in read_runs(folder)[0]:
         runs.setdefault((record["task"], record["method"]), {})[record["seed"]] = record
     return runs
 

@@ -23,7 +23,13 @@ SLOW = (
     "the target is the tortoise, which is slower at decay 0.995"
 )
 TARGET = "tau = 0 is to freeze the target network; it is the tortoise, whatever tau is"
+SHARED = "actor and critic would both move a shared extractor's tortoise: refused in a sentence"
 EXPLAINED = {
+    "test_cnn.py::test_features_extractor_target_net[False-DQN]": TARGET,
+    "test_cnn.py::test_features_extractor_target_net[False-SAC]": TARGET,
+    "test_cnn.py::test_features_extractor_target_net[False-TD3]": TARGET,
+    "test_cnn.py::test_features_extractor_target_net[True-SAC]": SHARED,
+    "test_cnn.py::test_features_extractor_target_net[True-TD3]": SHARED,
     "test_identity.py::test_discrete[env2-A2C]": LAGS,
     "test_identity.py::test_discrete[env2-PPO]": LAGS,
     "test_identity.py::test_continuous[PPO]": LAGS,

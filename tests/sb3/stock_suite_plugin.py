@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import pytest
 
+from ht_bench.errors import UsageError
+
 PREFIXES = {"none": "Plastic", "hare-tortoise": "HareTortoise"}
 
 LAGS = (
@@ -67,4 +69,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         for name, reason in EXPLAINED.items():
             if item.nodeid.endswith(name):
-                item.add_marker(pytest.mark.xfail(reason=reason, raises=AssertionError))
+                kind = UsageError if reason is SHARED else AssertionError
+                item.add_marker(pytest.mark.xfail(reason=reason, raises=kind))

@@ -61,8 +61,9 @@ def _real_data(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Co
         pytest.skip(f"HT_BENCH_DATA names no folder with {' and '.join(lacking)}")
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    anew = pytestconfig.getoption("--evidence") or pytestconfig.cache is None
-    cache = shared / "real-data" if anew else pytestconfig.cache.mkdir("real-data")
+    kept = getattr(pytestconfig, "cache", None)  # none under -p no:cacheprovider
+    anew = pytestconfig.getoption("--evidence") or kept is None
+    cache = shared / "real-data" if anew else kept.mkdir("real-data")
     cache.mkdir(parents=True, exist_ok=True)
     with open(cache / ".lock", "w") as lock, pytest.MonkeyPatch.context() as patch:
         fcntl.flock(lock, fcntl.LOCK_EX)

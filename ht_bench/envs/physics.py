@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 
 from ht_bench.errors import UsageError, did_you_mean
+from ht_bench.streams.reinforcement import is_number
 
 FRICTION = "friction_scale"
 """The key that multiplies the sliding friction of every geometry of a MuJoCo model."""
@@ -23,7 +24,7 @@ def apply_physics(
 
     A key is a numeric attribute of the instance or its class, or FRICTION, of which 1.0 is the
     true value. What CartPole derives from its masses and length is derived anew. Raises
-    UsageError for any other key, and for a value that is no number.
+    UsageError for any other key.
     """
     names = _names(environment) if physics else []
     for name, value in physics.items():
@@ -32,8 +33,6 @@ def apply_physics(
                 f"{where}: {type(environment).__name__} has no physics '{name}'."
                 f"{did_you_mean(name, names)} Known: {', '.join(names)}."
             )
-        if not _is_number(value):
-            raise UsageError(f"{where}: physics {name} = {value!r}; give a number.")
         if name == FRICTION:
             _scale_friction(environment, value)
         else:
@@ -46,13 +45,9 @@ def _names(environment: Any) -> list[str]:
     """Return what a phase may set: public numbers that nothing else derives."""
     names = [name for name in dir(environment) if not name.startswith("_")]
     values = {name: inspect.getattr_static(environment, name) for name in names}
-    numbers = [name for name in names if _is_number(values[name]) and name not in _DERIVED]
+    numbers = [name for name in names if is_number(values[name]) and name not in _DERIVED]
     friction = hasattr(getattr(environment, "model", None), "geom_friction")
     return [*numbers, FRICTION] if friction else numbers
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _scale_friction(environment: Any, factor: float) -> None:

@@ -149,18 +149,22 @@ def _check_agent(agent: AgentSpec, where: str) -> None:
         and type(noise["size"]) is int
         and 1 <= noise["size"] <= WIDEST
         and is_number(noise["normal"])
+        and noise["normal"] >= 0
     ):
         raise UsageError(
             f"{where} [agent.settings]: 'action_noise' is {shown(noise)}; write "
-            "{ size = 1, normal = 0.1 }."
+            "{ size = 1, normal = 0.1 }, the numbers in an action and their standard deviation."
         )
     _check_widths(agent.network, f"{where} [agent.network]")
+    _check_widths(agent.settings.get("policy_kwargs"), f"{where} [agent.settings]: 'policy_kwargs'")
 
 
 def _check_widths(value: Any, where: str) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             _check_widths(item, f"{where}: '{key}'")
+    elif isinstance(value, int) and abs(value) > WIDEST:
+        raise UsageError(f"{where} is {value}; at most {WIDEST:,} is read.")
     elif isinstance(value, list | tuple):
         widths = [width for width in value if isinstance(width, int)]
         weights = sum(a * b for a, b in itertools.pairwise(widths))

@@ -107,11 +107,20 @@ def check_finite(task: Spec, where: str) -> None:
     Any number that decides a result goes into the task's hash by way of JSON.
     """
     for field in dataclasses.fields(task):
-        value = without_defaults(getattr(task, field.name))
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise UsageError(
-                f"{where}: '{field.name}' holds {shown(value)}; only JSON values can be kept, and "
-                "finite numbers."
-            ) from error
+        _check_finite(without_defaults(getattr(task, field.name)), field.name, where)
+
+
+def _check_finite(value: Any, name: str, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_finite(item, f"{name}.{key}", where)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_finite(item, f"{name}[{index}]", where)
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"{where}: '{name}' is {shown(value)}; only JSON values can be kept, and finite "
+            "numbers."
+        ) from error

@@ -10,7 +10,7 @@ import ht_bench.sb3
 from ht_bench.errors import UsageError, reason
 from ht_bench.methods.resolve import MethodSpec
 from ht_bench.streams.reinforcement import AgentSpec, ReinforcementTask
-from ht_bench.training.agent_settings import check_whole, read_settings
+from ht_bench.training.agent_settings import read_settings
 
 _REFUSALS = (
     TypeError,
@@ -64,14 +64,17 @@ def build_agent(
 
 def experience_steps(agent: AgentSpec, copies: int) -> int:
     """Return the environment steps between two rounds of updates: a budget is a multiple of it."""
-    defaults = {"ppo": 2048, "a2c": 5}
-    if agent.algorithm in defaults:
-        return (
-            check_whole("n_steps", agent.settings.get("n_steps", defaults[agent.algorithm]))
-            * copies
-        )
+    rollouts = {"ppo": 2048, "a2c": 5}
+    if agent.algorithm in rollouts:
+        steps: int = agent.settings.get("n_steps", rollouts[agent.algorithm])
+        return steps * copies
     frequency = agent.settings.get("train_freq", 1 if agent.algorithm in ("sac", "td3") else 4)
-    return check_whole("train_freq", frequency) * copies
+    if not isinstance(frequency, int):  # [1, "episode"], and an episode may have any length
+        raise UsageError(
+            f"[agent.settings]: 'train_freq' is {frequency!r}; write the number of steps alone, "
+            "of which a phase's budget is a multiple."
+        )
+    return frequency * copies
 
 
 def updates_between(agent: AgentSpec, ratio: float, copies: int) -> int:

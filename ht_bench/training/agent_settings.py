@@ -1,9 +1,11 @@
-"""A task's settings of its agent: JSON to arguments of stable-baselines3, checked before use."""
+"""A task's settings of its agent: JSON to arguments of stable-baselines3, checked before use.
+
+Counts, sizes and noise were checked as the task was read (`streams.reinforcement`), without torch.
+"""
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,14 +16,13 @@ from torch import nn
 
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.sb3.random_shift import RandomShiftNStepReplayBuffer, RandomShiftReplayBuffer
-from ht_bench.streams.reinforcement import AgentSpec
+from ht_bench.streams.reinforcement import AgentSpec, is_number
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU}
 BUFFERS: dict[str, type] = {
     "random-shift": RandomShiftReplayBuffer,
     "random-shift-n-step": RandomShiftNStepReplayBuffer,
 }
-_COUNTS = ("batch_size", "buffer_size", "n_epochs", "n_steps", "target_update_interval")
 _SCHEDULES = ("learning_rate", "clip_range")
 _TYPES: dict[Any, Any] = {bool: bool, int: int, float: int | float}
 """What a value must be, by the annotation of the algorithm's parameter."""
@@ -39,8 +40,8 @@ def read_settings(agent: AgentSpec, algorithm: type) -> dict[str, Any]:
     """Return constructor arguments: names of classes and schedules become what they name.
 
     `policy_kwargs` is [agent.network] and what the settings say under this name.
-    Raises UsageError for a value of another type than the algorithm names, or that is not
-    finite, and for what a task gives elsewhere or a file cannot name.
+    Raises UsageError for a value of another type than the algorithm names, and for what a task
+    gives elsewhere or a file cannot name.
     """
     settings = dict(agent.settings)
     network = _network(agent, settings.pop("policy_kwargs", {}))
@@ -51,28 +52,15 @@ def read_settings(agent: AgentSpec, algorithm: type) -> dict[str, Any]:
     return {**settings, "policy_kwargs": network}
 
 
-def check_whole(name: str, value: Any) -> int:
-    """Return a number of steps; raises UsageError unless it is whole and positive."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(
-            f"[agent.settings]: {name} must be a whole number, 1 or more, and is {value!r}."
-        )
-    return value
-
-
 def _read(name: str, value: Any, parameter: inspect.Parameter | None) -> Any:
     if name == "replay_buffer_class":
         return _named(value, BUFFERS, "replay buffer")
     if name in _SCHEDULES and isinstance(value, Mapping):
         return _linear(name, value)
     if name == "action_noise":
-        return _noise(value)
+        return NormalActionNoise(np.zeros(value["size"]), np.full(value["size"], value["normal"]))
     if name.endswith("_class"):
         raise UsageError(_unnameable("settings", name, value))
-    if name in _COUNTS:
-        return check_whole(name, value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"[agent.settings]: {name} = {value}; give a finite number.")
     kind: Any = parameter.annotation if parameter else None
     wanted = _TYPES.get(kind)
     if wanted and (
@@ -85,33 +73,13 @@ def _read(name: str, value: Any, parameter: inspect.Parameter | None) -> Any:
 
 
 def _linear(name: str, schedule: Mapping[str, Any]) -> LinearSchedule:
-    ends = schedule.get("linear", ())
-    if len(schedule) != 1 or not _are_numbers(ends, 2):
+    ends: Any = schedule.get("linear")
+    two = isinstance(ends, list | tuple) and len(ends) == 2 and all(map(is_number, ends))
+    if len(schedule) != 1 or not two:
         raise UsageError(
             f"[agent.settings]: {name} = {dict(schedule)}; write {{ linear = [start, end] }}."
         )
     return LinearSchedule(ends[0], ends[1], 1.0)
-
-
-def _noise(noise: Any) -> NormalActionNoise:
-    given = noise if isinstance(noise, Mapping) else {}
-    size, scale = given.get("size"), given.get("normal")
-    if set(given) != {"size", "normal"} or not _are_numbers([scale], 1):
-        raise UsageError(
-            f"[agent.settings]: action_noise = {noise!r}; "
-            "write { normal = standard deviation, size = numbers in an action }."
-        )
-    count = check_whole("action_noise: size", size)
-    return NormalActionNoise(np.zeros(count), np.full(count, scale))
-
-
-def _are_numbers(values: Any, count: int) -> bool:
-    return (
-        isinstance(values, list | tuple)
-        and len(values) == count
-        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-        and all(math.isfinite(v) for v in values)
-    )
 
 
 def _network(agent: AgentSpec, more: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -94,7 +95,7 @@ def write_aggregate(
                 if hparams:
                     events.session(session.cells, session.run)
                 events.scalars(0, {f"score/{k}": value for k, (value, _) in session.scores.items()})
-                for step, values in _points(means).items():
+                for step, values in _points(means):
                     events.scalars(step, values)
     except OSError as error:
         raise UsageError(
@@ -123,15 +124,21 @@ def _remove(folder: Path) -> None:
             child.unlink()
 
 
-def _points(curves: Mapping[tuple[str, str], MeanCurve]) -> dict[int, dict[str, float]]:
-    """Return the curves of all tasks as step → tag → value, by rising step."""
-    points: dict[int, dict[str, float]] = {}
+def _points(curves: Mapping[tuple[str, str], MeanCurve]) -> list[tuple[int, dict[str, float]]]:
+    """Return the curves of all tasks as (step, tag → value), by rising step.
+
+    A phase's end and the next one's start lie on the same step: both are kept, in this order.
+    """
+    points: dict[tuple[int, int], dict[str, float]] = {}
     for place, curve in curves.items():
+        seen: Counter[int] = Counter()
         columns = (x.tolist() for x in (curve.steps, curve.mean, curve.low, curve.high))
         for step, *values in zip(*columns, strict=True):
             if not math.isnan(values[0]):
-                points.setdefault(step, {}).update(zip(tags_of(*place), values, strict=True))
-    return dict(sorted(points.items()))
+                tags = points.setdefault((step, seen[step]), {})
+                tags.update(zip(tags_of(*place), values, strict=True))
+                seen[step] += 1
+    return [(step, points[step, index]) for step, index in sorted(points)]
 
 
 def _layout(places: Iterable[tuple[str, str]], infos: Mapping[str, TaskInfo]) -> Layout:

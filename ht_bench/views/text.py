@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import math
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ Column = tuple[str, Callable[[Row], str]]
 
 
 def to_text(comparison: Comparison, width: int = WIDTH, *, details: bool = False) -> str:
-    """Return aligned tables for a terminal of `width` columns, every line fitting.
+    """Return aligned tables for a terminal of `width` columns, every line fitting, but a long path.
 
     details: with the columns of a second table below the first.
     """
@@ -59,9 +60,14 @@ def to_text(comparison: Comparison, width: int = WIDTH, *, details: bool = False
                 console.print(line)
             console.print()
         for line in (*comparison.notes, *_legend(details)):
-            console.print(line)
+            console.print(_folded(line, width), soft_wrap=True)
     lines = capture.get().splitlines()
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _folded(line: str, width: int) -> str:
+    """Return a note in lines of `width` columns; a path stays whole, to be copied."""
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
 
 
 def to_markdown(comparison: Comparison, *, details: bool = False) -> str:

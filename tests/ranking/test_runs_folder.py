@@ -1,6 +1,7 @@
 """A folder of runs as people leave it: stale results, broken ones, linked folders."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,51 @@ def test_an_unreadable_result_is_left_out_with_a_sentence(runs: Path, call: Call
     said = " ".join(answer.out.split())
     assert answer.code == 0 and said.count("A result is left out: ") == 2
     assert "is not valid JSON" in said and "'retention'" in said
+
+
+def left_out(answer: Any, sentence: str, file: str) -> None:
+    """The command went on without one result, and said which one and why."""
+    said = " ".join(answer.out.split())
+    assert answer.code == 0 and said.count("A result is left out: ") == 1
+    assert re.search(sentence, said), said
+    assert file in said
+    assert "Traceback" not in answer.error + answer.out
+
+
+@pytest.mark.parametrize("command", ["compare", "tensorboard"])
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "is not valid JSON .*delete it and run again"),
+        ("[]", "does not hold a result; delete it and run again"),
+        ('{"schema": 1}', "the key 'benchmark' is missing; delete it and run again"),
+    ],
+)
+def test_a_corrupt_result_is_named(
+    call: Call, runs: Path, command: str, text: str, sentence: str
+) -> None:
+    broken = results_of(runs, "ema")[0]
+    broken.write_text(text, encoding="utf-8")
+    words = (command, runs, *(["--no-serve"] if command == "tensorboard" else []))
+    left_out(call(*words), sentence, str(broken))
+    for path in runs.rglob("result.json"):
+        path.write_text(text, encoding="utf-8")
+    answer = call(*words)
+    assert answer.code == 2 and re.search(sentence, answer.error), answer.error
+    assert len(answer.error.splitlines()) == 1 and "Traceback" not in answer.error + answer.out
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"curve": {}}, "'curve': the key 'phase' is missing"),
+        ({"diagnostics": {"step": [1], "weights/norm": [[1]]}}, "'weights/norm': '0': .*number"),
+    ],
+)
+def test_a_damaged_result_is_left_out(call: Call, runs: Path, changes: Any, sentence: str) -> None:
+    path = results_of(runs, "ema")[0]
+    change(path, **changes)
+    left_out(call("compare", runs), sentence, str(path))
 
 
 @pytest.mark.parametrize("linked", ["tiny-v1", "aggregate"])

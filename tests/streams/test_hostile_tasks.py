@@ -127,7 +127,7 @@ HALF = {"new": 0.5, "updates": 4}
         ),
         (
             {"net": {"name": "mlp", "activation": float("nan")}},
-            "'net' holds .*nan.* finite numbers",
+            "'net.activation' is nan; .* finite numbers",
         ),
         ({"title": datetime.time(7, 32)}, "'title' is the date or time 07:32:00; quote it"),
         ({"phases": [{**HALF, "repeat": 10**12}]}, r"at most 10,000 \[\[phases\]\] are read"),
@@ -178,6 +178,13 @@ def test_settings_of_agents_are_looked_at_first(agent: dict[str, Any], sentence:
     table["agent"] |= {"replay_ratio": 0.25, **agent}
     with pytest.raises(UsageError, match=sentence):
         ht_bench.evaluate("none", parse_task(table, "tiny.toml"), 100, progress=False)
+
+
+def test_physics_that_are_no_number_are_refused() -> None:
+    table = tomllib.loads(AGENT)
+    table["phases"][1]["physics"]["gravity"] = "heavy"
+    with pytest.raises(UsageError, match=r"\(phase 1\): 'physics.gravity' is 'heavy'; .* number"):
+        parse_task(table, "tiny.toml")
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])

@@ -38,22 +38,24 @@ def test_the_policys_arguments_may_stand_among_the_settings() -> None:
     [
         ("dqn", {"learning_rat": 1e-3}, r"DQN refuses its settings .*learning_rat"),
         ("ppo", {"n_steps": 50, "batch_size": 25}, "160 steps are no multiple of the 50"),
-        ("ppo", {"n_steps": 0}, "n_steps must be a whole number, 1 or more, and is 0"),
-        ("ppo", {"n_steps": 40.0}, "n_steps must be a whole number, 1 or more, and is 40.0"),
-        ("ppo", {"n_steps": "40"}, "n_steps must be a whole number, 1 or more, and is '40'"),
-        ("dqn", {"train_freq": -4}, "train_freq must be a whole number"),
-        ("dqn", {"train_freq": [1, "episode"]}, "train_freq must be a whole number"),
-        ("dqn", {"batch_size": True}, "batch_size must be a whole number"),
-        ("dqn", {"buffer_size": 10**18}, r"DQN refuses its settings \("),
+        ("ppo", {"n_steps": 0}, "'n_steps' is 0; it must be a whole number of 1 or more"),
+        ("ppo", {"n_steps": 40.0}, "'n_steps' is 40.0; it must be a whole number"),
+        ("ppo", {"n_steps": "40"}, "'n_steps' is '40'; it must be a whole number"),
+        ("dqn", {"train_freq": -4}, "'train_freq' is -4; it must be a whole number"),
+        ("dqn", {"train_freq": [1, "episode"]}, "'train_freq' is .*; write the number of steps"),
+        ("dqn", {"batch_size": True}, "'batch_size' is True; it must be a whole number"),
+        ("dqn", {"buffer_size": 10**12}, "'buffer_size' is 10+; at most 100,000,000 is read"),
         ("dqn", {"gamma": "0.9"}, "gamma = '0.9'; it must be of type float"),
         ("dqn", {"learning_starts": 1.5}, "learning_starts = 1.5; it must be of type int"),
         ("ppo", {"normalize_advantage": 1}, "normalize_advantage = 1; it must be of type bool"),
-        ("ppo", {"gamma": float("nan")}, "gamma = nan; give a finite number"),
+        ("ppo", {"gamma": float("nan")}, "settings.gamma' is nan; .* finite"),
         ("ppo", {"learning_rate": {"linear": [1e-3]}}, r"write { linear = \[start, end\] }"),
         ("ppo", {"clip_range": {"linear": [1, "x"]}}, r"clip_range = .*write { linear"),
-        ("td3", {"action_noise": 0.1}, "action_noise = 0.1; write { normal"),
-        ("td3", {"action_noise": {"normal": 0.1}}, "write { normal"),
-        ("td3", {"action_noise": {"normal": 0.1, "size": 0}}, "size must be a whole number"),
+        ("td3", {"action_noise": 0.1}, "'action_noise' is 0.1; write { size"),
+        ("td3", {"action_noise": {"normal": 0.1}}, "write { size"),
+        ("td3", {"action_noise": {"normal": 0.1, "size": 0}}, "'size': 0}; write { size"),
+        ("td3", {"action_noise": {"normal": -1, "size": 1}}, "write { size"),
+        ("td3", {"action_noise": {"normal": float("inf"), "size": 1}}, "normal' is inf; "),
         ("dqn", {"replay_buffer_class": "random-shif"}, "Did you mean 'random-shift'"),
         ("dqn", {"replay_buffer_class": ["random-shift"]}, "there is no replay buffer"),
         ("ppo", {"rollout_buffer_class": "mine"}, "would be a Python class"),
@@ -64,6 +66,8 @@ def test_the_policys_arguments_may_stand_among_the_settings() -> None:
         ("ppo", {"policy_kwargs": {"plasticity": "l2"}}, "'plasticity' belongs to the method"),
         ("ppo", {"policy_kwargs": {"optimizer_class": "Adam"}}, "would be a Python class"),
         ("ppo", {"policy_kwargs": {"activation_fn": "rel"}}, "there is no activation 'rel'"),
+        ("ppo", {"policy_kwargs": {"net_arch": [10**9]}}, "'policy_kwargs': 'net_arch' is"),
+        ("ppo", {"policy_kwargs": {"features_dim": 10**9}}, "'features_dim' is 10+; at most"),
         ("ppo", {"policy_kwargs": {"net_arc": [3]}}, r"PPO refuses its settings .*net_arc"),
     ],
 )
@@ -74,7 +78,16 @@ def test_settings_that_do_not_fit_are_refused(
         build(algorithm, settings)
 
 
-@pytest.mark.parametrize("width", [[-1], ["a"], [1.5], [10**12], "x"])
+def test_a_buffer_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise MemoryError("Unable to allocate 5 TiB")
+
+    monkeypatch.setattr("stable_baselines3.common.buffers.ReplayBuffer.__init__", full)
+    with pytest.raises(UsageError, match=r"DQN refuses its settings \(.*Unable to allocate"):
+        build("dqn")
+
+
+@pytest.mark.parametrize("width", [[-1], ["a"], [1.5], "x"])
 def test_a_network_that_cannot_be_built_is_refused(width: Any) -> None:
     with pytest.raises(UsageError, match="PPO refuses its settings"):
         build(network={"net_arch": width})

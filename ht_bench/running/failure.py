@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 from ht_bench.errors import UsageError
 from ht_bench.local_code import PACKAGE, is_installed
 from ht_bench.running.job import StackJob
@@ -42,11 +44,25 @@ def failure(job: StackJob, error: BaseException) -> Failure:
             "command again: what was finished is kept.",
             error,
         )
+    if is_out_of_memory(error):
+        return Failure(
+            f"{job.task.name} with method '{job.method.name}' needs more memory than this machine "
+            f"gives ({str(error)[:200]}); fewer --jobs leave more to each, and a smaller [net], "
+            "batch or stack needs less.",
+            error,
+        )
     return Failure(
         f"Method '{job.method.name}' failed on {job.task.name} with {in_words(error)}; fix it and "
         "run the same command again: finished runs are kept.",
         error,
     )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a device or, of which torch makes a RuntimeError, on the host."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def in_words(error: BaseException) -> str:

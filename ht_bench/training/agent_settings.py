@@ -14,7 +14,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
-from ht_bench.errors import UsageError, did_you_mean
+from ht_bench.errors import UsageError, did_you_mean, shown
 from ht_bench.sb3.random_shift import RandomShiftNStepReplayBuffer, RandomShiftReplayBuffer
 from ht_bench.streams.reinforcement import AgentSpec, is_number
 
@@ -67,7 +67,7 @@ def _read(name: str, value: Any, parameter: inspect.Parameter | None) -> Any:
         not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool)
     ):
         raise UsageError(
-            f"[agent.settings]: {name} = {value!r}; it must be of type {kind.__name__}."
+            f"[agent.settings]: {name} = {shown(value)}; it must be of type {kind.__name__}."
         )
     return value
 
@@ -86,7 +86,7 @@ def _network(agent: AgentSpec, more: Any) -> dict[str, Any]:
     """Return the policy's arguments: those of [agent.network] and of the settings, as one."""
     if not isinstance(more, Mapping):
         raise UsageError(
-            f"[agent.settings]: policy_kwargs = {more!r}; give the policy's arguments by name, or "
+            f"[agent.settings]: policy_kwargs = {shown(more)}; give the policy's arguments by name, or "
             "write them under [agent.network]."
         )
     twice = [name for name in more if name in agent.network and more[name] != agent.network[name]]
@@ -112,7 +112,7 @@ def _network(agent: AgentSpec, more: Any) -> dict[str, Any]:
 
 def _unnameable(table: str, name: str, value: Any) -> str:
     return (
-        f"[agent.{table}]: {name} = {value!r} would be a Python class, which a task's file cannot "
+        f"[agent.{table}]: {name} = {shown(value)} would be a Python class, which a task's file cannot "
         "name; leave it out."
     )
 
@@ -120,7 +120,7 @@ def _unnameable(table: str, name: str, value: Any) -> str:
 def _named(name: Any, choices: Mapping[str, Any], kind: str) -> Any:
     if not isinstance(name, str) or name not in choices:
         raise UsageError(
-            f"[agent]: there is no {kind} {name!r}.{did_you_mean(str(name), choices)} "
+            f"[agent]: there is no {kind} {shown(name)}.{did_you_mean(shown(name), choices)} "
             f"Known: {', '.join(choices)}."
         )
     return choices[name]

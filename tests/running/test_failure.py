@@ -4,10 +4,13 @@ import pickle
 from pathlib import Path
 
 import pytest
+import torch
 
 import ht_bench
+from ht_bench.methods.resolve import resolve
 from ht_bench.running.evaluate import Stopped
-from ht_bench.running.failure import Failure, chain, in_words
+from ht_bench.running.failure import Failure, chain, failure, in_words
+from ht_bench.running.job import StackJob
 from ht_bench.streams.task import Task, load_task
 from ht_bench.training.history import Interrupted
 
@@ -85,3 +88,17 @@ def test_no_except_exception_takes_an_interruption() -> None:
     for kind in (Stopped, Interrupted):
         assert not issubclass(kind, Exception)
     assert issubclass(Stopped, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("no"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 4 GB"),
+    ],
+)
+def test_memory_that_ran_out_is_not_called_the_methods_fault(error: Exception, task: Task) -> None:
+    said = failure(StackJob(task, resolve("none"), (100,)), error)
+    assert "needs more memory than this machine gives" in said and "failed" not in said
+    assert said.cause is error

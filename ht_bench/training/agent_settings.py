@@ -86,8 +86,8 @@ def _network(agent: AgentSpec, more: Any) -> dict[str, Any]:
     """Return the policy's arguments: those of [agent.network] and of the settings, as one."""
     if not isinstance(more, Mapping):
         raise UsageError(
-            f"[agent.settings]: policy_kwargs = {shown(more)}; give the policy's arguments by name, or "
-            "write them under [agent.network]."
+            f"[agent.settings]: policy_kwargs = {shown(more)}; give the policy's arguments by "
+            "name, or write them under [agent.network]."
         )
     twice = [name for name in more if name in agent.network and more[name] != agent.network[name]]
     if twice:
@@ -112,8 +112,8 @@ def _network(agent: AgentSpec, more: Any) -> dict[str, Any]:
 
 def _unnameable(table: str, name: str, value: Any) -> str:
     return (
-        f"[agent.{table}]: {name} = {shown(value)} would be a Python class, which a task's file cannot "
-        "name; leave it out."
+        f"[agent.{table}]: {name} = {shown(value)} would be a Python class, which a task's file "
+        "cannot name; leave it out."
     )
 
 

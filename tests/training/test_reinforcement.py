@@ -282,7 +282,7 @@ def test_the_replay_ratio_is_updates_per_step(ratio: float, updates: int) -> Non
     [
         ("dqn", {"train_freq": 4}, 0.3, r"0.3 makes 1.2 updates after every 4 steps"),
         ("dqn", {"train_freq": 4, "gradient_steps": 1}, 1, "replaces gradient_steps"),
-        ("dqn", {"train_freq": [1, "episode"]}, 1, "train_freq must be a whole number"),
+        ("dqn", {"train_freq": [1, "episode"]}, 1, "'train_freq' is .*; write the number of steps"),
         ("ppo", {"n_steps": 40}, 1, "is for off-policy agents"),
     ],
 )

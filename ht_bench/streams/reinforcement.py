@@ -167,6 +167,8 @@ def _check_widths(value: Any, where: str) -> None:
         raise UsageError(f"{where} is {value}; at most {WIDEST:,} is read.")
     elif isinstance(value, list | tuple):
         widths = [width for width in value if isinstance(width, int)]
+        if min(widths, default=1) < 1:
+            raise UsageError(f"{where} is {list(value)[:6]}; a layer has 1 unit or more.")
         weights = sum(a * b for a, b in itertools.pairwise(widths))
         if max(widths, default=0) > WIDEST or weights > LARGEST_NETWORK:
             raise UsageError(

@@ -22,7 +22,7 @@ import pytest
 import ht_bench
 from ht_bench.errors import UsageError
 from ht_bench.streams.catalog import get_task
-from ht_bench.streams.reinforcement import ReinforcementTask
+from ht_bench.streams.reinforcement import ReinforcementTask, parse_reinforcement
 from ht_bench.streams.tables import read_toml
 from ht_bench.streams.task import AnyTask, parse_task
 
@@ -236,3 +236,18 @@ def test_mutated_task_files(files: int, kind: str) -> None:
             except Exception as error:
                 raise AssertionError(f"{str(mutated)[:3_000]} raises {error!r:.500}") from error
     assert met["trained"] > files / 20 and met["refused"] > files / 4
+
+
+@pytest.mark.parametrize("widths", [[4, 0], [0], [-3]])
+def test_an_agents_layer_has_units(widths: list[int]) -> None:
+    table = {
+        "name": "tiny-v1",
+        "family": "swap",
+        "seeds": "100",
+        "environment": {"id": "CartPole-v1"},
+        "agent": {"algorithm": "dqn", "network": {"net_arch": widths}},
+        "reference": {"random": 20.0},
+        "phases": [{"steps": 16}, {"steps": 16}],
+    }
+    with pytest.raises(UsageError, match="'net_arch' is .*; a layer has 1 unit or more"):
+        parse_reinforcement(table, "tiny")

@@ -224,7 +224,7 @@ def _mates(
                 f"{FEWEST_SEEDS} seeds or more; name so many, or --rerun {FEWEST_SEEDS}."
             )
         return ()
-    wanted = max(FEWEST_SEEDS, known.task.stack if not known.is_control else 0, len(again))
+    wanted = max(FEWEST_SEEDS, known.task.stack, len(again))
     rest = [seed for seed in seeds if seed not in again]
     return tuple(sorted(random.SystemRandom().sample(rest, min(len(rest), wanted - len(again)))))
 

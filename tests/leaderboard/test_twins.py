@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,8 @@ from ht_bench.leaderboard.known import find_known
 from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.reproduced import beyond_noise
 from ht_bench.leaderboard.twins import ERROR_RATE, Quantity, count_tests, distances, excesses, power
+from ht_bench.leaderboard.verify import _mates
+from ht_bench.streams.task import Task
 
 Content = dict[str, Any]
 TASK = "quick-digits-v1"
@@ -198,3 +203,59 @@ def test_a_retention_that_was_touched_up(records: Mapping[int, Content], entry: 
     entry.table["seeds"]["100"]["retention"] = None
     _, faults = beyond_noise(Submission(entry.content), known, again, ERROR_RATE)
     assert "retained" in faults[0].sentence
+
+
+# ---- how many seeds, at what rate, of which returns ----
+
+
+def test_noise_is_measured_on_five_seeds_or_a_stack() -> None:
+    known = find_known(TASK)
+    assert not isinstance(known, str) and known.task.stack == 10
+    assert isinstance(known.task, Task)
+    training = dataclasses.replace(known.task.training, stack=1)
+    lone = dataclasses.replace(known, task=dataclasses.replace(known.task, training=training))
+    seeds = range(100, 120)
+    assert len(_mates(known, {100: {}}, seeds, 1)) == 9
+    assert len(_mates(lone, {100: {}}, seeds, 1)) == 4
+    assert _mates(lone, {seed: {} for seed in range(100, 107)}, seeds, 7) == ()
+    assert _mates(lone, {100: {}, 101: {}}, (100, 101), 1) == ()
+
+
+def test_the_tasks_of_a_submission_share_its_error_rate(
+    elsewhere: Rerun, entry: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def note(submission: Any, known: Any, runs: Any, rate: float) -> Any:
+        asked.append(rate * len(submission.tasks))
+        return beyond_noise(submission, known, runs, rate)
+
+    monkeypatch.setattr("ht_bench.leaderboard.verify.beyond_noise", note)
+    entry.verify("reproduced", rerun=elsewhere, seeds=1)
+    assert asked == [ERROR_RATE]
+
+
+@pytest.mark.parametrize(("boost", "agree"), [(0.0, True), (0.3, True), (100.0, False)])
+def test_returns_are_compared_on_their_own_scale(boost: float, agree: bool) -> None:
+    """Reruns that differ by a step or two of CartPole's 500, on 8 seeds of a committed entry."""
+    name = "swap-cartpole-ppo-v1"
+    known = find_known(name)
+    assert not isinstance(known, str)
+    folder = Path(__file__).parents[2] / "leaderboard" / "submissions"
+    content = json.loads((folder / "none.json").read_text(encoding="utf-8"))
+    honest = Submission(content)
+    again = {}
+    for seed in range(100, 108):
+        record = honest.record(name, seed, known.random)
+        again[seed] = [moved(record, seed, twin) for twin in (0, 1)]
+    for seed in again:
+        run = content["tasks"][name]["seeds"][str(seed)]
+        run["curve"]["eval/return"] = [value + boost for value in run["curve"]["eval/return"]]
+    _, faults = beyond_noise(Submission(content), known, again, ERROR_RATE)
+    assert (not faults) is agree
+
+
+def moved(record: Content, seed: int, twin: int) -> Content:
+    values = np.array(record["curve"]["eval/return"])
+    values += np.random.default_rng([seed, twin]).normal(0, 2, len(values))
+    return {**record, "curve": {**record["curve"], "eval/return": values.tolist()}}

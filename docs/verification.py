@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -137,10 +138,18 @@ def refused(
     return False
 
 
-def row(method: str, out: Path, reruns: Runs, twins: Runs, seeds: int, rounds: int) -> list[float]:
+def row(
+    method: str,
+    claims: Callable[[str], Content],
+    reruns: Runs,
+    twins: Runs,
+    seeds: int,
+    rounds: int,
+) -> list[float]:
     """Return the share of refused submissions of each kind."""
     generator = np.random.default_rng(0)
-    content = make_submission(out / "claims", Choice(method), About(method, ("A. Author",), ""))
+    content = claims(method)
+    content["tasks"] = {t: v for t, v in content["tasks"].items() if (t, method) in reruns}
     known = {task: find_known(task) for task in content["tasks"]}
     tasks = {task: found for task, found in known.items() if isinstance(found, KnownTask)}
     again = {
@@ -169,8 +178,17 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=10, help="seeds of each task to draw")
     parser.add_argument("--rounds", type=int, default=200, help="submissions of each kind")
+    parser.add_argument("--submissions", type=Path, help="claims to take instead, METHOD.json")
     parser.add_argument("--table", action="store_true", help="train nothing")
     given = parser.parse_args()
+    folder: Path | None = given.submissions
+
+    def claims(method: str) -> Content:
+        if folder is not None:
+            return dict(json.loads((folder / f"{method}.json").read_text(encoding="utf-8")))
+        about = About(method, ("A. Author",), "")
+        return make_submission(given.out / "claims", Choice(method), about)
+
     if not given.table:
         train(given.suite, given.out, given.jobs)
     reruns, twins = read(given.out / "reruns"), read(given.out / "twins")
@@ -179,7 +197,7 @@ def main() -> None:
     methods = sorted({method for _, method in reruns})
     table = []
     for method in methods:
-        table.append(row(method, given.out, reruns, twins, given.seeds, given.rounds))
+        table.append(row(method, claims, reruns, twins, given.seeds, given.rounds))
         print(f"{method:20}", *(f"{share:13.3f}" for share in table[-1]), flush=True)
     print(f"{'mean':20}", *(f"{share:13.3f}" for share in np.mean(table, axis=0)))
 

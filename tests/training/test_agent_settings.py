@@ -87,7 +87,15 @@ def test_a_buffer_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) 
         build("dqn")
 
 
-@pytest.mark.parametrize("width", [[-1], ["a"], [1.5], "x"])
-def test_a_network_that_cannot_be_built_is_refused(width: Any) -> None:
-    with pytest.raises(UsageError, match="PPO refuses its settings"):
+@pytest.mark.parametrize(
+    ("width", "said"),
+    [
+        ([-1], "a layer has 1 unit or more"),
+        (["a"], "PPO refuses its settings"),
+        ([1.5], "PPO refuses its settings"),
+        ("x", "PPO refuses its settings"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused(width: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
         build(network={"net_arch": width})

@@ -27,6 +27,7 @@ from ht_bench.methods.hooks import (
     quietly,
 )
 from ht_bench.methods.hyperparameters import check_numbers, plain
+from ht_bench.methods.moments import clear_moments
 from ht_bench.methods.watch import Watch
 from ht_bench.networks.modes import evaluation_mode
 from ht_bench.networks.stacking import is_stacked
@@ -49,14 +50,25 @@ class Method:
     """Changes to the task's `[net]` table, merged in before the network is built."""
     has_tortoise: ClassVar[bool] = False
     """Whether other weights than the trained ones are judged, so that both are logged."""
+    capturable: ClassVar[bool] = True
+    """Whether `before_step`, `after_step` and `auxiliary_loss` are arithmetic on tensors whose
+    storage stays: no count, no decision, no value read back on the host. Loops then run them inside
+    a captured CUDA graph. A class that overrides one of them says so itself, or counts as not
+    capturable."""
 
     module: nn.Module = field(init=False, repr=False)
     optimizer: torch.optim.Optimizer = field(init=False, repr=False)
     generator: Generators | None = field(init=False, default=None, repr=False)
     epoch_steps: int | None = field(init=False, default=None, repr=False)
     phases: int | None = field(init=False, default=None, repr=False)
+    steps_seen: int = field(init=False, default=0, repr=False)
+    """Optimizer steps seen since attach or `resync`, of a method that has a hook for steps."""
     holds_resets: bool = field(init=False, default=False, repr=False)
     """Set by a loop in which weights must not jump between two updates on the same experience."""
+    is_advanced_by_loop: bool = field(init=False, default=False, repr=False)
+    """Set by a loop that replays captured steps: it calls `advance`, which hooks then leave out."""
+    clears_in_place: bool = field(init=False, default=False, repr=False)
+    """Set by the same loop: moments are zeroed in their storage, which a graph holds."""
 
     def __post_init__(self) -> None:
         """Make plain Python numbers of NumPy's; raises UsageError for what is no finite number."""
@@ -107,7 +119,7 @@ class Method:
             self._hooks = StepHooks(
                 optimizers if self._acts else [],
                 self.before_step if self._overrides("before_step") else None,
-                self.after_step if self._overrides("after_step") else None,
+                self._stepped if any(map(self._overrides, _STEP_HOOKS)) else None,
             )
         except BaseException:
             del self.module, self.optimizer  # a failed attach leaves nothing behind
@@ -121,7 +133,20 @@ class Method:
     @property
     def _acts(self) -> bool:
         """Whether weights, gradients or moments are touched at all."""
-        return any(map(self._overrides, ("before_step", "after_step", "on_phase", "evaluating")))
+        return any(map(self._overrides, (*_STEP_HOOKS, "on_phase", "evaluating")))
+
+    @property
+    def captures(self) -> bool:
+        """Whether a loop may run the method's part of a step inside a captured graph."""
+        line = type(self).__mro__
+        said = next(i for i, cls in enumerate(line) if "capturable" in vars(cls))
+        silent = any(hook in vars(cls) for cls in line[:said] for hook in _CAPTURED_HOOKS)
+        return self.capturable and not silent
+
+    def _stepped(self) -> None:
+        self.after_step()
+        if not self.is_advanced_by_loop:
+            self.advance(1)
 
     def detach(self) -> None:
         """Remove the hooks; the module keeps the weights it has."""
@@ -134,6 +159,7 @@ class Method:
         ones, parts replaced, added or resized since included, and its clock restarts. The
         optimizer is left alone. A method that keeps nothing has nothing to do.
         """
+        self.steps_seen = 0
         self._watch.note()
 
     # ---- hooks to override ----
@@ -148,7 +174,18 @@ class Method:
         """
 
     def after_step(self) -> None:
-        """Run when the weights have moved: averaging, clipping, resets."""
+        """Run when the weights have moved: averaging, clipping."""
+
+    def due(self) -> int | None:
+        """Return after how many more steps, 1 or more, `act` is to run; None: after none."""
+        return None
+
+    def act(self) -> None:
+        """Run between two steps, after the one that `due` names: resets, recycling."""
+
+    def count_steps(self, steps: int) -> None:
+        """Let host clocks go on by so many steps; `act` has not run for them yet."""
+        self.steps_seen += steps
 
     def release(self) -> None:
         """Carry out what `holds_resets` held back; the loop is between experience and updates."""
@@ -181,6 +218,19 @@ class Method:
 
     # ---- for loops ----
 
+    def advance(self, steps: int) -> bool:
+        """Count `steps`, not more than are `due`, and act if that is due; returns whether it was.
+
+        Optimizers' hooks do so after each step; a loop that replays captured steps does it itself.
+        """
+        due = self.due()
+        self.count_steps(steps)
+        acts = due is not None and due <= steps
+        if acts:
+            with torch.no_grad():
+                self.act()
+        return acts
+
     def enter_phase(
         self, index: int, steps: int, epoch_steps: int | None, phases: int | None
     ) -> int:
@@ -200,7 +250,7 @@ class Method:
     def checkpoint(self) -> dict[str, Any]:
         """Return `state_dict()` with the state of the method's own generators."""
         states = [generator.get_state() for generator in self._generators()]
-        return {"state": self.state_dict(), "generators": states}
+        return {"state": self.state_dict(), "generators": states, "steps_seen": self.steps_seen}
 
     def restore(
         self, saved: Mapping[str, Any], epoch_steps: int | None, phases: int | None
@@ -225,6 +275,7 @@ class Method:
                     f"{type(self).__name__} wrote it; restore it into that one."
                 ) from error
         self.epoch_steps, self.phases = epoch_steps, phases
+        self.steps_seen = saved.get("steps_seen", 0)
         for generator, state in zip(generators, saved["generators"], strict=True):
             generator.set_state(state.cpu())
         self._watch.note()
@@ -266,10 +317,10 @@ class Method:
         for optimizer in self._hooks.optimizers or [self.optimizer]:
             given = (p for group in optimizer.param_groups for p in group["params"])
             if parameters is None and all(id(p) in own for p in given):
-                optimizer.state.clear()
+                clear_moments(optimizer, None, in_place=self.clears_in_place)
                 continue
-            for parameter in self.module.parameters() if parameters is None else parameters:
-                optimizer.state.pop(parameter, None)
+            chosen = list(self.module.parameters()) if parameters is None else parameters
+            clear_moments(optimizer, chosen, in_place=self.clears_in_place)
 
     def interval(self, value: int | str | None) -> int | None:
         """Read an interval, "10 epochs" or optimizer steps, as steps of the present phase.
@@ -284,6 +335,10 @@ class Method:
                 f"'{value}' needs a loop that tells the steps of an epoch; give steps instead."
             )
         return max(1, round(epochs * self.epoch_steps))
+
+
+_CAPTURED_HOOKS = ("before_step", "after_step", "auxiliary_loss")
+_STEP_HOOKS = ("before_step", "after_step", "due", "act", "count_steps")
 
 
 def read_epochs(interval: str) -> float:

@@ -32,6 +32,7 @@ class ExponentialMovingAverage(Method):
 
     name = "ema"
     has_tortoise = True
+    capturable = True
 
     decay: float | str = "auto"
     buffers: Buffers = "average"
@@ -66,7 +67,11 @@ class ExponentialMovingAverage(Method):
     def after_step(self) -> None:
         """Average; no value is read back to the host."""
         self.tortoise.update(self._decay)
-        self._seen += 1
+
+    def count_steps(self, steps: int) -> None:
+        """Count the steps that the tortoise has seen."""
+        super().count_steps(steps)
+        self._seen += steps
 
     @contextmanager
     def evaluating(self) -> Iterator[nn.Module]:

@@ -59,15 +59,24 @@ class HareTortoise(ExponentialMovingAverage):
         if isinstance(self.reset_every, str):
             self._steps = 0
 
-    def after_step(self) -> None:
-        """Average, and reset when the interval is full."""
-        super().after_step()
-        self._steps += 1
+    def due(self) -> int | None:
+        """Return the steps until the interval is full."""
         interval = self._interval()
         if not self._has_reset and self.first_reset is not None:
             interval = self.first_reset
-        if interval is not None and self._steps >= interval:
-            self._reset()
+        return None if interval is None else max(1, interval - self._steps)
+
+    def count_steps(self, steps: int) -> None:
+        """Let the clock of resets go on."""
+        super().count_steps(steps)
+        self._steps += steps
+
+    def act(self) -> None:
+        """Reset, or note that a reset is held back."""
+        self._steps, self._has_reset = 0, True
+        self._held = self.holds_resets
+        if not self._held:
+            self._return_to_tortoise()
 
     def _interval(self) -> int | None:
         if self.reset_every != "auto":
@@ -77,12 +86,6 @@ class HareTortoise(ExponentialMovingAverage):
     def release(self) -> None:
         """Carry out a reset that was held back."""
         if self._held:
-            self._return_to_tortoise()
-
-    def _reset(self) -> None:
-        self._steps, self._has_reset = 0, True
-        self._held = self.holds_resets
-        if not self._held:
             self._return_to_tortoise()
 
     def _return_to_tortoise(self) -> None:

@@ -23,6 +23,7 @@ class L2(Method):
     """Penalty λ/2 ‖θ‖² over all parameters, λ = `strength`; it passes through Adam's moments."""
 
     name = "l2"
+    capturable = True
 
     strength: float = 1e-4
 
@@ -44,6 +45,7 @@ class L2Init(L2):
     """Penalty λ/2 ‖θ − θ0‖² over all tensors (Kumar et al. 2023, 2308.11958); θ0 from attach."""
 
     name = "l2-init"
+    capturable = True
 
     strength: float = 1e-3
 

@@ -22,6 +22,7 @@ class SelfDistillation(ExponentialMovingAverage):
     """
 
     name = "self-distillation"
+    capturable = True
     has_tortoise = False  # it teaches; the trained network is judged
 
     strength: float = 1.0

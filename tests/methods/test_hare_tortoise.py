@@ -149,8 +149,8 @@ def test_the_packages_loop_tells_it_epochs_and_phases(
     resets: list[tuple[int, int]] = []
 
     class Recorded(HareTortoise):
-        def _reset(self) -> None:
-            super()._reset()
+        def act(self) -> None:
+            super().act()
             resets.append((run.position.phase, run.position.step + 1))
 
     run = make_run(Recorded(decay=0.9, reset_every=reset_every), trained=False)

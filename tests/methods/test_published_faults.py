@@ -67,8 +67,8 @@ def check_storage(make: Callable[[], ExponentialMovingAverage]) -> None:
 
 
 class SharesStorage(HareTortoise):
-    def _reset(self) -> None:
-        super()._reset()
+    def act(self) -> None:
+        super().act()
         slow = self.tortoise.tensors()
         for name, parameter in self.module.named_parameters():
             parameter.data = slow[name].data

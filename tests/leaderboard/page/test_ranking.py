@@ -14,6 +14,7 @@ from ht_bench.cli import main
 from ht_bench.leaderboard.board import make_board, read_entries
 from ht_bench.leaderboard.ranking_file import ranking, ranking_faults, read_ranking, write_ranking
 from ht_bench.leaderboard.submit import write_submission
+from ht_bench.leaderboard.verified import read_verified
 
 from .conftest import ROOT, committed, renamed
 
@@ -23,7 +24,8 @@ CORE = "suite-core-v1"
 
 def test_the_committed_ranking_follows_from_the_committed_curves() -> None:
     found = read_ranking(ROOT / "leaderboard" / "ranking.json")
-    entries = read_entries(ROOT / "leaderboard" / "submissions", {})
+    verified = read_verified(ROOT / "leaderboard" / "verified.json")
+    entries = read_entries(ROOT / "leaderboard" / "submissions", verified)
     assert {entry.name for entry in entries} == set(found["entries"])
     assert ranking_faults(found, entries) == []
 

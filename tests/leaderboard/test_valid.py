@@ -40,7 +40,7 @@ def test_the_honest_one_is_valid(honest_bytes: bytes, write: Write) -> None:
 
 
 def test_the_committed_ones_are_valid() -> None:
-    files = sorted(SUBMISSIONS.glob("*.json"))
+    files = sorted(SUBMISSIONS.rglob("*.json"))
     assert files
     for path in files:
         assert read_submission(path, digests(verified_beside(path)))[1] == [], path

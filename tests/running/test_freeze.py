@@ -126,6 +126,8 @@ def test_anchors_are_reproduced(name: str, seeds: int) -> None:
     On that processor the bits are equal; on another rounding differs, and grows.
     """
     released = suite.get_suite(name)
+    if released.benchmark != EPOCH:
+        pytest.skip(f"the anchors of {name} are of {released.benchmark}: numbers moved since")
     for member, anchors in released.anchors.items():
         again = range(100, 100 + seeds)
         result = ht_bench.evaluate("full-reset", member, seeds=again, progress=False)

@@ -155,3 +155,5 @@ def test_until_this_epoch_has_entries_the_older_board_is_shown_and_says_so(
     assert main(["page", str(tmp_path), "--check"]) == 0
     said = capsys.readouterr()
     assert f"2 entries of {OLD}" in said.out and "Not ranked yet: ema" in said.err
+    assert main(["page", str(tmp_path)]) == 0
+    assert "No suite has its anchors yet" in (tmp_path / "site/index.html").read_text()

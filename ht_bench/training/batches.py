@@ -80,46 +80,35 @@ def permuted(images: Tensor, permutation: Tensor | None) -> Tensor:
     return flat.gather(2, permutation[:, None].expand(flat.shape)).view(images.shape)
 
 
+PREPARED = 2**26
+"""Bytes of a phase's inputs up to which they are normalised and permuted once, not at each step."""
+
+
 class Batches:
     """The batches of a stream for a stack of seeds, each with its own order and labels.
 
-    A block of consecutive epochs lies on the device in the order in which it is visited: images'
-    indices, labels, augmentations; a step takes the next of them. With `captured` the place in the
+    A block of consecutive epochs lies on the device in the order in which it is visited: which
+    images, labels, augmentations; a step takes the next of them. With `captured` the place in the
     block is a tensor too, and every tensor keeps its storage from phase to phase, so that a
     captured step reads what the host has put there.
-    examples: the open phase's. epoch_steps: of it. augments: whether it does. full: the examples of
-    a batch, of which an epoch's last may have fewer.
+    examples: the open phase's. epoch_steps: of it. full: the examples of a batch, of which an
+    epoch's last may have fewer.
     """
 
     examples: Examples
     epoch_steps: int
-    augments: bool
 
     def __init__(self, streams: Sequence[Stream], images: Images, captured: bool = False) -> None:
         self._streams, self._images, self._captured = streams, images, captured
         task = streams[0].task
         self._phases, self.full = task.phases, task.training.batch
+        self._permutes = any(phase.inputs == "permuted" for phase in self._phases)
         self._at, self._block, self._next = 0, -1, -1
+        self._augments = self._prepared = False
         self._held: dict[str, Tensor] = {}
         if captured:
             self._cursor = torch.zeros(1, dtype=torch.long, device=images.device)
             self._range = torch.arange(self.full, device=images.device)
-            self._make_room()
-
-    def _make_room(self) -> None:
-        """Allocate for the longest block of any phase."""
-        stream, seeds, device = self._streams[0], len(self._streams), self._images.device
-        phases = range(len(self._phases))
-        length = max(stream.block_epochs(i) * len(stream.phase(i).labels) for i in phases)
-        for name in ("indices", "labels"):
-            self._held[name] = torch.zeros((seeds, length), dtype=torch.long, device=device)
-        if any(phase.augment for phase in self._phases):
-            shape = (seeds, length, 3)
-            self._held["augmentations"] = torch.zeros(shape, dtype=torch.uint8, device=device)
-        if any(phase.inputs == "permuted" for phase in self._phases):
-            features = self._images.train[0].numel()
-            self._identity = torch.arange(features, device=device).expand(seeds, -1)
-            self._held["permutation"] = self._identity.clone()
 
     def open(self, index: int) -> None:
         """Turn to a phase."""
@@ -128,13 +117,25 @@ class Batches:
         count = self.examples.examples
         self.epoch_steps = phase_steps(self._phases[index], count, self.full)[1]
         self._block_epochs = self._streams[0].block_epochs(index)
-        self.augments = self._phases[index].augment
-        if not self._captured:
-            self._held = {}
+        self._augments = self._phases[index].augment
+        floats = len(self._streams) * count * self._images.train[0].numel()
+        self._prepared = not self._augments and 4 * floats <= PREPARED
+        if self._prepared:
+            self._hold("inputs", self.examples.slice(0, count)[0].flatten(0, 1))
+        elif self._permutes:
+            self._hold("permutation", self._permutation())
+
+    def _permutation(self) -> Tensor:
+        """Return the phase's, or one that leaves inputs as they are: a step gathers by it."""
         if self.examples.permutation is not None:
-            self._hold("permutation", self.examples.permutation)
-        elif "permutation" in self._held:
-            self._hold("permutation", self._identity)
+            return self.examples.permutation
+        features = torch.arange(self._images.train[0].numel(), device=self._images.device)
+        return features.expand(len(self._streams), -1)
+
+    @property
+    def kind(self) -> tuple[bool, bool]:
+        """What a step of the phase computes, beside the numbers that it reads."""
+        return self._augments, self._prepared
 
     def seek(self, step: int) -> int:
         """Turn to a step of the phase; returns how many examples of each seed it takes."""
@@ -153,27 +154,52 @@ class Batches:
     def _load(self, block: int) -> None:
         self._block = block
         orders = [stream.orders(self._index, block).reshape(-1) for stream in self._streams]
-        order = self._images.stack(orders).long()
-        self._hold("indices", self.examples.indices.gather(1, order))
+        order = self._images.stack(orders)
         self._hold("labels", self.examples.labels.gather(1, order))
-        if self.augments:
+        if self._prepared:  # rows of all seeds' inputs
+            seeds = torch.arange(len(orders), device=order.device)[:, None]
+            self._hold("rows", order + seeds * self.examples.examples)
+        else:
+            self._hold("rows", self.examples.indices.gather(1, order))
+        if self._augments:
             draws = [stream.augmentations(self._index, block) for stream in self._streams]
             self._hold("augmentations", self._images.stack(draws).flatten(1, 2))
 
     def _hold(self, name: str, values: Tensor) -> None:
-        if self._captured:
-            self._held[name][:, : values.shape[1]].copy_(values)
-        else:
+        """Keep values for the steps; where these are captured, in the storage of before."""
+        if not self._captured:
             self._held[name] = values
+            return
+        held = self._held.get(name)
+        if held is None:
+            held = self._held[name] = values.new_zeros(self._room(name, values))
+        held[tuple(map(slice, values.shape))].copy_(values)
+
+    def _room(self, name: str, values: Tensor) -> list[int]:
+        """Return the shape of the longest values of this name in any phase."""
+        stream, phases = self._streams[0], range(len(self._phases))
+        counts = [len(stream.phase(index).labels) for index in phases]
+        if name == "permutation":
+            return list(values.shape)
+        if name == "inputs":
+            fitting = PREPARED // (4 * values[0].numel())
+            seeds = len(self._streams)
+            return [max(seeds * n for n in counts if seeds * n <= fitting), *values.shape[1:]]
+        longest = max(stream.block_epochs(i) * n for i, n in zip(phases, counts, strict=True))
+        return [len(values), longest, *values.shape[2:]]
 
     def take(self, size: int) -> tuple[Tensor, Tensor]:
         """Return (inputs [S, B, C, H, W], labels [S, B]) of the next `size` examples."""
         window = self._window(size)
-        images = self._images.train[self._pick("indices", window)]
-        if self.augments:
+        rows, labels = self._pick("rows", window), self._pick("labels", window)
+        if self._prepared:
+            inputs = self._held["inputs"].index_select(0, rows.reshape(-1))
+            return inputs.unflatten(0, rows.shape), labels
+        images = self._images.train[rows]
+        if self._augments:
             images = crop(images, self._pick("augmentations", window))
-        inputs = permuted(self._images.normalise(images), self._held.get("permutation"))
-        return inputs, self._pick("labels", window)
+        permutation = self._held["permutation"] if self._permutes else None
+        return permuted(self._images.normalise(images), permutation), labels
 
     def _window(self, size: int) -> Tensor | slice:
         if not self._captured:

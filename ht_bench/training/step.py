@@ -64,7 +64,7 @@ class TrainingStep:
         """Carry out step `step` of the open phase."""
         size = self.batches.seek(step)
         self.rate.seek(step)
-        self._run((size, self.batches.augments), size)
+        self._run((size, *self.batches.kind), size)
         self.rate.passed()
         self.recorder.count(size)
         if self._is_captured and self.method.advance(1):

@@ -16,20 +16,27 @@ from ht_bench.training.batches import Batches, Images
 
 @pytest.mark.parametrize("captured", [False, True])
 @pytest.mark.parametrize("stack", [1, 2])
+@pytest.mark.parametrize("room", [0, 2**26])
 def test_batches_equal_a_plain_loop(
-    captured: bool, stack: int, make_task: Callable[..., Task]
+    captured: bool,
+    stack: int,
+    room: int,
+    make_task: Callable[..., Task],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Order, labels and augmentation of both phases, from any step on, in blocks of epochs."""
+    """Order, labels and augmentation of all phases, from any step on, in blocks of epochs."""
+    monkeypatch.setattr("ht_bench.training.batches.PREPARED", room)
     images = np.random.default_rng(0).integers(1, 256, (80, 3, 6, 8)).astype(np.uint8)
     data = make_dataset("made up", (images, np.arange(80) % 10), (images, np.arange(80) % 10), 10)
     phases = [
         {"new": 0.5, "wrong": 0.5, "updates": 1, "augment": True},
-        {"new": 0.5, "updates": 1},
+        {"new": 0.25, "updates": 1},
+        {"new": 0.25, "updates": 1, "inputs": "permuted"},
     ]
-    task = make_task(data={"name": "made up"}, phases=phases)
+    task = make_task(data={"name": "made up"}, family="permuted", phases=phases)
     streams = [Stream(task, data, seed) for seed in range(3, 3 + stack)]
     batches = Batches(streams, Images(data, "cpu"), captured)
-    for index, steps in ((0, (0, 1, 2, 3, 200, 600)), (1, (0, 1, 4, 5))):
+    for index, steps in ((0, (0, 1, 2, 3, 200, 600)), (1, (0, 1, 4, 5)), (2, (0, 3, 9))):
         batches.open(index)
         for step in steps:
             epoch, place = divmod(step, batches.epoch_steps)
@@ -44,8 +51,10 @@ def test_batches_equal_a_plain_loop(
                     pixels = cropped(
                         pixels, *(part[window] for part in stream.augmentation(0, epoch))
                     )
-                expected = Images(data, "cpu").normalise(torch.from_numpy(pixels))
-                assert torch.equal(inputs[slot], expected)
+                expected = Images(data, "cpu").normalise(torch.from_numpy(pixels)).flatten(1)
+                if phase.permutation is not None:
+                    expected = expected[:, torch.from_numpy(phase.permutation)]
+                assert torch.equal(inputs[slot].flatten(1), expected)
                 assert labels[slot].tolist() == phase.labels[order].tolist()
 
 

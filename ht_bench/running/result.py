@@ -55,7 +55,7 @@ class Result:
         """Return gap closed with its 95 % interval, paired by seed.
 
         warm, fresh: results of `none` and `full-reset`, run as this one; both left out, the anchors
-        frozen in a suite are taken, which are fp32 runs on a CPU. Only seeds that all three have
+        frozen in a suite are taken, if they were run so too. Only seeds that all three have
         are used. The estimate is `NO_GAP` (nan) where fresh is not surely above warm on them.
         Raises UsageError when only one is given, when they were run otherwise, and when there are
         no anchors for this task and these seeds.
@@ -96,18 +96,22 @@ class Result:
     def _frozen_anchors(self) -> dict[str, dict[int, float]]:
         first = self.records[0]
         setting = f"{first['precision']} on {first['device']}"
-        if setting != "fp32 on cpu":
-            raise UsageError(
-                f"The frozen anchors are fp32 on cpu, this result is {setting}; evaluate 'none' "
-                "and 'full-reset' in the same way and pass them as warm and fresh."
-            )
+        other = ""
         identity = (self.task.sha256, first["data_sha256"])
         for suite in map(get_suite, suite_files()):
             anchors = suite.anchors.get(self.task.name)
             if anchors is None or first["split"] != "test":
                 continue
-            if (anchors.task_sha256, anchors.data_sha256) == identity:
+            if (anchors.task_sha256, anchors.data_sha256) != identity:
+                continue
+            if anchors.setting == setting:
                 return anchors.by_seed()
+            other = anchors.setting
+        if other:
+            raise UsageError(
+                f"The frozen anchors are {other}, this result is {setting}; evaluate 'none' and "
+                "'full-reset' in the same way and pass them as warm and fresh."
+            )
         raise UsageError(
             f"No suite has anchors for {self.task.name} as it is here; evaluate 'none' and "
             "'full-reset' on the same seeds and pass them as warm and fresh."

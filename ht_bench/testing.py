@@ -15,16 +15,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method
-from ht_bench.networks.mlp import StackedMLP
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.task import AnyTask, Task
+from ht_bench.training.program import (
+    BOUNDARY,
+    EPOCH_STEPS,
+    STEPS,
+    Make,
+    Program,
+    convolutional_net,
+    stack,
+)
+from ht_bench.training.tape import Tapes
 
-STEPS, BOUNDARY, EPOCH_STEPS = 12, 6, 3
-"""Steps of the small program, the step at which its second phase begins, steps of an epoch."""
 CHECKED_STEPS = 20
 """Steps that `check_task` takes in each phase of a stream of environments."""
 
@@ -40,17 +46,19 @@ def check_method(
     hyperparameters are JSON; attaching twice is refused; a fresh copy behaves alike; no storage is
     shared with the network; every parameter stays in the optimizer and moves after a boundary;
     `evaluating` restores weights, buffers and modes; state saved at any step and restored goes on
-    alike; torch's own random state is left alone; a seed of a stack does not depend on its mates.
+    alike; torch's own random state is left alone; a seed of a stack does not depend on its mates;
+    steps that it says can be captured train alike when they are.
     """
     if isinstance(method, type):
         method = method()
     _check_hyperparameters(method)
-    for make in [make_module] if make_module else [_convolutional_net, _stack]:
+    for make in [make_module] if make_module else [convolutional_net, stack]:
         _check_attach(method, make)
         _check_equal_runs(method, make)
         _check_boundary(method, make)
         _check_evaluating(method, make)
         _check_resume(method, make)
+        _check_captured(method, make)
     if make_module is None and not method.network:
         _check_mates(method)
 
@@ -125,8 +133,6 @@ def _check_data(task: Task) -> None:
 
 # ---- methods ----
 
-Make = Callable[[], nn.Module]
-
 
 def _require(condition: bool, sentence: str) -> None:
     if not condition:
@@ -158,7 +164,7 @@ def _check_hyperparameters(method: Method) -> None:
 
 
 def _check_attach(method: Method, make: Make) -> None:
-    program = _Program(method, make)
+    program = Program(method, make)
     try:
         program.method.attach(program.module, program.optimizer)
     except UsageError:
@@ -179,7 +185,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _check_equal_runs(method: Method, make: Make) -> None:
-    first, second = _Program(method, make).train(STEPS), _Program(method, make)
+    first, second = Program(method, make).train(STEPS), Program(method, make)
     random_state = torch.get_rng_state()
     second.train(STEPS)
     _require(
@@ -192,7 +198,7 @@ def _check_equal_runs(method: Method, make: Make) -> None:
 
 
 def _check_boundary(method: Method, make: Make) -> None:
-    program = _Program(method, make)
+    program = Program(method, make)
     identities = {id(parameter) for parameter in program.module.parameters()}
     program.train(BOUNDARY + 1)
     optimized = {id(p) for group in program.optimizer.param_groups for p in group["params"]}
@@ -209,10 +215,10 @@ def _check_boundary(method: Method, make: Make) -> None:
 
 
 def _check_evaluating(method: Method, make: Make) -> None:
-    program = _Program(method, make).train(BOUNDARY + 2)
+    program = Program(method, make).train(BOUNDARY + 2)
     weights, modes, state = program.snapshot(), program.modes(), copy.deepcopy(program.state())
     with program.method.evaluating() as evaluated, torch.no_grad():
-        evaluated(program.batch()[0])
+        evaluated(program.held[0])
         quiet = not any(child.training for child in evaluated.modules())
     name = f"{_name(method)}.evaluating"
     _require(quiet, f"{name} does not put the network in evaluation mode")
@@ -224,9 +230,9 @@ def _check_evaluating(method: Method, make: Make) -> None:
 
 
 def _check_resume(method: Method, make: Make) -> None:
-    whole = _Program(method, make).train(STEPS)
+    whole = Program(method, make).train(STEPS)
     for stop in (1, EPOCH_STEPS + 1, BOUNDARY + 1, STEPS - 1):
-        first, second = _Program(method, make).train(stop), _Program(method, make)
+        first, second = Program(method, make).train(stop), Program(method, make)
         second.restore(first)
         second.train(STEPS)
         _require(
@@ -237,107 +243,30 @@ def _check_resume(method: Method, make: Make) -> None:
         )
 
 
+def _check_captured(method: Method, make: Make) -> None:
+    if not method.captures:
+        return
+    plain = Program(method, make).train(STEPS)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*cannot be captured")
+            captured = Program(method, make, graphs=Tapes()).train(STEPS)
+    except UserWarning as warning:
+        raise AssertionError(f"{_name(method)}: {warning}") from warning
+    _require(
+        _equal(plain.snapshot(), captured.snapshot()),
+        f"{_name(method)} trains otherwise when its steps are captured; decide and count in `due`, "
+        "`act` and `count_steps`, or set capturable = False",
+    )
+
+
 def _check_mates(method: Method) -> None:
     """A seed's weights are the same whatever its mates and its slot."""
     ends = []
     for seeds in ((1, 2, 3), (4, 1, 5)):
-        program = _Program(method, _stack, seeds)
+        program = Program(method, stack, seeds)
         program.train(BOUNDARY)  # no boundary: fresh weights come from the loop, keyed by seed
         ends.append({name: t[seeds.index(1)] for name, t in program.snapshot().items()})
     first, second = ends
     close = all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
     _require(close, f"{_name(method)} mixes the seeds of a stack; reduce over trailing dimensions")
-
-
-# ---- the small networks and the plain training program that methods are checked on ----
-
-
-def _convolutional_net() -> nn.Module:
-    """Return a net with a convolution, BatchNorm, a convolution-to-linear transition and a head."""
-    convolution = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()]
-    return nn.Sequential(*convolution, nn.Linear(4 * 4 * 4, 12), nn.ReLU(), nn.Linear(12, 3))
-
-
-def _stack() -> nn.Module:
-    """Return a stack of three perceptrons on the same images."""
-    return StackedMLP((16, 12, 8, 3), 3, "relu", "none")
-
-
-class _Program:
-    """A plain training program with the method attached."""
-
-    def __init__(self, method: Method, make: Make, seeds: tuple[int, ...] = ()) -> None:
-        torch.manual_seed(7)
-        self.module = make()
-        self.seeds = seeds or tuple(range(getattr(self.module, "stack", 1)))
-        if seeds:
-            _set_seeds(self.module, seeds)
-        self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=1e-2)
-        self.method = dataclasses.replace(method)
-        generator = [torch.Generator().manual_seed(seed) for seed in self.seeds]
-        self.method.attach(self.module, self.optimizer, generator=generator)
-        self.step = 0
-        self.budget = self.method.enter_phase(0, BOUNDARY, EPOCH_STEPS, 2)
-
-    def batch(self) -> tuple[Tensor, Tensor]:
-        """The batch of this step: each seed's own, whatever its mates."""
-        inputs, labels = [], []
-        for seed in self.seeds:
-            generator = torch.Generator().manual_seed(1000 * seed + self.step)
-            inputs.append(torch.randn(8, 1, 4, 4, generator=generator))
-            labels.append(torch.randint(3, (8,), generator=generator))
-        if getattr(self.module, "stacked", False):
-            return torch.stack(inputs), torch.stack(labels)
-        return inputs[0], labels[0]
-
-    def train(self, until: int) -> _Program:
-        """Take steps up to `until`, with a phase boundary at BOUNDARY; returns itself."""
-        while self.step < until:
-            if self.step == BOUNDARY:
-                self.optimizer.state.clear()
-                self.method.enter_phase(1, STEPS - BOUNDARY, EPOCH_STEPS, 2)
-            if self.step >= BOUNDARY or self.step < self.budget:
-                self.take_step()
-            self.step += 1
-        return self
-
-    def take_step(self) -> None:
-        """Take one optimizer step on this step's batch."""
-        self.module.train()
-        inputs, labels = self.batch()
-        self.optimizer.zero_grad()
-        outputs = self.module(inputs)
-        losses = cross_entropy(outputs.flatten(0, -2), labels.flatten(), reduction="none")
-        loss = losses.view(labels.shape).mean(-1).sum()
-        extra = self.method.auxiliary_loss(inputs, outputs)
-        (loss if extra is None else loss + extra).backward()
-        self.optimizer.step()
-
-    def snapshot(self) -> dict[str, Tensor]:
-        """Return copies of all weights and buffers."""
-        return {name: tensor.detach().clone() for name, tensor in self.module.state_dict().items()}
-
-    def modes(self) -> list[bool]:
-        """Return which modules are in training mode."""
-        return [child.training for child in self.module.modules()]
-
-    def state(self) -> list[Any]:
-        """Return the method's and the optimizer's state."""
-        return [self.method.state_dict(), self.optimizer.state_dict()]
-
-    def restore(self, other: _Program) -> None:
-        """Go on where `other` stands, as from a checkpoint."""
-        self.module.load_state_dict(other.module.state_dict())
-        self.optimizer.load_state_dict(copy.deepcopy(other.optimizer.state_dict()))
-        self.method.restore(copy.deepcopy(other.method.checkpoint()), EPOCH_STEPS, 2)
-        self.step, self.budget = other.step, other.budget
-
-
-def _set_seeds(module: nn.Module, seeds: tuple[int, ...]) -> None:
-    """Give slot i of a stack the weights of seed i, whatever its mates."""
-    with torch.no_grad():
-        for slot, seed in enumerate(seeds):
-            generator = torch.Generator().manual_seed(seed)
-            for parameter in module.parameters():
-                shape = parameter[slot].shape
-                parameter[slot] = 0.3 * torch.randn(shape, generator=generator)

@@ -223,9 +223,28 @@ class MixesLoss(Method):
         return outputs.square().sum().sqrt()
 
 
+@dataclass(eq=False)
+class SaysItCanBeCaptured(Counting):
+    """Its clock stands still when a capture is replayed."""
+
+    capturable = True
+
+
+@dataclass(eq=False)
+class ReadsBack(Method):
+    capturable = True
+
+    def after_step(self) -> None:
+        for parameter in self.module.parameters():
+            if float(parameter.norm()) > 1:
+                parameter.mul_(0.9)
+
+
 @pytest.mark.parametrize(
     ("method", "sentence"),
     [
+        (SaysItCanBeCaptured, "trains otherwise when its steps are captured"),
+        (ReadsBack, "A step cannot be captured"),
         (NotJson, "NotJson's hyperparameters are not JSON"),
         (AttachesTwice, "lets itself be attached twice"),
         (Shares, "Shares shares storage with the network; clone instead"),

@@ -25,7 +25,7 @@ def run(
     split: Literal["test", "validation"] = "test",
     settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE …")] = (),
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto",
     threads: int = 1,
     jobs: int = 0,
     out: Path = Path("runs"),
@@ -48,8 +48,8 @@ def run(
         seeds: seeds such as 100-119 or 0,3,7; the task's evaluation seeds if left out.
         split: test, or validation to choose hyperparameters by.
         settings: hyperparameters that override the recipe's, e.g. --set decay=0.99.
-        device: where to train; auto takes a CUDA device if there is one.
-        precision: fp32, or bf16 by autocast.
+        device: where to train; auto takes a CUDA device for tasks that gain from one.
+        precision: fp32, tf32 (CUDA alone), or bf16 by autocast; auto is each task's own.
         threads: CPU threads of each process.
         jobs: processes; 0 takes one per core that the process may use, on CUDA one.
         out: the folder for results, checkpoints and TensorBoard runs.
@@ -61,22 +61,20 @@ def run(
     methods = find_methods(method)
     overrides = dict(_read_setting(text) for text in settings)
 
+    from ht_bench.running.compute import ComputeRequest
     from ht_bench.running.cores import available_cores
     from ht_bench.running.evaluate import run_plan
     from ht_bench.running.plan import Request, make_plan
     from ht_bench.streams.seeds import parse_seeds
-    from ht_bench.training.device import choose
 
-    compute = choose(device, precision, threads)
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: give 1 or more, or 0 for one per core.")
-    workers = jobs or (1 if compute.device == "cuda" else available_cores())
     request = Request(
         tasks=tuple(tasks),
         methods=tuple(methods),
         seeds=parse_seeds(seeds) if seeds else None,
         split=split,
-        compute=compute,
+        compute=ComputeRequest(device, precision, threads),
         out=out,
         overrides=overrides,
         tensorboard=tensorboard,
@@ -84,6 +82,7 @@ def run(
         skip_unsuitable="all" in method.split(","),
     )
     plan = make_plan(request)
+    workers = jobs or available_cores()
     announce(plan, len(tasks), len(methods), workers)
     done = run_plan(plan, workers)
     return report(done.records, done.failures, out)
@@ -127,7 +126,7 @@ def _read_setting(text: str) -> tuple[str, Any]:
 
 def announce(plan: Plan, tasks: int, methods: int, workers: int) -> None:
     """Say what is about to be done: runs, stacks of seeds, estimated time."""
-    for note in plan.notes:
+    for note in (*plan.notes, *plan.remarks):
         print(note, file=sys.stderr)
     minutes = plan.minutes(workers)
     if not plan.jobs:

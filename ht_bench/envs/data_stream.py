@@ -14,7 +14,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from ht_bench.envs.autoreset import whole_seed
-from ht_bench.envs.examples import Examples, Floats, PhaseExamples, normalise, pixel_box
+from ht_bench.envs.examples import Examples, Floats, PhaseExamples, Pixels, normalise, pixel_box
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.data import load
@@ -112,6 +112,10 @@ class Cursor:
         """Return the next `count` examples to be answered, or as many as are left."""
         return self._order[self.position : self.position + count]
 
+    def pixels(self, count: int) -> Pixels:
+        """Return the images of the upcoming examples, augmented where the phase says so."""
+        return self.examples.pixels(self.position, min(self.position + count, self.length))
+
     def answer(self, count: int) -> tuple[Indices, Indices]:
         """Return (labels, true labels) of the upcoming examples, which are then behind.
 
@@ -126,10 +130,9 @@ class Cursor:
 
     def observe(self, count: int) -> Floats:
         """Return `count` observations: the upcoming examples, and zeros where there are none."""
-        indices = self.upcoming(count)
         batch = np.zeros((count, *self.image_shape), np.float32)
-        pixels = normalise(self.data, self.examples.pixels(indices))
-        batch[: len(indices)] = self.examples.permute(pixels)
+        pixels = normalise(self.data, self.pixels(count))
+        batch[: len(pixels)] = self.examples.permute(pixels)
         return batch.reshape(count, -1) if self._flat else batch
 
     def steps(self, count: int, resets: int = 0) -> list[int]:
@@ -234,7 +237,7 @@ class DataStreamEnv(gymnasium.Env[Floats, np.int64]):
             return None
         image = np.zeros((1, *cursor.image_shape), np.uint8)
         if not cursor.done:
-            image = cursor.examples.permute(cursor.examples.pixels(cursor.upcoming(1)))
+            image = cursor.examples.permute(cursor.pixels(1))
         bright = (image[0] * (255 / cursor.data.max_value)).astype(np.uint8)
         return np.broadcast_to(bright, (3, *cursor.image_shape[1:])).transpose(1, 2, 0).copy()
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from ht_bench.streams.dataset import Dataset
-from ht_bench.streams.stream import PADDING, Indices, Stream, phase_steps
+from ht_bench.streams.stream import PADDING, Indices, Stream, crop_indices, phase_steps
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -61,19 +61,25 @@ class PhaseExamples:
         The augmentation of `pixels` is this epoch's from then on.
         """
         if not self._training:
-            return np.arange(self.count)
+            self._order = np.arange(self.count)
+            return self._order
         if self._augment:
-            self._rows, self._columns = self._stream.augmentation(self._index, epoch)
-        return self._stream.order(self._index, epoch)
+            draws = self._stream.augmentation(self._index, epoch)
+            self._rows, self._columns = crop_indices(*draws, self._images.shape[2:])
+        self._order = self._stream.order(self._index, epoch)
+        return self._order
 
-    def pixels(self, batch: Indices) -> Pixels:
-        """Return the images [len(batch), C, H, W] as stored, augmented where the phase says so."""
-        picked = self._images[self._indices[batch]]
+    def pixels(self, start: int, stop: int) -> Pixels:
+        """Return the images [N, C, H, W] at these places of the epoch's order, as stored.
+
+        They are augmented where the phase says so.
+        """
+        picked = self._images[self._indices[self._order[start:stop]]]
         if not self._augment:
             return picked
         padded = np.pad(picked, ((0, 0), (0, 0), (PADDING, PADDING), (PADDING, PADDING)))
-        rows, columns = self._rows[batch, :, None], self._columns[batch, None, :]
-        return padded[np.arange(len(batch))[:, None, None], :, rows, columns].transpose(0, 3, 1, 2)
+        rows, columns = self._rows[start:stop, :, None], self._columns[start:stop, None, :]
+        return padded[np.arange(len(picked))[:, None, None], :, rows, columns].transpose(0, 3, 1, 2)
 
     def permute(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Reorder each flattened image [N, C, H, W] by the phase's permutation, if it has one."""

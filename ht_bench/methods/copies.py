@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,13 +38,12 @@ class Copies:
         """
         before = self.named() if hasattr(self, "_values") else {}
         self._places: dict[str, tuple[dict[str, Any], str]] = {}
-        self._tables: list[tuple[dict[str, Any], list[int], list[Any]]] = []
+        tables: list[dict[str, Any]] = []
         seen: set[int] = set()
         for prefix, child in self.module.named_modules():
             children: dict[str, Any] = child._modules
             parameters: dict[str, Any] = child._parameters
-            for held in (children, parameters):  # the objects live on, or their ids would be free
-                self._tables.append((held, [*map(id, held.values())], [*held.values()]))
+            tables += [children, parameters]
             statistics = statistics_of(child) if self._statistics else []
             for table, keys in ((parameters, [*parameters]), (child._buffers, statistics)):
                 for key in keys:
@@ -51,6 +51,9 @@ class Copies:
                     if tensor is not None and id(tensor) not in seen and _is_weight(tensor):
                         seen.add(id(tensor))
                         self._places[f"{prefix}.{key}" if prefix else key] = (table, key)
+        self._views = [table.values() for table in tables]  # they show what the tables hold now
+        self._objects = [*itertools.chain.from_iterable(self._views)]
+        self._ids = [*map(id, self._objects)]  # which the objects keep from being given anew
         # As before statistics were told apart from weights: parameters first, then buffers.
         order = sorted(self._places.items(), key=lambda item: not _is_parameter(item[1]))
         self._places = dict(order)
@@ -87,9 +90,8 @@ class Copies:
 
         Raises UsageError where they are others than at `restart`.
         """
-        for table, ids, _ in self._tables:
-            if [*map(id, table.values())] != ids:
-                raise UsageError(self._changed())
+        if [*map(id, itertools.chain.from_iterable(self._views))] != self._ids:
+            raise UsageError(self._changed())
         tensors = [table[key] for table, key in self._where]
         if [(t.dtype, t.numel(), t.get_device()) for t in tensors] != self._kinds:
             self._follow(tensors)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ht_bench.errors import UsageError
 from ht_bench.methods.resolve import Named
 from ht_bench.records.record import Record, read_record
+from ht_bench.running.compute import ComputeRequest
 from ht_bench.running.failure import Failure
 from ht_bench.running.plan import Plan, Request, make_plan
 from ht_bench.running.pool import execute
@@ -23,7 +24,6 @@ from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.stream import Split
 from ht_bench.streams.task import AnyTask
-from ht_bench.training.device import choose
 
 
 class Stopped(KeyboardInterrupt):
@@ -49,7 +49,7 @@ def evaluate(
     *,
     split: Split = "test",
     device: str = "auto",
-    precision: str = "fp32",
+    precision: str | None = None,
     jobs: int = 1,
     out: str | Path | None = None,
     progress: bool = True,
@@ -60,9 +60,11 @@ def evaluate(
     method: a name ("hare-tortoise"), a "file.py:Class", a Method class or an instance. A name
     takes its recipe for the task; `hyperparameters` override it. task: a name, a TOML file, or a
     Task. seeds: any integers; None means the task's evaluation seeds. split: "test", or
-    "validation" to choose hyperparameters by. jobs: worker processes; more than 1 needs
-    an importable method. out: a folder for results, checkpoints and TensorBoard runs, from which
-    the same call goes on after an interruption; None keeps results in memory.
+    "validation" to choose hyperparameters by. device: "auto" takes a CUDA device where the task
+    gains from one. precision: "fp32", "tf32" (CUDA alone) or "bf16"; None is the task's own. jobs:
+    worker processes; more than 1 needs an importable method. out: a folder for results,
+    checkpoints and TensorBoard runs, from which the same call goes on after an interruption; None
+    keeps results in memory.
 
     Raises UsageError, one sentence, for whatever cannot be run, with what a method raised as its
     cause; Stopped, a KeyboardInterrupt, after Ctrl-C.
@@ -73,7 +75,7 @@ def evaluate(
         methods=(method,),
         seeds=None if seeds is None else parse_seeds(seeds, "seeds"),
         split=split,
-        compute=choose(device, precision),
+        compute=ComputeRequest(device, precision or "auto"),
         out=None if out is None else Path(out).expanduser(),
         overrides=hyperparameters,
     )

@@ -98,7 +98,8 @@ def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
     folders = [job.folder / f"seed{seed}" for seed in job.seeds] if job.folder else []
     gc.collect()  # a run and its hooks hold each other; the last one's tensors go now
     # oneDNN's matrix products slow the tiny networks of agents down.
-    matmul = "highest" if isinstance(job.task, ReinforcementTask) else None
+    is_agents = isinstance(job.task, ReinforcementTask) and job.compute.device == "cpu"
+    matmul = "highest" if is_agents else None
     with locked(folders), settings(job.compute, matmul):
         memory = PeakMemory(job.compute)
         run = make_run(job.task, job.method, job.seeds, job.split, job.compute)

@@ -14,6 +14,8 @@ from ht_bench.files import make_folder
 from ht_bench.methods.resolve import MethodSpec, Named, find_class, resolve
 from ht_bench.records.runs import benchmark_of, is_finished, result_file, write_spec
 from ht_bench.registry import is_same_definition, place
+from ht_bench.running import compute as computing
+from ht_bench.running.compute import ComputeRequest
 from ht_bench.running.failure import in_words
 from ht_bench.running.job import StackJob
 from ht_bench.running.kinds import check, data_sha256, steps_of
@@ -36,7 +38,7 @@ class Request:
     methods: tuple[Named, ...]
     seeds: tuple[int, ...] | None = None
     split: Split = "test"
-    compute: Compute = field(default_factory=Compute)
+    compute: ComputeRequest = field(default_factory=ComputeRequest)
     out: Path | None = None
     overrides: Mapping[str, Any] | None = None
     tensorboard: bool = True
@@ -46,13 +48,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """Stacks to train, the result files of runs that are finished already, what was left out."""
+    """Stacks to train, the result files of runs that are finished already, what was left out.
+
+    notes: what is not as it was asked for. remarks: what else a user may want to know.
+    """
 
     jobs: tuple[StackJob, ...]
     finished: tuple[Path, ...]
     requested: int
     steps: int
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def minutes(self, workers: int) -> float | None:
         """Return the estimated minutes on `workers` processes, or None without an estimate."""
@@ -75,14 +81,18 @@ def make_plan(request: Request) -> Plan:
     jobs: list[StackJob] = []
     finished: list[Path] = []
     notes: list[str] = []
+    remarks: list[str] = []
     requested = 0
     for task in request.tasks:
         if request.out is not None:
             write_spec(request.out, task)
+        compute = computing.choose(task, request.compute)
+        notes += computing.notes(task, request.compute, compute)
+        remarks += computing.remarks(task, request.compute, compute)
         planned: dict[Path, MethodSpec] = {}
         for named in request.methods:
             try:
-                template = _template(request, task, named)
+                template = _template(request, task, named, compute)
             except Unsuitable as error:
                 if not request.skip_unsuitable:
                     raise
@@ -106,10 +116,10 @@ def make_plan(request: Request) -> Plan:
                 finished += [result_file(template.folder, seed) for seed in stay]
             jobs += stacks
     steps = sum(steps_of(job.task, job.seeds[0], job.split) for job in jobs)
-    return Plan(tuple(jobs), tuple(finished), requested, steps, tuple(notes))
+    return Plan(tuple(jobs), tuple(finished), requested, steps, tuple(notes), tuple(remarks))
 
 
-def _template(request: Request, task: AnyTask, named: Named) -> StackJob:
+def _template(request: Request, task: AnyTask, named: Named, compute: Compute) -> StackJob:
     agent = isinstance(task, ReinforcementTask)
     try:
         spec = resolve(named, task.name, request.overrides, agent=agent)
@@ -125,7 +135,7 @@ def _template(request: Request, task: AnyTask, named: Named) -> StackJob:
         spec,
         (),
         request.split,
-        request.compute,
+        compute,
         request.out,
         request.tensorboard,
         request.checkpoint_seconds,

@@ -1,7 +1,8 @@
 """Common random numbers: every draw has a key, so no draw shifts another (PROTOCOL).
 
-A key is (task name, seed, purpose, phase, epoch). At one seed all methods therefore see the same
-data in the same order from the same initial weights.
+A key is (task name, seed, purpose, phase, epoch); where epochs are drawn a block at a time, the
+block's number. At one seed all methods therefore see the same data in the same order from the same
+initial weights.
 """
 
 from __future__ import annotations

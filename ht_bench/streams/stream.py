@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,14 @@ Split = Literal["test", "validation"]
 Indices = npt.NDArray[np.int64]
 Crop = npt.NDArray[np.int16]
 
+Draws = npt.NDArray[np.uint8]
+Blocks = Callable[[int, int], npt.NDArray[Any]]
+
 PADDING = 4
 """Random crop after padding by this many pixels on each side (Lee et al. 2024)."""
 
+MOST_EPOCHS, BLOCK = 64, 2**16
+"""Epochs, and examples over all of them, whose orders are drawn at once; a large epoch is alone."""
 
 MOST_FLOATS = 2**30
 """Numbers of one batch, or of all indices, of a stack of seeds."""
@@ -64,11 +70,12 @@ class Stream:
         self.task, self.data, self.seed, self.split = task, data, seed, split
         _check_size(task, data)
         self.training, self.evaluation = self._divide()
+        self._held: dict[str, tuple[tuple[int, int], npt.NDArray[Any]]] = {}
         if get_family(task.family).by_class:
             self._check_classes()
 
-    def _draw(self, purpose: Purpose, phase: int = 0, epoch: int = 0) -> np.random.Generator:
-        return generator(self.task.name, self.seed, purpose, phase, epoch)
+    def _draw(self, purpose: Purpose, phase: int = 0, block: int = 0) -> np.random.Generator:
+        return generator(self.task.name, self.seed, purpose, phase, block)
 
     def _divide(self) -> tuple[Indices, Indices]:
         """Return (training indices, validation indices or test indices)."""
@@ -131,12 +138,15 @@ class Stream:
 
     def _old(self, index: int) -> Indices:
         """The examples of earlier phases that phase `index` keeps."""
-        spec = self.task.phases[index]
         old = np.concatenate([np.empty(0, dtype=np.int64), *self._arrivals[:index]])
-        if spec.keep == 1:
+        if self.task.phases[index].keep == 1:
             return old
         order = self._draw("kept", index).permutation(len(old))
-        return old[np.sort(order[: int(len(old) * spec.keep + 1e-6)])]
+        return old[np.sort(order[: self._kept(index)])]
+
+    def _kept(self, index: int) -> int:
+        old, keep = sum(map(len, self._arrivals[:index])), self.task.phases[index].keep
+        return old if keep == 1 else int(old * keep + 1e-6)
 
     def phase(self, index: int) -> PhaseData:
         """Return what is trained on in phase `index`; raises UsageError if that is nothing."""
@@ -180,26 +190,72 @@ class Stream:
         labels = self._rename(source[indices].astype(np.int64), index)
         return TestView(from_training, indices, labels, self._input_permutation(index))
 
-    def order(self, index: int, epoch: int) -> Indices:
-        """Return the order, int64 [n], in which epoch `epoch` of phase `index` visits examples."""
-        return self._draw("batch order", index, epoch).permutation(self._count(index))
+    def block_epochs(self, index: int) -> int:
+        """Return how many epochs of phase `index` one block holds: k of `orders`."""
+        return max(1, min(MOST_EPOCHS, BLOCK // self._count(index)))
 
-    def augmentation(self, index: int, epoch: int) -> tuple[Crop, Crop]:
-        """Return where each example's crop of one epoch comes from: rows [n, H], columns [n, W].
+    def orders(self, index: int, block: int) -> Indices:
+        """Return the orders of a block's epochs, int64 [k, n]: row i is epoch block · k + i's.
 
-        They point into its image padded by PADDING on each side; where the image is flipped, its
-        columns run backwards.
+        A generator costs as much as the order of a few hundred examples: one draws k epochs.
         """
-        height, width = self.data.train_images.shape[2:]
-        draw = self._draw("augmentation", index, epoch)
-        shifts = draw.integers(0, 2 * PADDING + 1, (self._count(index), 2)).astype(np.int16)
-        flips = draw.integers(0, 2, len(shifts)).astype(bool)
-        across = np.arange(width, dtype=np.int16)
-        columns = np.where(flips[:, None], across[::-1], across) + shifts[:, 1:]
-        return np.arange(height, dtype=np.int16) + shifts[:, :1], columns
+        shape = self.block_epochs(index), self._count(index)
+        rows = np.broadcast_to(np.arange(shape[1]), shape)
+        return self._draw("batch order", index, block).permuted(rows, axis=1)
+
+    def order(self, index: int, epoch: int) -> Indices:
+        """Return the order, int64 [n], in which epoch `epoch` of phase `index` visits examples.
+
+        It is read-only: a row of the block, which is held for the epochs that follow.
+        """
+        return self._of_block(self.orders, index, epoch)
+
+    def augmentations(self, index: int, block: int) -> Draws:
+        """Return the augmentation of a block's epochs, uint8 [k, n, 3], in the order of visits.
+
+        The last dimension: rows (0 to 2 · PADDING) and columns by which the padded image is
+        shifted, and whether it is flipped, 0 or 1.
+        """
+        shape = self.block_epochs(index), self._count(index)
+        draw, draws = self._draw("augmentation", index, block), np.empty((*shape, 3), np.uint8)
+        draws[..., :2] = draw.integers(0, 2 * PADDING + 1, (*shape, 2), np.uint8)
+        draws[..., 2] = draw.integers(0, 2, shape, np.uint8)
+        return draws
+
+    def augmentation(self, index: int, epoch: int) -> tuple[Draws, npt.NDArray[np.bool_]]:
+        """Return one epoch's (shifts, uint8 [n, 2]; flips, bool [n]), as `crop_indices` takes them.
+
+        Entry i belongs to the i-th example that the epoch visits, `order(index, epoch)[i]`.
+        """
+        draws = self._of_block(self.augmentations, index, epoch)
+        return draws[:, :2], draws[:, 2].astype(bool)
+
+    def _of_block(self, blocks: Blocks, index: int, epoch: int) -> npt.NDArray[Any]:
+        """One epoch's row of what `blocks` draws by block; the last block is held."""
+        block, row = divmod(epoch, self.block_epochs(index))
+        name = blocks.__name__
+        if name not in self._held or self._held[name][0] != (index, block):
+            rows = blocks(index, block)
+            rows.flags.writeable = False
+            self._held[name] = (index, block), rows
+        return self._held[name][1][row]
 
     def _count(self, index: int) -> int:
-        return len(self._old(index)) + len(self._arrivals[index])
+        return self._kept(index) + len(self._arrivals[index])
+
+
+def crop_indices(
+    shifts: Draws, flips: npt.NDArray[np.bool_], size: Sequence[int]
+) -> tuple[Crop, Crop]:
+    """Return where each example's crop comes from: rows int16 [n, H], columns int16 [n, W].
+
+    They point into its image of `size` (H, W) padded by PADDING on each side; where the image is
+    flipped, its columns run backwards. shifts, flips: as `Stream.augmentation` draws them.
+    """
+    down, across = (np.arange(length, dtype=np.int16) for length in size)
+    offsets = shifts.astype(np.int16)
+    columns = np.where(flips[:, None], across[::-1], across) + offsets[:, 1:]
+    return down + offsets[:, :1], columns
 
 
 def phase_steps(spec: Phase, examples: int, batch: int) -> tuple[int, int]:

@@ -28,7 +28,7 @@ def network(
     """Build the task's network, `changes` merged into its `[net]`, one slot per seed.
 
     Each seed's weights are drawn from its own key (task, seed, purpose, phase, draw), whatever
-    its mates and slot. torch's default generator is left as it was.
+    its mates and slot. torch's default generator is left as it was, and CUDA's are not touched.
     """
     table = {**task.net, **changes}
     channels, height, width = data.train_images.shape[1:]
@@ -36,7 +36,8 @@ def network(
     with torch.random.fork_rng(devices=[]):
         lone = []
         for seed in seeds:
-            torch.manual_seed(torch_seed(task.name, seed, purpose, phase, draw))
+            # Not torch.manual_seed: it would seed CUDA's generators too.
+            torch.default_generator.manual_seed(torch_seed(task.name, seed, purpose, phase, draw))
             lone.append(networks.build(table, shape, data.classes))
         if not is_stacked(lone[0]):
             return lone[0]
@@ -53,15 +54,33 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in named.items()}
 
 
-def optimizer(spec: OptimizerSpec, module: nn.Module) -> torch.optim.Optimizer:
-    """Build the task's optimizer over all of the module's parameters."""
+def optimizer(
+    spec: OptimizerSpec, module: nn.Module, captured: bool = False
+) -> torch.optim.Optimizer:
+    """Build the task's optimizer over all of the module's parameters.
+
+    captured: its step is to be captured: one fused group, with a rate that `LearningRate` binds.
+    """
     parameters = list(module.parameters())
     if spec.name == "sgd":
+        fused = True if captured else None
         return torch.optim.SGD(
-            parameters, lr=spec.lr, momentum=spec.betas[0], weight_decay=spec.weight_decay
+            parameters,
+            lr=spec.lr,
+            momentum=spec.betas[0],
+            weight_decay=spec.weight_decay,
+            fused=fused,
         )
     kind = torch.optim.AdamW if spec.name == "adamw" else torch.optim.Adam
-    return kind(_groups(module), lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay)
+    on_cuda = parameters[0].device.type == "cuda"
+    groups = [{"params": parameters, "fused": True}] if captured or on_cuda else _groups(module)
+    return kind(
+        groups,
+        lr=spec.lr,
+        betas=spec.betas,
+        weight_decay=spec.weight_decay,
+        capturable=captured and on_cuda,
+    )
 
 
 VECTOR = 16
@@ -69,7 +88,7 @@ VECTOR = 16
 
 
 def _groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Return parameter groups: fused where that gives every slot of a stack the same bits.
+    """Return a CPU's parameter groups: fused where every slot of a stack gets the same bits.
 
     The fused CPU kernel rounds the last numbers of a tensor, which fill no whole vector, in
     another way than the rest: they would make the last slot's bits differ from the others'.
@@ -81,11 +100,3 @@ def _groups(module: nn.Module) -> list[dict[str, Any]]:
     ragged = [p for p in parameters if p.numel() % VECTOR]
     groups = [{"params": whole, "fused": True}, {"params": ragged, "foreach": False}]
     return [group for group in groups if group["params"]]
-
-
-def warm_up(optimizer: torch.optim.Optimizer, spec: OptimizerSpec, step: int, steps: int) -> None:
-    """Set the learning rate of step `step` of a phase of `steps`: linear rise, then constant."""
-    rising = int(spec.warmup * steps)
-    share = min(1.0, (step + 1) / rising) if rising else 1.0
-    for group in optimizer.param_groups:
-        group["lr"] = spec.lr * share

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from ht_bench.methods.base import Method
 from ht_bench.networks.diagnostics import diagnose
 from ht_bench.networks.stacking import finite, is_stacked
-from ht_bench.training.accuracy import losses, measure
+from ht_bench.training.accuracy import Evaluation, losses
 from ht_bench.training.batches import Examples
+from ht_bench.training.capture import Graphs
 from ht_bench.training.device import Compute
 from ht_bench.training.history import History, Point, point
 
@@ -34,23 +35,31 @@ class Recorder:
         compute: Compute,
         classes: int,
         measures_training: bool,
+        graphs: Graphs | None = None,
     ) -> None:
+        self.evaluation = Evaluation(compute, graphs)
         self.module, self.method, self.history, self.compute = module, method, history, compute
         self.chance, self.measures_training = 1 / classes, measures_training
         self.initial = {n: p.detach().clone() for n, p in module.named_parameters()}
+        shape = (2, len(history.alive))
+        sums = torch.zeros(shape, dtype=torch.float64, device=compute.device)
+        self._loss, self._correct = sums.unbind()
         self._clear()
 
     def _clear(self) -> None:
-        zeros = torch.zeros(len(self.history.alive), dtype=torch.float64)
-        self._loss, self._correct = (zeros.to(self.compute.device, copy=True) for _ in range(2))
+        for summed in (self._loss, self._correct):  # in place: captured steps add to them
+            summed.zero_()
         self._batches, self._examples = 0, 0
 
     def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
-        """Add one step: mean losses [S], outputs [S, B, classes], labels [S, B]."""
+        """Add one step's mean losses [S] and hits: outputs [S, B, classes], labels [S, B]."""
         self._loss += loss
         self._correct += (outputs.argmax(-1) == labels).sum(1)
+
+    def count(self, examples: int) -> None:
+        """Count one step of so many examples of each seed."""
         self._batches += 1
-        self._examples += labels.shape[1]
+        self._examples += examples
 
     def record(self, phase: int, step: int, tests: Examples, training: Examples) -> Point:
         """Add a point: the evaluated weights on test data, and training since the last point."""
@@ -66,18 +75,18 @@ class Recorder:
 
     def _test(self, tests: Examples) -> dict[str, Tensor]:
         with self.method.evaluating() as evaluated:
-            accuracy, loss = measure(evaluated, tests, self.compute)
+            accuracy, loss = self.evaluation.measure(evaluated, tests)
         values = {"test/accuracy": accuracy, "test/loss": loss}
         if self.method.has_tortoise:
             with Method.evaluating(self.method) as trained:
-                values["hare/accuracy"] = measure(trained, tests, self.compute)[0]
+                values["hare/accuracy"] = self.evaluation.measure(trained, tests)[0]
             values["tortoise/accuracy"] = accuracy
         return values
 
     def _training(self, training: Examples, begins: bool) -> dict[str, Tensor]:
         if self.measures_training:
             with self.method.evaluating() as evaluated:
-                accuracy, loss = measure(evaluated, training, self.compute)
+                accuracy, loss = self.evaluation.measure(evaluated, training)
         elif self._batches:
             accuracy, loss = self._correct / self._examples, self._loss / self._batches
         elif begins:
@@ -107,11 +116,12 @@ class Recorder:
     def state_dict(self) -> dict[str, Any]:
         """Return the sums since the last point; the history saves itself."""
         return {
-            "sums": [self._loss, self._correct],
+            "sums": [self._loss.clone(), self._correct.clone()],
             "counts": [self._batches, self._examples],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` returned."""
-        self._loss, self._correct = state["sums"]
+        for summed, saved in zip((self._loss, self._correct), state["sums"], strict=True):
+            summed.copy_(saved)
         self._batches, self._examples = state["counts"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ht_bench.methods.base import Method
-from ht_bench.networks.stacking import clip_gradients, is_stacked
+from ht_bench.methods.moments import clear_moments
+from ht_bench.networks.stacking import is_stacked
 from ht_bench.streams.dataset import Dataset
 from ht_bench.streams.families import get_family
 from ht_bench.streams.points import points_of_phase
@@ -17,11 +18,16 @@ from ht_bench.streams.randomness import torch_seed
 from ht_bench.streams.stream import Split, Stream, planned_steps
 from ht_bench.streams.task import Task
 from ht_bench.training import build
-from ht_bench.training.accuracy import logits, losses, measure
-from ht_bench.training.batches import Examples, Images, PhaseBatches
+from ht_bench.training.batches import Batches, Examples, Images
+from ht_bench.training.capture import CudaGraphs, Graphs, context
+from ht_bench.training.checkpoint import CheckpointPlan
+from ht_bench.training.compiled import CompiledForward, pays
 from ht_bench.training.device import Compute, random_state, set_random_state
+from ht_bench.training.history import History, Observer
+from ht_bench.training.rate import LearningRate
 from ht_bench.training.recording import Recorder
 from ht_bench.training.run import Run, held_bytes
+from ht_bench.training.step import TrainingStep
 
 
 class SupervisedRun(Run):
@@ -35,7 +41,9 @@ class SupervisedRun(Run):
         seeds: Sequence[int],
         split: Split = "test",
         compute: Compute | None = None,
+        graphs: Graphs | Literal["auto"] | None = "auto",
     ) -> None:
+        """Build network, optimizer and method; `graphs` capture steps ("auto": on CUDA)."""
         self.task, self.data, self.method = task, data, method
         self.streams = [Stream(task, data, seed, split) for seed in seeds]
         super().__init__(seeds, planned_steps(self.streams[0]), compute)
@@ -45,14 +53,38 @@ class SupervisedRun(Run):
         self.stacked = is_stacked(self.module)
         if not self.stacked:
             self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = build.optimizer(task.optimizer, self.module)
+        if graphs == "auto":
+            graphs = CudaGraphs() if self.compute.device == "cuda" else None
+        self.graphs = graphs
+        self.optimizer = build.optimizer(task.optimizer, self.module, graphs is not None)
         trainability = get_family(task.family).metric == "train/accuracy"
         self.recorder = Recorder(
-            self.module, method, self.history, self.compute, data.classes, trainability
+            self.module, method, self.history, self.compute, data.classes, trainability, graphs
         )
         draws = [torch_seed(task.name, seed, "method") for seed in self.seeds]
         generators = [torch.Generator().manual_seed(draw) for draw in draws]
         method.attach(self.module, self.optimizer, generator=generators, initialize=self._fresh)
+        self.step = self._make_step()
+
+    def _make_step(self) -> TrainingStep:
+        spec, device = self.task.optimizer, self.compute.device
+        on_device = self.graphs is not None
+        batches = Batches(self.streams, self.images, captured=on_device)
+        rate = LearningRate(self.optimizer, spec, self.planned, device if on_device else None)
+        step = TrainingStep(
+            self.module,
+            self.optimizer,
+            self.method,
+            spec,
+            self.compute,
+            batches,
+            rate,
+            self.recorder,
+            self.graphs,
+        )
+        if pays(self.module, self.planned, self.compute):
+            step.full_forward = CompiledForward(self.module)
+        return step
 
     @property
     def methods(self) -> Sequence[Method]:
@@ -75,17 +107,18 @@ class SupervisedRun(Run):
 
     # ---- the loop ----
 
+    def train(
+        self, plan: CheckpointPlan | None = None, observer: Observer | None = None
+    ) -> History:
+        """Train all phases; raises Interrupted when `observer.stop()` says so."""
+        with context(self.graphs):
+            return super().train(plan, observer)
+
     def train_phase(self, index: int) -> None:
         """Train what is left of phase `index`, from its start where `position.step` is 0."""
         self._open(index)
         if self.position.step == 0:
-            # A boundary: optimizer state cleared, the method told, its budget asked.
-            self.position.draws = 0
-            self.optimizer.state.clear()
-            self.position.allowed = self.method.enter_phase(
-                index, self.planned[index], self.batches.epoch_steps, len(self.planned)
-            )
-            self.disturb(self.module, index)
+            self._cross(index)
             self._record(0)
         grid = points_of_phase(self.planned[index], self.task.training.points)
         for target in grid[self.position.recorded :]:
@@ -93,55 +126,56 @@ class SupervisedRun(Run):
             self._record(target)
             self.position.recorded += 1
         with self.evaluating():
-            self.recorder.diagnose(index, self.steps_before(index + 1), self.batches)
+            examples = self.step.batches.examples
+            self.recorder.diagnose(index, self.steps_before(index + 1), examples)
+
+    def _cross(self, index: int) -> None:
+        """Enter a phase: optimizer state cleared, the method told, its budget asked."""
+        self.position.draws = 0
+        clear_moments(self.optimizer, in_place=self.method.clears_in_place)
+        self.position.allowed = self.method.enter_phase(
+            index, self.planned[index], self.step.batches.epoch_steps, len(self.planned)
+        )
+        self.disturb(self.module, index)
+        self.step.check()
 
     def _open(self, index: int) -> None:
-        self.batches = PhaseBatches(self.streams, index, self.images)
+        self.step.open(index)
         self.tests = Examples([stream.test(index) for stream in self.streams], self.images)
 
     def _train_until(self, target: int) -> None:
         """Go to step `target` of the phase; beyond the method's budget steps train nothing."""
         self.module.train()
+        learns = bool(self.alive.any())
         while self.position.step < target:
-            if self.position.step < self.position.allowed and bool(self.alive.any()):
-                self._train_step()
+            if learns and self.position.step < self.position.allowed:
+                self._key_dropout()
+                self.step.take(self.position.step)
+                self.steps_taken += 1
             self.position.step += 1
             self.observer.progress(1)
             self.pause_if_due()
 
-    def _train_step(self) -> None:
-        phase, step, spec = self.position.phase, self.position.step, self.task.optimizer
-        # Every epoch's dropout is keyed, so that methods that draw differently share its masks.
-        epoch, place = divmod(step, self.batches.epoch_steps)
-        if place == 0:
-            torch.manual_seed(torch_seed(self.task.name, self.seeds[0], "dropout", phase, epoch))
-        inputs, labels = self.batches.batch(epoch, place)
-        build.warm_up(self.optimizer, spec, step, self.planned[phase])
-        # Seeds share no weight: the gradient of the sum of their losses is each seed's own.
-        self.optimizer.zero_grad()
-        with self.compute.autocast():
-            outputs = logits(self.module, inputs)
-            each = losses(outputs, labels).mean(1)
-            loss = each.sum()
-            extra = self.method.auxiliary_loss(*self._as_module_takes(inputs, outputs))
-        (loss if extra is None else loss + extra).backward()
-        if spec.clip is not None:
-            clip_gradients(self.module, spec.clip)
-        # The method's before_step and after_step run inside, as hooks of the optimizer.
-        self.optimizer.step()
-        self.steps_taken += 1
-        self.recorder.add(each.detach(), outputs.detach(), labels)
-
-    def _as_module_takes(self, *tensors: Tensor) -> Sequence[Tensor]:
-        return tensors if self.stacked else [tensor[0] for tensor in tensors]
+    def _key_dropout(self) -> None:
+        """Key every epoch's dropout, so that methods that draw differently share its masks."""
+        phase = self.position.phase
+        epoch, place = divmod(self.position.step, self.step.batches.epoch_steps)
+        if place:
+            return
+        seed = torch_seed(self.task.name, self.seeds[0], "dropout", phase, epoch)
+        # torch.manual_seed notes a stack trace for each kind of device that is absent.
+        torch.default_generator.manual_seed(seed)
+        if self.compute.device == "cuda":
+            torch.cuda.manual_seed(seed)
 
     # ---- records and checkpoints ----
 
     def _record(self, step: int) -> None:
         phase = self.position.phase
         step += self.steps_before(phase)
+        examples = self.step.batches.examples
         with self.evaluating():
-            self.observer.point(self.recorder.record(phase, step, self.tests, self.batches))
+            self.observer.point(self.recorder.record(phase, step, self.tests, examples))
 
     def retention(self) -> list[list[float]] | None:
         """Return, per seed, the final accuracy on each phase's own test view; None if all agree."""
@@ -149,9 +183,10 @@ class SupervisedRun(Run):
         views = [[stream.test(index) for stream in self.streams] for index in phases]
         if not self.task.retains:
             return None
+        evaluation = self.recorder.evaluation
         with self.method.evaluating() as evaluated:
             tests = (Examples(view, self.images) for view in views)
-            rows = [measure(evaluated, examples, self.compute)[0] for examples in tests]
+            rows = [evaluation.measure(evaluated, examples)[0] for examples in tests]
         retained: list[list[float]] = torch.stack(rows, dim=1).cpu().tolist()
         return retained
 
@@ -179,6 +214,7 @@ class SupervisedRun(Run):
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.recorder.load_state_dict(state["recorder"])
+        self.step.rate.bind()
         self._open(min(self.position.phase, len(self.planned) - 1))
-        self.method.restore(state["method"], self.batches.epoch_steps, len(self.planned))
+        self.method.restore(state["method"], self.step.batches.epoch_steps, len(self.planned))
         set_random_state(state["rng"])

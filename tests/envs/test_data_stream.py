@@ -23,7 +23,7 @@ from ht_bench.streams.data import load
 from ht_bench.streams.dataset import Dataset
 from ht_bench.streams.stream import Stream, planned_steps
 from ht_bench.streams.task import Task
-from ht_bench.training.batches import Examples, Images, PhaseBatches
+from ht_bench.training.batches import Batches, Examples, Images
 
 from .conftest import BATCH, STREAMS, TRAIN, begun, position, small_task, walk
 
@@ -80,15 +80,16 @@ def test_real_images_are_the_training_loops(real_data_cache: object) -> None:
 def check_against_the_loop(task: Task, data: Dataset, split: Any) -> None:
     """Inputs bit for bit, labels, order and partial batches, through step alone."""
     stream, images = Stream(task, data, 7, split), Images(data, "cpu")
+    batches = Batches([stream], images)
     env = DataStreamVectorEnv(task, split, shape="image")
     seen, infos = env.reset(seed=7)
     assert env.phase_lengths == planned_steps(stream)
     for index, steps in enumerate(planned_steps(stream)):
-        batches = PhaseBatches([stream], index, images)
-        per_epoch = -(-batches.examples // task.training.batch)
+        batches.open(index)
+        per_epoch = -(-batches.examples.examples // task.training.batch)
         for step in range(steps):
-            inputs, labels = batches.batch(*divmod(step, per_epoch))
-            count = inputs.shape[1]
+            count = batches.seek(step)
+            inputs, labels = batches.take(count)
             assert (infos["phase"] == index).all()
             assert infos["valid"].sum() == count and infos["valid"][:count].all()
             assert (seen[:count] == inputs[0].numpy()).all()

@@ -19,7 +19,7 @@ from ht_bench.methods.base import Method, evaluation_mode
 from ht_bench.methods.hare_tortoise import HareTortoise
 from ht_bench.networks import diagnostics
 from ht_bench.training import recording
-from ht_bench.training.batches import PhaseBatches
+from ht_bench.training.batches import Examples
 
 from .conftest import INPUTS, LABELS, Net, copied, descend, leaves_no_trace, make_run
 
@@ -39,12 +39,15 @@ def test_dormancy_is_measured_on_training_inputs(
         measured.append(inputs)
         return original(module, inputs, *rest)
 
-    def tests_first(self: PhaseBatches, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        return run.tests.slice(start, min(stop, self.examples))
+    training = Examples.slice
+
+    def tests_first(self: Examples, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        examples = getattr(run, "tests", self)  # before them training's are prepared
+        return training(examples, start, min(stop, self.examples))
 
     monkeypatch.setattr(recording, "diagnose", watched)
     if planted:
-        monkeypatch.setattr(PhaseBatches, "slice", tests_first)
+        monkeypatch.setattr(Examples, "slice", tests_first)
     run.train()
     assert len(measured) == 2
     for phase, inputs in enumerate(measured):

@@ -1,6 +1,8 @@
 """Freezing a suite: its anchors are the runs' own numbers, and it is written once."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import ht_bench
 from ht_bench.ranking.admission import admission, least_gap
 from ht_bench.records.metrics import final_metric
-from ht_bench.records.record import write_record
+from ht_bench.records.record import read_record, write_record
 from ht_bench.records.runs import group_folder, result_file, write_spec
 from ht_bench.running.freeze import freeze
 from ht_bench.streams import catalog, suite
@@ -134,3 +136,31 @@ def test_anchors_are_reproduced(name: str, seeds: int) -> None:
         frozen, tolerance = anchors.full_reset[:seeds], catalog.get_task(member).tolerance
         assert result.final == pytest.approx(frozen, abs=tolerance)
         assert result.final.mean() == pytest.approx(np.mean(frozen), abs=tolerance / 5)
+
+
+def test_anchors_have_the_tasks_own_precision(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tf32, which is fp32 where a CPU trained; of two devices' runs neither is taken."""
+    published = replace(task, training=replace(task.training, precision="tf32"))
+    monkeypatch.setattr("ht_bench.running.freeze.get_task", lambda name: published)
+    runs = tmp_path / "runs"
+
+    def rewrite(to: str, **changes: str) -> None:
+        for file in runs.glob(f"{task.name}/*-{'0' * 8}/seed*/result.json"):
+            record = read_record(file) | {"task_sha256": published.sha256} | changes
+            group = group_folder(runs, task.name, record["method"], to * 8)
+            write_record(result_file(group, record["seed"]), record)
+
+    write_runs(runs, task, gap=0.1)
+    write_spec(runs, published)
+    rewrite("0")
+    rewrite("1", precision="bf16", device="cuda")
+    rewrite("2", precision="tf32", device="cuda")
+    with pytest.raises(ht_bench.UsageError, match="on several devices"):
+        freeze(runs, "suite-made-up-v1", "made up", [task.name], tmp_path)
+    for folder in runs.glob(f"{task.name}/*-{'0' * 8}"):
+        shutil.rmtree(folder)
+    path = freeze(runs, "suite-made-up-v1", "made up", [task.name], tmp_path)
+    monkeypatch.setattr(suite, "folder", lambda name: tmp_path)
+    assert suite.get_suite(path.stem).anchors[task.name].setting == "tf32 on cuda"

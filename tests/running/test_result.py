@@ -188,13 +188,16 @@ def test_a_score_needs_both_anchors_run_alike(make_result: MakeResult) -> None:
 
 @pytest.mark.parametrize(("key", "value"), [("precision", "bf16"), ("device", "cuda")])
 def test_frozen_anchors_serve_no_other_arithmetic(
-    make_result: MakeResult, key: str, value: str
+    make_result: MakeResult, monkeypatch: Patch, key: str, value: str
 ) -> None:
     own = make_result({1: 0.6, 2: 0.7})
+    freeze(monkeypatch, own.task)
     for record in own.records:
         record[key] = value
-    with pytest.raises(UsageError, match=f"anchors are fp32 on cpu, this result is .*{value}"):
+    with pytest.raises(UsageError, match=f"fp32 on cpu, this result is .*{value}"):
         own.score()
+    freeze(monkeypatch, own.task, **{key: value})
+    assert own.score().value == pytest.approx((0.65 - 0.35) / (0.75 - 0.35))
 
 
 def test_where_nothing_is_to_close_the_score_is_no_number(make_result: MakeResult) -> None:

@@ -31,9 +31,9 @@ def cost(method: Any, task: Task) -> dict[str, float]:
 
 def test_seconds_are_those_of_steps(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow evaluation is not the method's cost; a slow step is."""
-    from ht_bench.training import recording
+    from ht_bench.training.accuracy import Evaluation
 
-    measure = recording.measure
+    measure = Evaluation.measure
 
     def slowly(*given: Any) -> Any:
         time.sleep(NAP)
@@ -45,7 +45,7 @@ def test_seconds_are_those_of_steps(task: Task, monkeypatch: pytest.MonkeyPatch)
 
     usual = cost("none", task)
     with monkeypatch.context() as patch:
-        patch.setattr(recording, "measure", slowly)
+        patch.setattr(Evaluation, "measure", slowly)
         looked_at = cost("hare-tortoise", task)
     points = 5
     assert looked_at["evaluation_seconds"] >= 2 * points * NAP / 4  # hare and tortoise, per seed

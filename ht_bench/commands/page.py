@@ -24,19 +24,21 @@ def page(
     """Render the leaderboard's site from its submissions, and write the ranking.
 
     Reads FOLDER/submissions/*.json and FOLDER/verified.json; writes FOLDER/site/ and
-    FOLDER/ranking.json. Open FOLDER/site/index.html in a browser: it needs no server.
+    FOLDER/ranking.json. Open FOLDER/site/index.html in a browser: it needs no server. Scores
+    compare within one epoch (major.minor of ht-bench): the newest that has entries comes first,
+    earlier ones are kept in FOLDER/site/0.1/ and FOLDER/ranking-0.1.json.
 
     Example: ht-bench page leaderboard
 
     Args:
         folder: the folder that holds submissions/.
         out: where to write the site; FOLDER/site if left out.
-        check: write nothing; say whether FOLDER/ranking.json is what the committed curves give,
-            to 1e-4 (exit code 1 if not).
+        check: write nothing; say whether FOLDER/ranking.json, and that of every earlier epoch, is
+            what the committed curves give, to 1e-4 (exit code 1 if not).
 
     """
-    from ht_bench.leaderboard.board import make_board, read_entries
-    from ht_bench.leaderboard.ranking_file import write_ranking
+    from ht_bench.leaderboard.board import make_boards, read_entries
+    from ht_bench.leaderboard.ranking_file import write_rankings
     from ht_bench.leaderboard.verified import read_verified
 
     if not (folder / "submissions").is_dir():
@@ -50,29 +52,31 @@ def page(
         raise UsageError("The page needs jinja2: pip install 'ht-bench[page]'.")
     from ht_bench.views.page import write_site
 
-    board = make_board(entries)
-    written = write_site(board, out or folder / "site")
-    write_ranking(folder / "ranking.json", board)
-    print(f"Wrote {len(written)} pages and {folder / 'ranking.json'}; open {written[0]}")
+    newest, *earlier = make_boards(entries)
+    written = write_site(newest, out or folder / "site", earlier)
+    rankings = write_rankings(folder, [newest, *earlier])
+    print(f"Wrote {len(written)} pages and {' and '.join(map(str, rankings))}; open {written[0]}")
     return 0
 
 
 def _check(folder: Path, entries: Sequence[Submitted]) -> int:
-    from ht_bench.leaderboard.ranking_file import ranking_faults, read_ranking
+    from ht_bench.leaderboard.ranking_file import ranking_faults, read_rankings
 
-    committed = read_ranking(folder / "ranking.json")
-    faults = ranking_faults(committed, entries)
+    faults: list[str] = []
+    ranked: set[tuple[str, str]] = set()
+    for path, committed in read_rankings(folder).items():
+        found = ranking_faults(committed, entries)
+        names, benchmark = committed["entries"], committed["benchmark"]
+        ranked |= {(benchmark, name) for name in names}
+        faults += [f"{path}: {sentence}" for sentence in found]
+        if not found:
+            print(f"{path}: {len(names)} entries of {benchmark}, recomputed from their curves.")
     for sentence in faults:
         print(sentence)
-    waiting = [entry.name for entry in entries if entry.name not in committed["entries"]]
+    waiting = [entry.name for entry in entries if (entry.benchmark, entry.name) not in ranked]
     if waiting:
         print(
             f"Not ranked yet: {', '.join(waiting)}; `ht-bench page {folder}` ranks them.",
             file=sys.stderr,
-        )
-    if not faults:
-        print(
-            f"{folder / 'ranking.json'}: {len(committed['entries'])} entries, recomputed from "
-            "their curves."
         )
     return 1 if faults else 0

@@ -55,7 +55,7 @@ def verify(
             (leaderboard/verified.json).
 
     """
-    from ht_bench.leaderboard.verified import add_report
+    from ht_bench.leaderboard.verified import add_report, digests, verified_beside
     from ht_bench.leaderboard.verify import verify as verify_file
 
     if not files:
@@ -67,7 +67,7 @@ def verify(
     checks = _checks(level, rerun, seeds, code, device)
     reports = []
     for file in files:
-        reports.append(verify_file(file, checks))
+        reports.append(verify_file(file, checks, digests(verified_beside(file))))
         if not as_json:
             _print(reports[-1])
         if record is not None and reports[-1].level != "not valid":

@@ -11,14 +11,14 @@ from ht_bench.errors import UsageError
 from ht_bench.leaderboard.known import KnownTask, find_known
 from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.valid import read_submission
-from ht_bench.leaderboard.verified import Verified, has_changed, level_of
+from ht_bench.leaderboard.verified import Verified, digests, has_changed, level_of
 from ht_bench.ranking.comparison import Table, make_table
 from ht_bench.ranking.curves import MeanCurve, mean_curve
 from ht_bench.ranking.entries import Setting, TaskInfo
 from ht_bench.ranking.pairs import Measured, PairedTask, measure
 from ht_bench.records.metrics import metric_key
 from ht_bench.streams.suite import Suite, get_suite, suite_files
-from ht_bench.version import EPOCH
+from ht_bench.version import EPOCH, epoch_order
 
 SETTING = Setting("test", "any precision", "any device")
 
@@ -50,6 +50,11 @@ class Submitted:
     tasks: Mapping[str, TaskRuns]
 
     @property
+    def benchmark(self) -> str:
+        """The comparability epoch of its runs; only entries of one epoch share a board."""
+        return str(self.about["benchmark"])
+
+    @property
     def needs_boundaries(self) -> bool:
         """Whether the method must be told when the data change."""
         return bool(self.about["method"]["needs_boundaries"])
@@ -59,10 +64,11 @@ class Submitted:
 class Board:
     """Everything that the page shows: tables of suites and of tasks, and what they are made of.
 
-    titles: of suites and tasks. pairs: per task, its entries and anchors; frozen: the tasks whose
-    anchors stand in a released suite.
+    benchmark: the epoch of all its entries. titles: of suites and tasks. pairs: per task, its
+    entries and anchors; frozen: the tasks whose anchors stand in a released suite.
     """
 
+    benchmark: str
     entries: Mapping[str, Submitted]
     suites: tuple[Table, ...]
     tasks: tuple[Table, ...]
@@ -73,14 +79,17 @@ class Board:
 
 
 def read_entries(folder: Path, verified: Verified) -> list[Submitted]:
-    """Return every submission of a folder, its curves averaged.
+    """Return every submission of a folder, of whatever epoch, its curves averaged.
 
+    Entries of an earlier epoch may lie in a folder of its name, such as 0.1/none.json, and stay
+    valid as the very files that `verified` holds the digests of.
     Raises UsageError with the first fault of a file that is not valid: nothing on the board may
     come from one.
     """
     entries: list[Submitted] = []
-    for path in sorted(folder.glob("*.json")):
-        submission, faults = read_submission(path)
+    history = digests(verified)
+    for path in sorted([*folder.glob("*.json"), *folder.glob("[0-9]*.[0-9]*/*.json")]):
+        submission, faults = read_submission(path, history)
         if submission is None:
             raise UsageError(f"{path} is not valid: {faults[0]} `ht-bench verify {path}` says all.")
         entries.append(_submitted(submission, verified))
@@ -95,12 +104,16 @@ def read_entries(folder: Path, verified: Verified) -> list[Submitted]:
 
 def _check_names(entries: Sequence[Submitted]) -> None:
     """Names become file names, and some systems tell no Entry from an entry."""
-    names: dict[str, str] = {}
+    names: dict[tuple[str, str], Submitted] = {}
     for entry in entries:
-        other = names.setdefault(entry.name.casefold(), entry.name)
-        if other != entry.name:
+        other = names.setdefault((entry.benchmark, entry.name.casefold()), entry)
+        if other.name != entry.name:
             raise UsageError(
-                f"The submissions {other} and {entry.name} differ in case alone; rename one."
+                f"The submissions {other.name} and {entry.name} differ in case alone; rename one."
+            )
+        if other is not entry:
+            raise UsageError(
+                f"Two submissions of {entry.benchmark} are called {entry.name}; leave one of them."
             )
 
 
@@ -148,17 +161,33 @@ def shipped_suites() -> list[Suite]:
     return [get_suite(name) for name in names]
 
 
-def make_board(entries: Sequence[Submitted], suites: Iterable[Suite] | None = None) -> Board:
-    """Rank the entries on every suite that has any, and on every task.
-
-    suites: the shipped ones if left out. Anchors are those frozen in a suite; a task outside all
-    suites takes the entries `none` and `full-reset`.
-    """
+def make_boards(entries: Sequence[Submitted], suites: Iterable[Suite] | None = None) -> list[Board]:
+    """Return a board for each epoch that has entries, the newest first."""
     shown = shipped_suites() if suites is None else list(suites)
+    epochs = sorted({entry.benchmark for entry in entries}, key=epoch_order, reverse=True)
+    return [
+        make_board([entry for entry in entries if entry.benchmark == epoch], shown)
+        for epoch in epochs
+    ]
+
+
+def make_board(entries: Sequence[Submitted], suites: Iterable[Suite] | None = None) -> Board:
+    """Rank the entries, all of one epoch, on every suite that has any, and on every task.
+
+    suites: the shipped ones if left out. Anchors are those frozen in a suite of the same epoch; a
+    task outside all of them takes the entries `none` and `full-reset`.
+    Raises UsageError for entries of two epochs.
+    """
+    epochs = sorted({entry.benchmark for entry in entries}, key=epoch_order) or [EPOCH]
+    if len(epochs) > 1:
+        raise UsageError(f"Entries of {' and '.join(epochs)} do not compare: a board holds one.")
+    [benchmark] = epochs
+    shown = _suites_of(benchmark, shipped_suites() if suites is None else suites)
     known = {task.known.task.name: task.known for e in entries for task in e.tasks.values()}
     order = list(dict.fromkeys(name for suite in shown for name in suite.tasks))
     names = [*(n for n in order if n in known), *sorted(known.keys() - set(order))]
-    anchors = {name: _frozen(known[name], shown) for name in names}
+    own = [suite for suite in shown if suite.benchmark == benchmark]
+    anchors = {name: _frozen(known[name], own) for name in names}
     pairs = {
         name: PairedTask(
             _info(known[name]),
@@ -168,20 +197,28 @@ def make_board(entries: Sequence[Submitted], suites: Iterable[Suite] | None = No
         for name in names
     }
     tables = [
-        make_table(suite.name, [pairs[n] for n in suite.tasks], SETTING, EPOCH, is_suite=True)
+        make_table(suite.name, [pairs[n] for n in suite.tasks], SETTING, benchmark, is_suite=True)
         for suite in shown
         if all(name in pairs and pairs[name].anchored for name in suite.tasks)
     ]
     titles = {name: known[name].task.title for name in names}
     return Board(
+        benchmark=benchmark,
         entries={entry.name: entry for entry in entries},
         suites=tuple(tables),
-        tasks=tuple(make_table(name, [pairs[name]], SETTING, EPOCH) for name in names),
+        tasks=tuple(make_table(name, [pairs[name]], SETTING, benchmark) for name in names),
         titles=titles | {suite.name: suite.title for suite in shown},
         known=known,
         pairs=pairs,
         frozen=frozenset(name for name in names if anchors[name] is not None),
     )
+
+
+def _suites_of(benchmark: str, suites: Iterable[Suite]) -> list[Suite]:
+    """Return the suites that an epoch has: none newer, and of the same tasks the newest."""
+    shown = [s for s in suites if epoch_order(s.benchmark) <= epoch_order(benchmark)]
+    newest = {frozenset(s.tasks): s for s in sorted(shown, key=lambda s: epoch_order(s.benchmark))}
+    return [suite for suite in shown if newest[frozenset(suite.tasks)] is suite]
 
 
 def _frozen(known: KnownTask, suites: Sequence[Suite]) -> Mapping[str, Mapping[int, float]] | None:

@@ -1,4 +1,7 @@
-"""ranking.json: the committed ranking, and the proof that the committed curves give it."""
+"""ranking.json: the committed ranking, and the proof that the committed curves give it.
+
+It is of the newest epoch that has entries; those of earlier epochs are called ranking-0.1.json.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from ht_bench.files import read_json, write_atomically
 from ht_bench.leaderboard.board import Board, Submitted, make_board
 from ht_bench.ranking.rows import Row
 from ht_bench.ranking.score import Estimate
-from ht_bench.version import EPOCH
 
 TOLERANCE = 1e-4
 
@@ -21,7 +23,7 @@ TOLERANCE = 1e-4
 def ranking(board: Board) -> dict[str, Any]:
     """Return the ranks and scores of every suite as JSON types."""
     return {
-        "benchmark": EPOCH,
+        "benchmark": board.benchmark,
         "entries": list(board.entries),
         "suites": {
             table.name: {row.label: _standing(row) for row in table.rows} for table in board.suites
@@ -54,8 +56,23 @@ def write_ranking(path: Path, board: Board) -> None:
         + "\n  }"
         for name, rows in content["suites"].items()
     ]
-    head = f' "benchmark": "{EPOCH}",\n "entries": {json.dumps(content["entries"])},\n'
+    head = f' "benchmark": "{board.benchmark}",\n "entries": {json.dumps(content["entries"])},\n'
     write_atomically(path, "{\n" + head + ' "suites": {\n' + ",\n".join(suites) + "\n }\n}\n")
+
+
+def write_rankings(folder: Path, boards: Sequence[Board]) -> list[Path]:
+    """Write every board's ranking; boards: the newest first. Returns the files."""
+    files = [folder / f"ranking-{board.benchmark}.json" for board in boards]
+    files[0] = folder / "ranking.json"
+    for path, board in zip(files, boards, strict=True):
+        write_ranking(path, board)
+    return files
+
+
+def read_rankings(folder: Path) -> dict[Path, dict[str, Any]]:
+    """Return the committed rankings, the newest epoch's first; raises as `read_ranking` does."""
+    files = [folder / "ranking.json", *sorted(folder.glob("ranking-*.json"))]
+    return {path: read_ranking(path) for path in files}
 
 
 def read_ranking(path: Path) -> dict[str, Any]:
@@ -71,9 +88,10 @@ def ranking_faults(committed: Mapping[str, Any], entries: Sequence[Submitted]) -
     """Say where a committed ranking is not what the curves of its entries give, to TOLERANCE.
 
     Entries that the ranking does not name yet are left aside: a new submission changes the ranks
-    of others only when the ranking is written again.
+    of others only when the ranking is written again. So are those of another epoch.
     """
-    by_name = {entry.name: entry for entry in entries}
+    epoch = committed["benchmark"]
+    by_name = {entry.name: entry for entry in entries if entry.benchmark == epoch}
     absent = [name for name in committed["entries"] if name not in by_name]
     if absent:
         return [f"{name} is ranked, but its submission is not there" for name in absent]

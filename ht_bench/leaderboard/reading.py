@@ -73,6 +73,11 @@ class Submission:
         return str(self.content["name"])
 
     @property
+    def benchmark(self) -> str:
+        """The comparability epoch, major.minor of the ht-bench that made its runs."""
+        return str(self.content["benchmark"])
+
+    @property
     def method(self) -> Mapping[str, Any]:
         """Name, summary, citation, source hash, traits."""
         return dict(self.content["method"])

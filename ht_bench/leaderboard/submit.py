@@ -14,7 +14,7 @@ import numpy as np
 from ht_bench.errors import UsageError
 from ht_bench.files import write_atomically
 from ht_bench.leaderboard.choosing import SAME, Choice, check_complete, choose_runs
-from ht_bench.leaderboard.reading import CURVES, SCHEMA
+from ht_bench.leaderboard.reading import CURVES, SCHEMA, parse_untrusted, read_bounded
 from ht_bench.leaderboard.valid import check_bytes
 from ht_bench.methods.recipe import get_recipe
 from ht_bench.ranking.entries import Entry, TaskInfo, read_groups
@@ -82,13 +82,31 @@ def make_submission(runs: Path, choice: Choice, about: About) -> dict[str, Any]:
 def write_submission(path: Path, content: Mapping[str, Any]) -> None:
     """Write a submission file: a line per curve, so that a reader and a diff can follow it.
 
-    Raises UsageError, and writes nothing, for what `ht-bench verify` would not call valid.
+    Raises UsageError, and writes nothing, for what `ht-bench verify` would not call valid, and
+    where an entry of another epoch stands.
     """
     text = _lines(content, 0) + "\n"
     _, faults = check_bytes(text.encode(errors="surrogatepass"), path)
     for fault in faults:
         raise UsageError(f"This cannot be submitted: {fault}")
+    _check_history(path, content)
     write_atomically(path, text)
+
+
+def _check_history(path: Path, content: Mapping[str, Any]) -> None:
+    """Raise UsageError rather than write over an entry of another epoch, whose board is kept."""
+    if not path.is_file():
+        return
+    try:
+        epoch = dict(parse_untrusted(read_bounded(path), path)).get("benchmark")
+    except (UsageError, TypeError, ValueError):  # no submission: nothing to keep
+        return
+    if isinstance(epoch, str) and epoch != content["benchmark"]:
+        place = path.parent / epoch / path.name
+        raise UsageError(
+            f"{path} is an entry of {epoch}, whose board is kept; move it first: "
+            f"`mkdir -p {place.parent} && git mv {path} {place}`."
+        )
 
 
 def _task_table(entry: Entry, info: TaskInfo, none: Entry | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,42 +28,45 @@ from ht_bench.records.metrics import metric_key
 from ht_bench.streams.catalog import task_names
 from ht_bench.streams.points import without_starts
 from ht_bench.streams.seeds import format_seeds
-from ht_bench.version import EPOCH
+from ht_bench.version import EPOCH, epoch_order
 
 
-def read_submission(path: Path) -> tuple[Submission | None, list[Fault]]:
+def read_submission(
+    path: Path, history: Container[str] = ()
+) -> tuple[Submission | None, list[Fault]]:
     """Return (the submission, no faults) or (None, why it is not valid).
 
+    history: digests of committed files, which may be of an earlier epoch than this one.
     Raises UsageError where the file cannot be read at all.
     """
     try:
         data = read_bounded(path)
     except Refused as error:
         return None, [Fault("$", str(error))]
-    return check_bytes(data, path)
+    return check_bytes(data, path, history)
 
 
-def check_bytes(data: bytes, path: Path) -> tuple[Submission | None, list[Fault]]:
+def check_bytes(
+    data: bytes, path: Path, history: Container[str] = ()
+) -> tuple[Submission | None, list[Fault]]:
     """Do the same for what a file at `path` holds, or will hold."""
     try:
         content = parse_untrusted(data, path)
     except Refused as error:
         return None, [Fault("$", str(error))]
     faults = schema_faults(content, MOST_FAULTS if count_values(data) <= MOST_LISTED else 1)
-    if not faults:
-        faults = [*itertools.islice(_faults(content, path), MOST_FAULTS)]
     sha256 = hashlib.sha256(data).hexdigest()
+    if not faults:
+        found = _faults(content, path, committed=sha256 in history)
+        faults = [*itertools.islice(found, MOST_FAULTS)]
     return (None, faults) if faults else (Submission(content, sha256), [])
 
 
-def _faults(content: Mapping[str, Any], path: Path) -> Iterator[Fault]:
+def _faults(content: Mapping[str, Any], path: Path, *, committed: bool) -> Iterator[Fault]:
     if content["name"] != path.stem:
         yield Fault("$.name", f"is {content['name']}, but the file is {shown(path.name)}.")
-    if content["benchmark"] != EPOCH:
-        yield Fault(
-            "$.benchmark",
-            f"is {content['benchmark']}, this is {EPOCH}; scores compare only within one.",
-        )
+    if sentence := _other_epoch(content["benchmark"], committed=committed):
+        yield Fault("$.benchmark", sentence)
     for name, table in content["tasks"].items():
         known = find_known(name)
         place = ("tasks", name)
@@ -72,6 +75,19 @@ def _faults(content: Mapping[str, Any], path: Path) -> Iterator[Fault]:
             yield Fault(json_path(place), f"{known}.{hint}")
             continue
         yield from _task_faults(table, known, place)
+
+
+def _other_epoch(benchmark: str, *, committed: bool) -> str:
+    """Say why a file of this epoch is not valid here; "" if it is."""
+    differ = f"is {benchmark}, this is {EPOCH}, and scores compare only within one"
+    if epoch_order(benchmark) > epoch_order(EPOCH):
+        return f"{differ}: check it with ht-bench {benchmark}."
+    if benchmark == EPOCH or committed:
+        return ""
+    return (
+        f"{differ}: make the runs with this version and submit them again (of an earlier version "
+        "only committed files stay valid, those of which verified.json holds the digest)."
+    )
 
 
 def _task_faults(table: Mapping[str, Any], known: KnownTask, place: Place) -> Iterator[Fault]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ht_bench.leaderboard.twins import ERROR_RATE, FEWEST_SEEDS
 from ht_bench.leaderboard.valid import read_submission
 from ht_bench.records.record import Record
 from ht_bench.streams.seeds import format_seeds
+from ht_bench.version import EPOCH
 
 LEVELS = ("not valid", "valid", "consistent", "reproduced")
 BITS, TWINS = "bit for bit", "rounding twins"
@@ -51,6 +52,7 @@ class Report:
 
     file: str
     name: str = ""
+    benchmark: str = ""
     sha256: str = ""
     level: str = LEVELS[0]
     faults: list[Fault] = field(default_factory=list)
@@ -90,16 +92,19 @@ class Checks:
     seeds: int | tuple[int, ...] = 1
 
 
-def verify(path: Path, checks: Checks) -> Report:
+def verify(path: Path, checks: Checks, history: Container[str] = ()) -> Report:
     """Say how far one file gets.
 
+    history: digests of committed files, which may be of an earlier epoch: what can be checked
+    without that epoch's engine is, nothing is trained again.
     Raises UsageError where it cannot be read, or the seeds asked for are not the task's.
     """
     report = Report(str(path))
-    submission, report.faults = read_submission(path)
+    submission, report.faults = read_submission(path, history)
     if submission is None:
         return report
-    report.name, report.sha256, report.level = submission.name, submission.sha256, "valid"
+    report.name, report.benchmark = submission.name, submission.benchmark
+    report.sha256, report.level = submission.sha256, "valid"
     tasks = [known for known in map(find_known, submission.tasks) if isinstance(known, KnownTask)]
     if checks.first_points is None:
         return report
@@ -109,6 +114,9 @@ def verify(path: Path, checks: Checks) -> Report:
     if report.faults or report.could_not:
         return report
     report.level = "consistent"
+    if submission.benchmark != EPOCH:
+        _earlier(submission, checks, report)
+        return report
     if checks.rerun is None:
         return report
     for known in tasks:
@@ -116,6 +124,18 @@ def verify(path: Path, checks: Checks) -> Report:
     if not report.faults and not report.could_not:
         report.level = "reproduced"
     return report
+
+
+def _earlier(submission: Submission, checks: Checks, report: Report) -> None:
+    """Say what this epoch's engine cannot check of an entry of an earlier one."""
+    own = submission.benchmark
+    if checks.rerun is None:
+        report.note(f"An entry of {own}: its untrained networks are those of {own}, not compared.")
+    else:
+        report.fail(
+            f"An entry of {own} is not trained again by {EPOCH}, since numbers moved; install "
+            f"ht-bench {own} for that."
+        )
 
 
 def _consistent(
@@ -129,6 +149,9 @@ def _consistent(
             "(`ht-bench list data`)."
         )
         return []
+    if submission.benchmark != EPOCH:
+        faults = consistency_faults(submission, known, {}, same_arithmetic=False)
+        return [*itertools.islice(faults, MOST_FAULTS)]
     alike = not _differences(submission, known, *_here(submission, known, checks))
     try:
         first = checks.first_points(known, submission)

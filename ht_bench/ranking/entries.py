@@ -12,6 +12,7 @@ from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.records.metrics import Record, describe
 from ht_bench.records.record import group_digest
 from ht_bench.records.runs import read_runs, read_spec
+from ht_bench.version import EPOCH, epoch_order
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,8 @@ def task_infos(out: Path, records: Sequence[Record]) -> dict[str, TaskInfo]:
 class RunsFolder:
     """What lies below a folder: entries by setting, task and label; tasks; records.
 
-    notes: a sentence per task of which results were left out, and per unreadable result.
+    notes: a sentence per task of which results were left out, per epoch of those of another, and
+    per unreadable result.
     """
 
     groups: Groups
@@ -214,18 +216,34 @@ class RunsFolder:
 def read_groups(out: Path) -> RunsFolder:
     """Read everything below `out`.
 
-    Results of an earlier version of their task's file, as of a draft that was edited, are left
-    out with a note, and so are unreadable ones. Raises UsageError where nothing is left, and as
+    Left out with a note: results of another epoch than this version's, or than the newest where
+    there are none of this one; results of an earlier version of their task's file, as of a draft
+    that was edited; unreadable ones. Raises UsageError where nothing is left, and as
     `group_records` does.
     """
-    found, unreadable = read_runs(out)
+    everything, unreadable = read_runs(out)
+    found, others = _of_one_epoch(everything)
     infos = task_infos(out, found)
     records = [r for r in found if r["task_sha256"] == infos[r["task"]].sha256]
-    notes = [*unreadable, *_stale_notes(found, records)]
+    notes = [*unreadable, *others, *_stale_notes(found, records)]
     if not records:
         raise UsageError(" ".join(notes))
     infos = {name: info for name, info in infos.items() if any(r["task"] == name for r in records)}
     return RunsFolder(group_records(records, infos), infos, records, tuple(notes))
+
+
+def _of_one_epoch(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """Return the records that may share a table, and a sentence per epoch left out."""
+    counts = Counter(map(epoch, records))
+    own = EPOCH if EPOCH in counts else max(counts, key=epoch_order)
+    notes = [
+        f"{counts[other]} result(s) of ht-bench {other} are left out: the others are of {own}, and "
+        "numbers of the two do not compare; run them again, or compare them in a folder of their "
+        "own."
+        for other in sorted(counts, key=epoch_order)
+        if other != own
+    ]
+    return [record for record in records if epoch(record) == own], notes
 
 
 def _stale_notes(found: Sequence[Record], kept: Sequence[Record]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from ht_bench.errors import UsageError
 from ht_bench.files import write_atomically
 from ht_bench.ranking.admission import admission, least_gap
-from ht_bench.ranking.entries import Entry, read_groups
+from ht_bench.ranking.entries import Entry, epoch, read_groups
 from ht_bench.records.metrics import final_metric
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.seeds import format_seeds
@@ -34,6 +34,10 @@ def freeze(runs: Path, name: str, title: str, tasks: Sequence[str], folder: Path
     if path.exists():
         raise UsageError(f"{path} exists and a released suite never changes; give a new name.")
     found = read_groups(runs)
+    if (own := epoch(found.records[0])) != EPOCH:
+        raise UsageError(
+            f"The runs below {runs} are of ht-bench {own}, this is {EPOCH}; run again."
+        )
     groups, infos = found.groups, found.infos
     test = [by_task for setting, by_task in groups.items() if setting.split == "test"]
     blocks = []

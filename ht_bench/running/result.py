@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ht_bench.errors import UsageError
+from ht_bench.ranking.entries import epoch
 from ht_bench.ranking.score import Estimate, suite_score
 from ht_bench.records.metrics import final_metric, metric_key
 from ht_bench.records.record import Record, group_digest, seeds_of, write_record
@@ -55,10 +56,10 @@ class Result:
         """Return gap closed with its 95 % interval, paired by seed.
 
         warm, fresh: results of `none` and `full-reset`, run as this one; both left out, the anchors
-        frozen in a suite are taken, which are fp32 runs on a CPU. Only seeds that all three have
-        are used. The estimate is `NO_GAP` (nan) where fresh is not surely above warm on them.
-        Raises UsageError when only one is given, when they were run otherwise, and when there are
-        no anchors for this task and these seeds.
+        frozen in a suite of the result's epoch are taken, which are fp32 runs on a CPU. Only seeds
+        that all three have are used. The estimate is `NO_GAP` (nan) where fresh is not surely above
+        warm on them. Raises UsageError when only one is given, when they were run otherwise, and
+        when there are no anchors for this task and these seeds.
         """
         if (warm is None) != (fresh is None):
             given, lacking = ("fresh", "warm") if warm is None else ("warm", "fresh")
@@ -84,9 +85,10 @@ class Result:
         return total.shown(total.gap_closed)
 
     def _check_alike(self, other: Result) -> None:
-        """Raise UsageError unless another result is of the same task, data and setting."""
-        for key in ("task", "task_sha256", "data_sha256", "split", "precision", "device"):
-            here, there = self.records[0][key], other.records[0][key]
+        """Raise UsageError unless another result is of the same task, data, setting and epoch."""
+        own, theirs = ({**r.records[0], "epoch": epoch(r.records[0])} for r in (self, other))
+        for key in ("task", "task_sha256", "data_sha256", "split", "precision", "device", "epoch"):
+            here, there = own[key], theirs[key]
             if here != there:
                 raise UsageError(
                     f"'{other.method}' does not compare with '{self.method}': its {key} is "
@@ -102,12 +104,22 @@ class Result:
                 "and 'full-reset' in the same way and pass them as warm and fresh."
             )
         identity = (self.task.sha256, first["data_sha256"])
+        others: list[str] = []
         for suite in map(get_suite, suite_files()):
             anchors = suite.anchors.get(self.task.name)
             if anchors is None or first["split"] != "test":
                 continue
-            if (anchors.task_sha256, anchors.data_sha256) == identity:
+            if (anchors.task_sha256, anchors.data_sha256) != identity:
+                continue
+            if suite.benchmark == epoch(first):
                 return anchors.by_seed()
+            others.append(f"{suite.name}'s anchors of {self.task.name} are of {suite.benchmark}")
+        if others:
+            raise UsageError(
+                f"{' and '.join(others)}, this result is of {epoch(first)}, and numbers of two "
+                "epochs do not compare; evaluate 'none' and 'full-reset' too and pass them as warm "
+                "and fresh."
+            )
         raise UsageError(
             f"No suite has anchors for {self.task.name} as it is here; evaluate 'none' and "
             "'full-reset' on the same seeds and pass them as warm and fresh."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,23 @@ MARK = "– ht-bench leaderboard</title>"
 """What base.html writes into every page: nothing else that stands in the folder is removed."""
 
 
-def write_site(board: Board, out: Path) -> list[Path]:
+def write_site(board: Board, out: Path, earlier: Sequence[Board] = ()) -> list[Path]:
     """Write index.html, methods/*.html, tasks/*.html and what they load; returns the pages.
 
+    earlier: boards of earlier epochs, kept as sites of their own in folders of their epochs' names.
     Pages of an earlier build are removed. Untrusted text is escaped wherever it stands, and
     a policy in each page lets nothing be loaded but the site's own style and script.
     """
+    archive = [other.benchmark for other in earlier]
+    written = _write(board, out, {"newest": "", "archive": archive})
+    for other in earlier:
+        links = {"newest": board.benchmark, "archive": archive}
+        written += _write(other, out / other.benchmark, links)
+    return written
+
+
+def _write(board: Board, out: Path, links: dict[str, Any]) -> list[Path]:
+    """Write one board's site. links: `newest`, the epoch of the board above ("": this is it)."""
     make_folder(out)
     for name in PAGES:
         for file in (out / name).glob("*.html"):
@@ -38,6 +49,7 @@ def write_site(board: Board, out: Path) -> list[Path]:
     for name in ASSETS:
         write_atomically(out / name, (TEMPLATES / name).read_bytes())
     environment = _environment()
+    environment.globals |= {"epoch": board.benchmark, **links}
     written = []
     for path, template, values in _pages(board):
         page = environment.get_template(template).render(values)
@@ -76,7 +88,7 @@ def _environment() -> jinja2.Environment:
         "kind": kind,
         "families": families,
     }
-    environment.globals |= {"epoch": EPOCH, "draws": DRAWS, "references": REFERENCES}
+    environment.globals |= {"present": EPOCH, "draws": DRAWS, "references": REFERENCES}
     return environment
 
 

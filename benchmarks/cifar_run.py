@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.common import Options, Row, add_options, finish, options_of
-from benchmarks.loops import cifar10, make_task, synthetic
+from benchmarks.loops import cifar10, compile_as_long, make_task, synthetic
 from ht_bench.methods.hare_tortoise import HareTortoise
 from ht_bench.streams.catalog import get_task, task_files
 from ht_bench.streams.dataset import Dataset
@@ -58,6 +58,7 @@ def train(task: Task, data: Dataset, compute: Compute) -> Times:
     with settings(compute):
         method = HareTortoise(decay=0.999, reset_every="10 epochs")
         run = SupervisedRun(task, data, method, [100], "test", compute)
+        compile_as_long(run)
 
         def mark(point: Point) -> None:
             marks.append((point["step"], run.seconds))
@@ -75,7 +76,9 @@ def measure(options: Options, share: float, precision: str) -> Row:
     else:
         data, which = cifar10()
         print(f"Images: {which}.")
-        task = get_task(next(name for name in NAMES if name in task_files()))
+        published = get_task(next(name for name in NAMES if name in task_files()))
+        assert isinstance(published, Task)
+        task = published
         whole = sum(SupervisedRun(task, data, HareTortoise(), [100]).planned)
         task = shortened(task, share)
     times = train(task, data, Compute(options.device, precision))

@@ -78,6 +78,7 @@ _CLAIMS = (
     _gpu("resnet-fp32", f"{_LOOPS} 256, fp32: a step", "images", None),
     _gpu("cnn-lone", "small conv net, batch 128, one seed: a step", "images", None),
     _gpu("cnn-20", "small conv net, batch 128, 20 seeds: a seed-step", "images", 0.25),
+    _gpu("cnn-20-long", "the same in a run long enough to compile for", "images", 0.25),
     _gpu("warm-start", "published CIFAR-10 warm start, one seed, all", "cifar_run", 165, "s"),
     _gpu("digits-10", "digits MLP, 10 seeds: a step", "digits", 0.16),
     _gpu("digits-100", "digits MLP, 100 seeds: a step", "digits", 0.25),

@@ -60,6 +60,10 @@ def plain_data(device: str) -> tuple[torch.Tensor, torch.Tensor]:
     return images.to(device), torch.from_numpy(data.train_labels[:EXAMPLES]).to(device)
 
 
+together: Any = None
+"""What the processes wait at; each is given it as it starts."""
+
+
 def take_barrier(barrier: Any) -> None:
     """Give this process what all of them wait at."""
     global together

@@ -64,13 +64,14 @@ only() { # the claims named, where they are of a GPU: a CPU has others
     [ "$device" = cuda ] && echo "--only $1"
 }
 
+[ "$device" = cpu ] && export HT_BENCH_CUDA_TESTS_ON=cpu
 step 100 -m pytest -q -x -p no:cacheprovider tests/cuda
 # shellcheck disable=SC2046
 bench 70 images $(only resnet-bf16-none,resnet-bf16-ht,resnet-bf16-ht-over-none)
 bench 40 digits
 bench 40 cifar_run --share 0.03
 if [ "$device" = cuda ]; then
-    bench 50 images --only cnn-20,resnet-tf32
+    bench 50 images --only cnn-20,cnn-20-long,resnet-tf32
     # Agents: the script has options of its own and prints its own table.
     [ -f benchmarks/agents.py ] && step 60 -m benchmarks.agents --device cuda --pairs 5
     bench 30 images --only resnet-bf16-augmented,cnn-lone,resnet-fp32

@@ -20,6 +20,7 @@ from ht_bench.methods.base import Method
 from ht_bench.streams.data import load
 from ht_bench.streams.dataset import Dataset
 from ht_bench.streams.task import Task, parse_task
+from ht_bench.training.compiled import LONG, CompiledForward, pays
 from ht_bench.training.device import Compute
 from ht_bench.training.history import Interrupted, Observer
 from ht_bench.training.supervised import SupervisedRun
@@ -68,19 +69,35 @@ def cifar10() -> tuple[Dataset, str]:
         return synthetic(50_000, 10_000), "random images of CIFAR-10's shape"
 
 
+def compile_as_long(run: SupervisedRun) -> None:
+    """Let a short run train as a long one does: its network compiled where that would pay."""
+    if pays(run.module, [LONG], run.compute) and run.step.full_forward is run.module:
+        run.step.full_forward = CompiledForward(run.module)
+
+
 class OwnLoop:
     """The package's loop: each call trains to the next point of the curve.
 
     A call returns the seconds of training alone, as the run itself counts them. The run stands
-    still in a thread of its own between two calls.
+    still in a thread of its own between two calls. long: it is a part of a run that is long enough
+    to compile its network for.
     """
 
     def __init__(
-        self, task: Task, data: Dataset, method: Method, seeds: Sequence[int], compute: Compute
+        self,
+        task: Task,
+        data: Dataset,
+        method: Method,
+        seeds: Sequence[int],
+        compute: Compute,
+        long: bool = False,
     ) -> None:
         self.run = SupervisedRun(task, data, method, seeds, "test", compute)
+        if long:
+            compile_as_long(self.run)
         self._go, self._there = threading.Semaphore(0), threading.Semaphore(0)
-        self._ended, self._error = False, None
+        self._ended = False
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._train, daemon=True)
         self._thread.start()
 
@@ -92,7 +109,7 @@ class OwnLoop:
         except Interrupted:
             pass
         except BaseException as error:
-            self._error: BaseException | None = error
+            self._error = error
         self._ended = True
         self._there.release()
 
@@ -167,7 +184,7 @@ class PlainLoop:
         self.batch, self.steps, self.compute = batch, steps, compute
         self.decay, self.clip, self.augment = decay, clip, augment
         self.reset_every, self.taken = reset_every, 0
-        self.parameters = list(module.parameters())
+        self.parameters: list[Tensor] = list(module.parameters())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-3, fused=True)
         self.average = [p.detach().clone() for p in self.parameters]
         self.mean = torch.tensor(127.5, device=images.device)

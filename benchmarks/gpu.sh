@@ -65,7 +65,7 @@ only() { # the claims named, where they are of a GPU: a CPU has others
 }
 
 [ "$device" = cpu ] && export HT_BENCH_CUDA_TESTS_ON=cpu
-step 100 -m pytest -q -x -p no:cacheprovider tests/cuda
+step 100 -m pytest -q -p no:cacheprovider tests/cuda
 # shellcheck disable=SC2046
 bench 70 images $(only resnet-bf16-none,resnet-bf16-ht,resnet-bf16-ht-over-none)
 bench 40 digits

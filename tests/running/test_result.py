@@ -130,12 +130,20 @@ def test_anchors_of_another_task_data_or_split_do_not_serve(
         own.score()
 
 
+def test_a_device_is_a_kind_of_device_whatever_its_number(
+    make_result: MakeResult, monkeypatch: Patch
+) -> None:
+    own = make_result({2: 0.7, 1: 0.5}, "l2", device="cuda:1", precision="tf32")
+    freeze(monkeypatch, own.task, device="cuda", precision="tf32")
+    assert own.score().value == pytest.approx((0.6 - 0.35) / (0.75 - 0.35))
+
+
 def test_anchors_of_another_epoch_do_not_serve_and_say_so(
     make_result: MakeResult, monkeypatch: Patch
 ) -> None:
     own = make_result({1: 0.5, 2: 0.7}, "l2")
     freeze(monkeypatch, own.task, benchmark="0.1")
-    said = f"suite-x-v1's anchors of digits-v1 are of 0.1, this result is of {EPOCH}, .* 'none' and"
+    said = f"suite-x-v1's anchors of digits-v1 are of ht-bench 0.1, .* this result is of {EPOCH}, "
     with pytest.raises(UsageError, match=said):
         own.score()
     for record in own.records:

@@ -40,8 +40,7 @@ SCRIPTS = (
     Script("images", minutes=4),
     Script("cifar_run", ("cuda",), minutes=4),
     Script("core_suite", minutes=15),
-    Script("agents", needs=("cv2",), minutes=10, results=False),
-    Script("overhead", ("cpu",), ("cv2",), 10, results=False),
+    Script("agent_claims", needs=("cv2", "benchmarks.agents"), minutes=15),
     Script("precision", minutes=30, results=False),
 )
 

@@ -84,8 +84,14 @@ _CLAIMS = (
     _gpu("digits-100", "digits MLP, 100 seeds: a step", "digits", 0.25),
     _gpu("digits-1000", "digits MLP, 1,000 seeds: a step", "digits", None),
     _gpu("core-suite-cuda", "`suite-core-v1`, 12 methods × 20 seeds", "core_suite", 180, "s"),
-    Claim("dqn-cuda", "DQN on Breakout pixels, `fast=True`", "agents", "cuda", at_least=4),
-    Claim("dqn-cpu", "DQN on Breakout pixels, `fast=True`, a core", "agents", "cpu", at_least=1.5),
+    Claim("dqn-cuda", "DQN on Breakout pixels, `fast=True`", "agent_claims", "cuda", at_least=4),
+    Claim(
+        "dqn-cpu",
+        "DQN on Breakout pixels, `fast=True`, a core",
+        "agent_claims",
+        "cpu",
+        at_least=1.5,
+    ),
     *(
         Claim(f"ema-loop-{id}", f"EMA update, {size}: a Python loop", "ema", "cpu", at_least=goal)
         for id, size, goal, _ in _EMA
@@ -109,7 +115,7 @@ _CLAIMS = (
     Claim(
         "hook-pixels",
         "the hook in stable-baselines3, pixels",
-        "overhead",
+        "agent_claims",
         "cpu",
         "high",
         None,
@@ -118,7 +124,7 @@ _CLAIMS = (
     Claim(
         "hook-cartpole",
         "the hook in stable-baselines3, CartPole",
-        "overhead",
+        "agent_claims",
         "cpu",
         "high",
         None,

@@ -72,8 +72,7 @@ bench 40 digits
 bench 40 cifar_run --share 0.03
 if [ "$device" = cuda ]; then
     bench 50 images --only cnn-20,cnn-20-long,resnet-tf32
-    # Agents: the script has options of its own and prints its own table.
-    [ -f benchmarks/agents.py ] && step 60 -m benchmarks.agents --device cuda --pairs 5
+    bench 70 agent_claims --pairs 7 --only atari
     bench 30 images --only resnet-bf16-augmented,cnn-lone,resnet-fp32
 fi
 bench 15 peaks

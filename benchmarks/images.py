@@ -35,7 +35,7 @@ from ht_bench.methods.base import Method
 from ht_bench.methods.hare_tortoise import HareTortoise
 from ht_bench.running.cores import available_cores
 from ht_bench.streams.dataset import Dataset
-from ht_bench.training.device import PRECISIONS, Compute, settings
+from ht_bench.training.device import Compute, settings
 
 RESNET = {"name": "resnet18"}
 SMALL = {"name": "cnn", "channels": [32, 64, 128], "hidden": [256]}
@@ -185,9 +185,6 @@ def all_rows(options: Options, only: Sequence[str]) -> Iterator[Row]:
     cases = CUDA if options.device == "cuda" else CPU
     chosen = [case for case in cases if not only or case.claim in only]
     for case in map(small, chosen) if options.tiny else chosen:
-        if case.precision not in PRECISIONS:
-            print(f"Left out: {case.claim}, since there is no precision '{case.precision}'.")
-            continue
         try:
             yield measure(case, data, options)[0]
         except UsageError as error:

@@ -1,4 +1,4 @@
-"""The claims about agents, from the same runners as `agents.py`: `python -m benchmarks.agent_claims`.
+"""The claims about agents, by the runners of `agents.py`: `python -m benchmarks.agent_claims`.
 
 DQN on Breakout's pixels with `fast=True` against stock, agent steps per second; and what the hook
 of Hare & Tortoise costs stable-baselines3 without it, on pixels and on CartPole. In turns, one

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ht_bench.commands.run import announce, find_methods, find_tasks
 from ht_bench.errors import UsageError
@@ -16,6 +16,8 @@ def tune(
     task: str = "",
     method: str = "",
     seeds: str = "0-4",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto",
     jobs: int = 0,
     out: Path = Path("runs-tuning"),
     write: bool = False,
@@ -29,7 +31,10 @@ def tune(
         task: one task's name or TOML file.
         method: methods with a recipe, separated by commas, or "all".
         seeds: tuning seeds.
-        jobs: processes; 0 takes one per core that the process may use.
+        device: where to train; auto takes a CUDA device if the task gains from one.
+        precision: fp32, tf32 (CUDA alone), or bf16 by autocast; auto is the task's own.
+        jobs: processes; 0 takes one per core that the process may use, on CUDA as many as a short
+            trial finds to fill the card.
         out: the folder for the runs; the same command goes on from it.
         write: record the search and its choice in baselines/<method>.toml.
 
@@ -39,16 +44,15 @@ def tune(
         raise UsageError("Tune one task at a time: --task NAME.")
     methods = find_methods(method)
 
-    from ht_bench.running.cores import available_cores
+    from ht_bench.running.compute import ComputeRequest, choose
     from ht_bench.running.plan import Request
     from ht_bench.running.tune import search, write_recipe
     from ht_bench.streams.seeds import parse_seeds
-    from ht_bench.training.device import choose, software
+    from ht_bench.training.device import software
 
     if jobs < 0:
-        raise UsageError(f"--jobs {jobs}: give 1 or more, or 0 for one per core.")
-    workers = jobs or available_cores()
-    compute = choose("cpu")
+        raise UsageError(f"--jobs {jobs}: give 1 or more, or 0 to have it chosen.")
+    compute = ComputeRequest(device, precision)
     request = Request(
         tasks=tuple(tasks),
         methods=(),
@@ -57,10 +61,10 @@ def tune(
         out=out,
         tensorboard=False,
     )
-    for found in search(methods, request, workers, announce=announce):
+    for found in search(methods, request, jobs, announce=announce):
         _print(found)
         if write:
-            versions = software(compute)
+            versions = software(choose(tasks[0], compute))
             path = write_recipe(found, {k: versions[k] for k in ("torch", "numpy")})
             print(f"Recorded in {path}.")
     return 0

@@ -13,7 +13,7 @@ from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.methods.recipe import get_recipe
 from ht_bench.ranking.entries import Entry, Groups, Setting, TaskInfo
 from ht_bench.records.metrics import Record
-from ht_bench.streams.catalog import task_names
+from ht_bench.streams.catalog import get_task, task_names
 from ht_bench.streams.families import get_family
 from ht_bench.streams.seeds import format_seeds
 
@@ -136,7 +136,8 @@ def _command(
     words = ["ht-bench", "run", "--task", tasks, "--method", choice.named or choice.method]
     if like is not None:
         words += _changes(*like, choice)
-    if setting.precision != "fp32":
+    usual = {get_task(name).precision_on(setting.device) for name in tasks.split(",")}
+    if usual != {setting.precision}:
         words += ["--precision", setting.precision]
     return shlex.join([*words, "--device", setting.device, "--out", str(runs)])
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ht_bench.errors import UsageError, shown
+from ht_bench.networks.chain import Chain, plain_autograd, unobserved
 from ht_bench.networks.parts import CReLU, check_size, read_widths
 from ht_bench.networks.stacking import is_stacked
 
@@ -134,10 +135,21 @@ class StackedMLP(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map [S, B, ...] to logits [S, B, classes]; each example is flattened."""
-        hidden = inputs.flatten(2)
-        for module in self.children():
+        hidden, children = inputs.flatten(2), list(self.children())
+        parameters = self._plain_chain(children)
+        if parameters and plain_autograd([hidden, *parameters]) and unobserved(children):
+            return Chain.apply(hidden, *parameters)
+        for module in children:
             hidden = module(hidden)
         return hidden
+
+    def _plain_chain(self, children: Sequence[nn.Module]) -> list[Tensor]:
+        """The parameters, layer by layer, of linear layers with ReLU between; else none."""
+        kinds = (StackedLinear, nn.ReLU)
+        if any(type(child) is not kinds[place % 2] for place, child in enumerate(children)):
+            return []
+        layers = cast(Sequence[StackedLinear], children[::2])
+        return [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
 
 
 def build_mlp(

@@ -10,7 +10,7 @@ from typing import Any
 from ht_bench.errors import UsageError
 from ht_bench.files import write_atomically
 from ht_bench.ranking.admission import admission, least_gap
-from ht_bench.ranking.entries import Entry, epoch, read_groups
+from ht_bench.ranking.entries import Entry, Groups, epoch, read_groups
 from ht_bench.records.metrics import final_metric
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.seeds import format_seeds
@@ -26,9 +26,9 @@ _LIBRARIES = ("ht_bench", "torch", "numpy", "gymnasium", "stable-baselines3", "s
 def freeze(runs: Path, name: str, title: str, tasks: Sequence[str], folder: Path) -> Path:
     """Write `folder`/<name>.toml from the anchors' runs below `runs`; returns its path.
 
-    Every task must pass admission (PROTOCOL: anchors and score) on all of its evaluation seeds.
-    Raises UsageError for a missing run, a task that does not pass, or a suite that exists: a
-    released suite never changes.
+    Anchors are of the task's own precision. Every task must pass admission (PROTOCOL: anchors and
+    score) on all of its evaluation seeds. Raises UsageError for a missing run, a task that does
+    not pass, or a suite that exists: a released suite never changes.
     """
     path = folder / f"{name}.toml"
     if path.exists():
@@ -39,10 +39,9 @@ def freeze(runs: Path, name: str, title: str, tasks: Sequence[str], folder: Path
             f"The runs below {runs} are of ht-bench {own}, this is {EPOCH}; run again."
         )
     groups, infos = found.groups, found.infos
-    test = [by_task for setting, by_task in groups.items() if setting.split == "test"]
     blocks = []
     for task in map(get_task, tasks):
-        entries = next((by_task[task.name] for by_task in test if task.name in by_task), {})
+        entries = _entries(groups, task, runs)
         anchors = _anchors(task, entries, infos[task.name].classes if entries else 0)
         _admit(task, anchors, infos[task.name].random)
         blocks.append(_block(task.name, anchors))
@@ -50,6 +49,26 @@ def freeze(runs: Path, name: str, title: str, tasks: Sequence[str], folder: Path
     text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in head.items())
     write_atomically(path, text + "\n" + "\n".join(blocks))
     return path
+
+
+def _entries(groups: Groups, task: Spec, runs: Path) -> dict[str, Entry]:
+    """Return the task's runs on the test split in its own precision, by method.
+
+    Raises UsageError where there are such runs of several devices.
+    """
+    found = {
+        setting: by_task[task.name]
+        for setting, by_task in groups.items()
+        if task.name in by_task
+        and setting.split == "test"
+        and setting.precision == task.precision_on(setting.device)
+    }
+    if len(found) > 1:
+        raise UsageError(
+            f"{runs} holds runs of {task.name} on several devices ({'; '.join(map(str, found))}), "
+            "of which anchors may have one; keep the others in a folder of their own."
+        )
+    return next(iter(found.values()), {})
 
 
 def _anchors(task: Spec, entries: dict[str, Entry], classes: int) -> Anchors:
@@ -70,6 +89,8 @@ def _anchors(task: Spec, entries: dict[str, Entry], classes: int) -> Anchors:
         seeds=format_seeds(task.seeds),
         none=tuple(finals["none"]),
         full_reset=tuple(finals["full-reset"]),
+        precision=first["precision"],
+        device=first["device"].partition(":")[0],
         software={key: first["software"][key] for key in _LIBRARIES if key in first["software"]},
     )
 
@@ -91,5 +112,7 @@ def _block(task: str, anchors: Anchors) -> str:
         value: Any = getattr(anchors, key)
         rounded = [round(v, 10) for v in value] if isinstance(value, tuple) else value
         lines.append(f"{key} = {json.dumps(rounded)}")
+    if anchors.setting != "fp32 on cpu":
+        lines += [f"{key} = {json.dumps(getattr(anchors, key))}" for key in ("precision", "device")]
     software = ", ".join(f"{k} = {json.dumps(v)}" for k, v in anchors.software.items())
     return "\n".join([*lines, f"software = {{ {software} }}"]) + "\n"

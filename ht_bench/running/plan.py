@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.files import make_folder
 from ht_bench.methods.resolve import MethodSpec, Named, find_class, resolve
-from ht_bench.records.runs import is_finished, result_file, write_spec
+from ht_bench.records.runs import benchmark_of, is_finished, result_file, write_spec
 from ht_bench.registry import is_same_definition, place
+from ht_bench.running import compute as computing
+from ht_bench.running.compute import ComputeRequest
 from ht_bench.running.failure import in_words
 from ht_bench.running.job import StackJob
 from ht_bench.running.kinds import check, data_sha256, steps_of
@@ -21,6 +24,7 @@ from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.stream import Split
 from ht_bench.streams.task import AnyTask
 from ht_bench.training.device import Compute
+from ht_bench.version import EPOCH
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Request:
     methods: tuple[Named, ...]
     seeds: tuple[int, ...] | None = None
     split: Split = "test"
-    compute: Compute = field(default_factory=Compute)
+    compute: ComputeRequest = field(default_factory=ComputeRequest)
     out: Path | None = None
     overrides: Mapping[str, Any] | None = None
     tensorboard: bool = True
@@ -44,13 +48,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """Stacks to train, the result files of runs that are finished already, what was left out."""
+    """Stacks to train, the result files of runs that are finished already, what was left out.
+
+    notes: what is not as it was asked for. remarks: what else a user may want to know.
+    """
 
     jobs: tuple[StackJob, ...]
     finished: tuple[Path, ...]
     requested: int
     steps: int
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def minutes(self, workers: int) -> float | None:
         """Return the estimated minutes on `workers` processes, or None without an estimate."""
@@ -73,14 +81,18 @@ def make_plan(request: Request) -> Plan:
     jobs: list[StackJob] = []
     finished: list[Path] = []
     notes: list[str] = []
+    remarks: list[str] = []
     requested = 0
     for task in request.tasks:
         if request.out is not None:
             write_spec(request.out, task)
+        compute = computing.choose(task, request.compute)
+        notes += computing.notes(task, request.compute, compute)
+        remarks += computing.remarks(task, request.compute, compute)
         planned: dict[Path, MethodSpec] = {}
         for named in request.methods:
             try:
-                template = _template(request, task, named)
+                template = _template(request, task, named, compute)
             except Unsuitable as error:
                 if not request.skip_unsuitable:
                     raise
@@ -96,6 +108,7 @@ def make_plan(request: Request) -> Plan:
             _drop_spent_checkpoints(template)
             done = [seed for seed in seeds if _is_done(template, seed)]
             notes += _other_code(template, [seed for seed in seeds if seed not in done])
+            notes += _other_epoch(template, [seed for seed in seeds if seed not in done])
             stacks = _stacks(template, [seed for seed in seeds if seed not in done])
             again = {seed for job in stacks for seed in job.seeds}  # mates in a begun stack
             if template.folder is not None:
@@ -103,10 +116,10 @@ def make_plan(request: Request) -> Plan:
                 finished += [result_file(template.folder, seed) for seed in stay]
             jobs += stacks
     steps = sum(steps_of(job.task, job.seeds[0], job.split) for job in jobs)
-    return Plan(tuple(jobs), tuple(finished), requested, steps, tuple(notes))
+    return Plan(tuple(jobs), tuple(finished), requested, steps, tuple(notes), tuple(remarks))
 
 
-def _template(request: Request, task: AnyTask, named: Named) -> StackJob:
+def _template(request: Request, task: AnyTask, named: Named, compute: Compute) -> StackJob:
     agent = isinstance(task, ReinforcementTask)
     try:
         spec = resolve(named, task.name, request.overrides, agent=agent)
@@ -122,7 +135,7 @@ def _template(request: Request, task: AnyTask, named: Named) -> StackJob:
         spec,
         (),
         request.split,
-        request.compute,
+        compute,
         request.out,
         request.tensorboard,
         request.checkpoint_seconds,
@@ -159,6 +172,19 @@ def _other_code(job: StackJob, seeds: Sequence[int]) -> list[str]:
     return [
         f"{count} are trained again, since its class stands in no file (a notebook's, say), which "
         "would tell whether it is as it was; keep it in a module."
+    ]
+
+
+def _other_epoch(job: StackJob, seeds: Sequence[int]) -> list[str]:
+    """Say which results of another epoch these runs will replace."""
+    if job.folder is None:
+        return []
+    found = [benchmark_of(result_file(job.folder, seed)) for seed in seeds]
+    others = Counter(benchmark for benchmark in found if benchmark not in ("", EPOCH))
+    return [
+        f"{count} result(s) of '{job.method.name}' on {job.task.name} are of ht-bench {benchmark}, "
+        "whose numbers do not compare: trained again and replaced; name another --out to keep them."
+        for benchmark, count in sorted(others.items())
     ]
 
 

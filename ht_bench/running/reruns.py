@@ -21,12 +21,13 @@ from ht_bench.methods.base import Method
 from ht_bench.methods.resolve import MethodSpec, find_class, resolve
 from ht_bench.networks.stacking import is_stacked
 from ht_bench.records.record import Record
+from ht_bench.running.compute import ComputeRequest, choose
 from ht_bench.running.job import StackJob, run_stack
 from ht_bench.running.kinds import libraries, make_run, steps_of
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.streams.stream import Split
 from ht_bench.streams.task import Task
-from ht_bench.training.device import Compute, choose, hardware, settings, software
+from ht_bench.training.device import Compute, hardware, settings, software
 from ht_bench.training.history import Observer, Point
 
 LARGEST_NUMBER = 8192
@@ -54,9 +55,9 @@ def first_points(known: KnownTask, submission: Submission) -> dict[int, dict[str
     """
     spec = _shaped(known, submission.method["network"])
     seeds = submission.seeds(known.task.name)
-    compute = Compute(
-        precision=str(submission.content["precision"]), threads=_threads(submission, known)
-    )
+    # On this CPU, which has no TF32: fp32 is the nearest to it.
+    precision = str(submission.content["precision"]).replace("tf32", "fp32")
+    compute = Compute(precision=precision, threads=_threads(submission, known))
     width = known.task.stack
     firsts: dict[int, dict[str, float]] = {}
     for start in range(0, len(seeds), width):
@@ -182,7 +183,7 @@ class Trainer:
         twin: 0, or the number of a rounding twin (`training.run.Run.twin`).
         """
         spec = self._method(known, submission)
-        compute = self._compute(submission, known.task.name)
+        compute = self._compute(submission, known)
         records: dict[int, Record] = {}
         width = known.task.stack
         self._say(known, seeds, compute, twin)
@@ -228,14 +229,15 @@ class Trainer:
         with _failures(name):
             return resolve(named, known.task.name, hyperparameters, agent=known.is_control)
 
-    def _compute(self, submission: Submission, task: str) -> Compute:
+    def _compute(self, submission: Submission, known: KnownTask) -> Compute:
         content = submission.content
         device = self.device if self.device != "auto" else str(content["device"])
-        threads = submission.software(task).get("threads", 1)
+        threads = submission.software(known.task.name).get("threads", 1)
         if not isinstance(threads, int) or not 1 <= threads <= LARGEST_THREADS:
             raise UsageError(f"names {threads!r} threads; 1 to {LARGEST_THREADS} can be re-run.")
         try:
-            return choose(device, str(content["precision"]), threads)
+            asked = ComputeRequest(device, str(content["precision"]), threads)
+            return choose(known.task, asked)
         except UsageError as error:
             raise CouldNotRun(str(error)) from error
 

@@ -56,8 +56,8 @@ class Result:
         """Return gap closed with its 95 % interval, paired by seed.
 
         warm, fresh: results of `none` and `full-reset`, run as this one; both left out, the anchors
-        frozen in a suite of the result's epoch are taken, which are fp32 runs on a CPU. Only seeds
-        that all three have are used. The estimate is `NO_GAP` (nan) where fresh is not surely above
+        frozen in a suite of the result's epoch are taken, if they were run so too. Only seeds that
+        all three have are used. The estimate is `NO_GAP` (nan) where fresh is not surely above
         warm on them. Raises UsageError when only one is given, when they were run otherwise, and
         when there are no anchors for this task and these seeds.
         """
@@ -97,12 +97,7 @@ class Result:
 
     def _frozen_anchors(self) -> dict[str, dict[int, float]]:
         first = self.records[0]
-        setting = f"{first['precision']} on {first['device']}"
-        if setting != "fp32 on cpu":
-            raise UsageError(
-                f"The frozen anchors are fp32 on cpu, this result is {setting}; evaluate 'none' "
-                "and 'full-reset' in the same way and pass them as warm and fresh."
-            )
+        setting = f"{first['precision']} on {first['device'].partition(':')[0]}"
         identity = (self.task.sha256, first["data_sha256"])
         others: list[str] = []
         for suite in map(get_suite, suite_files()):
@@ -111,14 +106,17 @@ class Result:
                 continue
             if (anchors.task_sha256, anchors.data_sha256) != identity:
                 continue
-            if suite.benchmark == epoch(first):
+            if (suite.benchmark, anchors.setting) == (epoch(first), setting):
                 return anchors.by_seed()
-            others.append(f"{suite.name}'s anchors of {self.task.name} are of {suite.benchmark}")
+            others.append(
+                f"{suite.name}'s anchors of {self.task.name} are of ht-bench {suite.benchmark}, "
+                f"{anchors.setting}"
+            )
         if others:
             raise UsageError(
-                f"{' and '.join(others)}, this result is of {epoch(first)}, and numbers of two "
-                "epochs do not compare; evaluate 'none' and 'full-reset' too and pass them as warm "
-                "and fresh."
+                f"{' and '.join(others)}, this result is of {epoch(first)}, {setting}, and numbers "
+                "of two epochs or settings do not compare; evaluate 'none' and 'full-reset' in the "
+                "same way and pass them as warm and fresh."
             )
         raise UsageError(
             f"No suite has anchors for {self.task.name} as it is here; evaluate 'none' and "

@@ -9,13 +9,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ht_bench.errors import UsageError, shown
 from ht_bench.streams.families import get_family
 from ht_bench.streams.seeds import format_seeds, parse_seeds
 from ht_bench.streams.tables import check_values, read_table
 
+Precision = Literal["fp32", "tf32", "bf16"]
 NOT_HASHED = ("title", "description", "source", "status", "superseded_by", "minutes_per_stack")
 """Fields that describe a task without changing a number; they stay out of its hash."""
 
@@ -39,6 +40,18 @@ class Spec:
     def stack(self) -> int:
         """Seeds that train as one module."""
         return 1
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of its published figures."""
+        return "fp32"
+
+    def precision_on(self, device: str) -> Precision:
+        """Return the precision a run on "cpu" or "cuda" has unless another is asked for.
+
+        A CPU has no TF32: there it is fp32.
+        """
+        return "fp32" if device == "cpu" and self.precision == "tf32" else self.precision
 
     @property
     def retains(self) -> bool:

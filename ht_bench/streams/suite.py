@@ -15,7 +15,10 @@ from ht_bench.streams.tables import read_table, read_toml
 
 @dataclass(frozen=True)
 class Anchors:
-    """One task's anchors: the final metric of `none` and `full-reset`, per evaluation seed."""
+    """One task's anchors: the final metric of `none` and `full-reset`, per evaluation seed.
+
+    precision, device: what they were computed in.
+    """
 
     task_sha256: str
     data_sha256: str
@@ -23,6 +26,13 @@ class Anchors:
     none: tuple[float, ...]
     full_reset: tuple[float, ...]
     software: dict[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
+    device: str = "cpu"
+
+    @property
+    def setting(self) -> str:
+        """Precision and device, in words."""
+        return f"{self.precision} on {self.device}"
 
     def by_seed(self) -> dict[str, dict[int, float]]:
         """Return method → seed → final metric."""

@@ -12,7 +12,7 @@ from ht_bench import networks
 from ht_bench.errors import UsageError, shown
 from ht_bench.streams import reinforcement
 from ht_bench.streams.families import FAMILIES, get_family
-from ht_bench.streams.spec import Spec, check_finite, read_spec
+from ht_bench.streams.spec import Precision, Spec, check_finite, read_spec
 from ht_bench.streams.tables import read_toml
 
 
@@ -42,11 +42,16 @@ class OptimizerSpec:
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """Batch size, width of the stack of seeds, and evaluation points in each phase."""
+    """Batch size, width of the stack of seeds, evaluation points in each phase, and precision.
+
+    precision: of the task's published figures: "fp32", "tf32" (a CPU, which has none, takes fp32
+    for it) or "bf16". A run may be asked for another one; its record says which it had.
+    """
 
     batch: int = 64
     stack: int = 1
     points: int = 10
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,11 @@ class Task(Spec):
     def stack(self) -> int:
         """Seeds that train as one module."""
         return self.training.stack
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of its published figures."""
+        return self.training.precision
 
     @property
     def learner(self) -> str:
@@ -152,8 +162,11 @@ def _validate(task: Task, where: str) -> None:
         networks.check(task.net)
     except UsageError as error:
         raise UsageError(f"{where} {error}") from error
-    if task.training.stack > 1 and task.net["name"] != "mlp":
-        raise UsageError(f"{where} [training]: only the 'mlp' network stacks seeds; set stack = 1.")
+    if task.training.stack > 1 and task.net["name"] not in networks.STACKING:
+        raise UsageError(
+            f"{where} [training]: the network '{task.net['name']}' does not stack seeds; "
+            "set stack = 1."
+        )
     _validate_numbers(task, where)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import pickle
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,23 +46,34 @@ def save(path: Path, fingerprint: str, state: dict[str, Any]) -> None:
 def load(path: Path, fingerprint: str, device: str = "cpu") -> dict[str, Any] | None:
     """Return the state saved for `fingerprint`, or None: no file, another run's, or a broken one.
 
-    A broken or foreign checkpoint is left out with a warning; the run then starts anew.
+    With device "cuda" each tensor comes back where it was, on the CPU or on the present CUDA
+    device: an optimizer's `step` is on the host, save for fused steps, and stays there. A broken
+    or foreign checkpoint is left out with a warning; the run then starts anew.
     """
     if not path.exists():
         return None
     try:
-        saved = torch.load(io.BytesIO(_whole(path)), weights_only=True, map_location=device)
+        content = io.BytesIO(_whole(path))
+        saved = torch.load(content, weights_only=True, map_location=_places(device))
     except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError):
         warnings.warn(f"The checkpoint {path} is unreadable; this run starts anew.", stacklevel=2)
         return None
     if not isinstance(saved, dict) or saved.get("whose") != [LAYOUT, fingerprint]:
         warnings.warn(
-            f"The checkpoint {path} is of other software or settings; this run starts anew.",
+            f"The checkpoint {path} is of another machine, of other software or settings; this run "
+            "starts anew.",
             stacklevel=2,
         )
         return None
     state: dict[str, Any] = saved["state"]
     return state
+
+
+def _places(device: str) -> str | Callable[[Any, str], Any]:
+    """Return where tensors go, as `torch.load` takes it."""
+    if device == "cpu":
+        return "cpu"
+    return lambda storage, place: storage if place == "cpu" else storage.cuda()
 
 
 def _whole(path: Path) -> bytes:

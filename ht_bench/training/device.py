@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ht_bench.errors import UsageError
-
-PRECISIONS = ("fp32", "bf16")
-
 
 @dataclass(frozen=True)
 class Compute:
-    """A device ("cpu", "cuda"), a precision ("fp32", "bf16" by autocast) and CPU threads."""
+    """A device ("cpu", "cuda"), a precision and CPU threads.
+
+    precision: "fp32", products of fp32 numbers in full; "tf32", on CUDA alone, with ten bits of
+    their mantissas, in convolutions too; "bf16" by autocast. `running.compute` chooses one.
+    """
 
     device: str = "cpu"
     precision: str = "fp32"
@@ -28,48 +28,28 @@ class Compute:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context forward passes run in."""
-        if self.precision == "fp32":
+        if self.precision != "bf16":
             return nullcontext()
         return torch.autocast(self.device, dtype=torch.bfloat16)
 
 
-def choose(device: str = "auto", precision: str = "fp32", threads: int = 1) -> Compute:
-    """Resolve "auto" and check the choice; raises UsageError for what this machine lacks."""
-    if precision not in PRECISIONS:
-        raise UsageError(f"--precision {precision}: choose one of {', '.join(PRECISIONS)}.")
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {device}: choose one of auto, cpu, cuda.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu.")
-    if threads < 1:
-        raise UsageError(f"--threads {threads}: give 1 or more.")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Compute(device, precision, threads)
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""The environment variable without which cuBLAS is not deterministic."""
 
 
 @contextmanager
 def settings(compute: Compute, matmul: str | None = None) -> Iterator[None]:
-    """Hold torch's global settings for a run: threads, determinism, matmul path, RNG states.
+    """Hold torch's global settings for a run: threads, determinism, precision, RNG states.
 
-    All of them are as before afterwards. Deterministic algorithms; on CUDA no TF32. On a CPU
-    whose "medium" matrix products are still fp32 (checked by value) they take oneDNN's path,
+    All of them are as before afterwards. Deterministic algorithms; TF32 where it was chosen. On a
+    CPU whose "medium" matrix products are still fp32 (checked by value) they take oneDNN's path,
     unless `matmul` names a precision.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     devices = [torch.cuda.current_device()] if compute.device == "cuda" else []
     before = _Globals.read()
     with torch.random.fork_rng(devices=devices):
         try:
-            _Globals(
-                threads=compute.threads,
-                matmul=matmul or matmul_precision(compute),
-                deterministic=True,
-                # Max pooling without overlap is deterministic on CUDA, yet torch would refuse it.
-                warn_only=compute.device == "cuda",
-                fill_memory=False,  # it would cost time and change no bits
-                cudnn=(False, True, False),
-            ).write()
+            before.changed(compute, matmul or matmul_precision(compute)).write()
             yield
         finally:
             before.write()
@@ -77,7 +57,11 @@ def settings(compute: Compute, matmul: str | None = None) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Globals:
-    """torch's global settings; cudnn: (benchmark, deterministic, allow_tf32)."""
+    """torch's global settings.
+
+    cudnn: (benchmark, deterministic, allow_tf32). attention: whether the (flash, memory-efficient,
+    cuDNN) kernels may be taken. workspace: the environment variable WORKSPACE.
+    """
 
     threads: int
     matmul: str
@@ -85,10 +69,12 @@ class _Globals:
     warn_only: bool
     fill_memory: bool
     cudnn: tuple[bool, bool, bool]
+    attention: tuple[bool, bool, bool]
+    workspace: str | None
 
     @classmethod
     def read(cls) -> _Globals:
-        cudnn = torch.backends.cudnn
+        cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
         return cls(
             torch.get_num_threads(),
             torch.get_float32_matmul_precision(),
@@ -96,6 +82,24 @@ class _Globals:
             torch.is_deterministic_algorithms_warn_only_enabled(),
             torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
             (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32),
+            (cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled()),
+            os.environ.get(WORKSPACE),
+        )
+
+    def changed(self, compute: Compute, matmul: str) -> _Globals:
+        """Return what a run holds instead."""
+        cuda = compute.device == "cuda"
+        return _Globals(
+            threads=compute.threads,
+            matmul=matmul,
+            deterministic=True,
+            # Max pooling without overlap is deterministic on CUDA, yet torch would refuse it.
+            warn_only=cuda,
+            fill_memory=False,  # it would cost time and change no bits
+            cudnn=(False, True, cuda and compute.precision == "tf32"),
+            # Where torch only warns, their backward passes are not deterministic.
+            attention=(False, False, False) if cuda else self.attention,
+            workspace=self.workspace or ":4096:8",
         )
 
     def write(self) -> None:
@@ -103,14 +107,25 @@ class _Globals:
         torch.set_float32_matmul_precision(self.matmul)
         torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
         torch.utils.deterministic.fill_uninitialized_memory = self.fill_memory  # type: ignore[attr-defined]
-        cudnn = torch.backends.cudnn
+        cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
         cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = self.cudnn
+        cuda.enable_flash_sdp(self.attention[0])
+        cuda.enable_mem_efficient_sdp(self.attention[1])
+        cuda.enable_cudnn_sdp(self.attention[2])
+        if self.workspace is None:
+            os.environ.pop(WORKSPACE, None)
+        else:
+            os.environ[WORKSPACE] = self.workspace
 
 
 def matmul_precision(compute: Compute) -> str:
-    """Return "medium" on a CPU where that is still fp32 arithmetic (oneDNN), else "highest"."""
+    """Return how fp32 matrices are multiplied, in torch's words.
+
+    On CUDA "high" (TF32) where that was chosen, else "highest". On a CPU "medium" where that is
+    still fp32 arithmetic (oneDNN), else "highest".
+    """
     if compute.device != "cpu":
-        return "highest"
+        return "high" if compute.precision == "tf32" else "highest"
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(4, 64, 64, generator=generator) for _ in range(2))
     before = torch.get_float32_matmul_precision()

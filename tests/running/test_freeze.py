@@ -1,6 +1,8 @@
 """Freezing a suite: its anchors are the runs' own numbers, and it is written once."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,13 @@ import pytest
 import ht_bench
 from ht_bench.ranking.admission import admission, least_gap
 from ht_bench.records.metrics import final_metric
-from ht_bench.records.record import write_record
+from ht_bench.records.record import read_record, write_record
 from ht_bench.records.runs import group_folder, result_file, write_spec
 from ht_bench.running.freeze import freeze
 from ht_bench.streams import catalog, suite
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.task import Task, parse_task
+from ht_bench.version import EPOCH
 
 SPEC = {
     "name": "made-up-v1",
@@ -72,6 +75,16 @@ def test_a_suite_is_released_once(task: Task, tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_runs_of_another_epoch_freeze_nothing(task: Task, tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs", task, 0.1)
+    for path in tmp_path.rglob("result.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        write_record(path, record | {"benchmark": "0.1"})
+    with pytest.raises(ht_bench.UsageError, match=f"are of ht-bench 0.1, this is {EPOCH}"):
+        freeze(tmp_path / "runs", "suite-made-up-v1", "made up", [task.name], tmp_path)
+    assert not list(tmp_path.glob("*.toml"))
+
+
 @pytest.mark.parametrize("gap", [0.005, -0.1])
 def test_a_task_without_a_gap_is_refused(task: Task, tmp_path: Path, gap: float) -> None:
     with pytest.raises(ht_bench.UsageError, match="does not pass admission"):
@@ -115,9 +128,39 @@ def test_anchors_are_reproduced(name: str, seeds: int) -> None:
     On that processor the bits are equal; on another rounding differs, and grows.
     """
     released = suite.get_suite(name)
+    if released.benchmark != EPOCH:
+        pytest.skip(f"the anchors of {name} are of {released.benchmark}: numbers moved since")
     for member, anchors in released.anchors.items():
         again = range(100, 100 + seeds)
         result = ht_bench.evaluate("full-reset", member, seeds=again, progress=False)
         frozen, tolerance = anchors.full_reset[:seeds], catalog.get_task(member).tolerance
         assert result.final == pytest.approx(frozen, abs=tolerance)
         assert result.final.mean() == pytest.approx(np.mean(frozen), abs=tolerance / 5)
+
+
+def test_anchors_have_the_tasks_own_precision(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tf32, which is fp32 where a CPU trained; of two devices' runs neither is taken."""
+    published = replace(task, training=replace(task.training, precision="tf32"))
+    monkeypatch.setattr("ht_bench.running.freeze.get_task", lambda name: published)
+    runs = tmp_path / "runs"
+
+    def rewrite(to: str, **changes: str) -> None:
+        for file in runs.glob(f"{task.name}/*-{'0' * 8}/seed*/result.json"):
+            record = read_record(file) | {"task_sha256": published.sha256} | changes
+            group = group_folder(runs, task.name, record["method"], to * 8)
+            write_record(result_file(group, record["seed"]), record)
+
+    write_runs(runs, task, gap=0.1)
+    write_spec(runs, published)
+    rewrite("0")
+    rewrite("1", precision="bf16", device="cuda")
+    rewrite("2", precision="tf32", device="cuda")
+    with pytest.raises(ht_bench.UsageError, match="on several devices"):
+        freeze(runs, "suite-made-up-v1", "made up", [task.name], tmp_path)
+    for folder in runs.glob(f"{task.name}/*-{'0' * 8}"):
+        shutil.rmtree(folder)
+    path = freeze(runs, "suite-made-up-v1", "made up", [task.name], tmp_path)
+    monkeypatch.setattr(suite, "folder", lambda name: tmp_path)
+    assert suite.get_suite(path.stem).anchors[task.name].setting == "tf32 on cuda"

@@ -9,7 +9,15 @@ import sys
 import pytest
 import torch
 
-from ht_bench.training.device import LIMITS, Compute, hardware, software
+from ht_bench.training import device
+from ht_bench.training.device import (
+    LIMITS,
+    Compute,
+    hardware,
+    matmul_precision,
+    settings,
+    software,
+)
 
 
 def test_instructions_name_torchs_capability_and_what_the_processor_has(
@@ -41,3 +49,43 @@ def test_the_maths_libraries_have_their_versions() -> None:
     for name, theirs in (("MKL", "Math Kernel Library"), ("oneDNN", "MKL-DNN")):
         assert (f"{name} " in said) == (theirs in built)
     assert "BLAS" in said and any(letter.isdigit() for letter in said)
+
+
+def read() -> device._Globals:
+    return device._Globals.read()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_tf32_is_on_where_it_was_chosen_alone(precision: str) -> None:
+    compute = Compute("cuda", precision)
+    before = read()
+    held = before.changed(compute, matmul_precision(compute))
+    try:
+        held.write()
+        allowed = precision == "tf32"
+        assert read() == held
+        assert torch.backends.cudnn.allow_tf32 == allowed
+        assert torch.get_float32_matmul_precision() == ("high" if allowed else "highest")
+    finally:
+        before.write()
+    assert read() == before
+
+
+def test_attention_on_cuda_takes_the_deterministic_kernel() -> None:
+    """Torch only warns there, and the others' backward passes are then not deterministic."""
+    before = read()
+    on_cuda, on_cpu = (before.changed(Compute(name), "highest") for name in ("cuda", "cpu"))
+    assert not any(on_cuda.attention) and on_cpu.attention == before.attention
+    assert torch.backends.cuda.math_sdp_enabled()
+
+
+@pytest.mark.parametrize("value", [None, ":16:8"])
+def test_the_environment_is_as_before_afterwards(
+    value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(device.WORKSPACE, raising=False)
+    if value is not None:
+        monkeypatch.setenv(device.WORKSPACE, value)
+    with settings(Compute()):
+        assert os.environ[device.WORKSPACE] == (value or ":4096:8")
+    assert os.environ.get(device.WORKSPACE) == value

@@ -107,7 +107,7 @@ def own_loop(case: Case, data: Dataset, compute: Compute, turns: int) -> OwnLoop
 def plain_loop(case: Case, data: Dataset, compute: Compute) -> PlainLoop:
     """Return a plain torch loop of one seed of the case."""
     images, labels = (
-        torch.from_numpy(array).to(compute.device)
+        torch.tensor(array, device=compute.device)
         for array in (data.train_images, data.train_labels)
     )
     shape = data.train_images.shape[1:]

@@ -107,7 +107,7 @@ def own_loop(case: Case, data: Dataset, compute: Compute, turns: int) -> OwnLoop
 def plain_loop(case: Case, data: Dataset, compute: Compute) -> PlainLoop:
     """Return a plain torch loop of one seed of the case."""
     images, labels = (
-        torch.from_numpy(array).to(compute.device)
+        torch.tensor(array, device=compute.device)
         for array in (data.train_images, data.train_labels)
     )
     shape = data.train_images.shape[1:]
@@ -140,7 +140,7 @@ def measure(case: Case, data: Dataset, options: Options) -> tuple[Row, Seconds]:
         peak = convolution(options.device, case.precision, options.tiny)
     each = seconds / case.steps / [case.seeds, 1] * 1e3
     median = median_of(each[:, 0]).median
-    share = step_flops(case, data.train_images.shape[-1]) / (median / 1e3) / peak
+    rate = step_flops(case, data.train_images.shape[-1]) / (median / 1e3)
     note = (
         f"first stretch of {case.steps} steps, with compilation and capture: {first:.1f} s; "
         f"evaluation: {evaluation / (options.turns + 2):.2f} s a point of the curve"
@@ -152,7 +152,7 @@ def measure(case: Case, data: Dataset, options: Options) -> tuple[Row, Seconds]:
         median_of(each[:, 1]).median,
         "plain torch loop, eager",
         median_of(each[:, 1] / each[:, 0]),
-        share,
+        None if options.tiny else rate / peak,
         note,
     )
     return row, each

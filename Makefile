@@ -4,6 +4,8 @@
 # make lint   set up, run the linters and the type checker
 # make board  set up, verify changed submissions, prove the committed ranking from the committed curves
 # make page   render the leaderboard's site and its ranking
+# make bench   what the package costs and gains, every figure beside a peer's (docs/performance.md)
+# make test-gpu   the tests that need a CUDA device; skipped without one
 # make page-load   how long a board of 50 submissions × 20 tasks × 20 seeds takes to render
 # make overhead   what Hare & Tortoise costs DQN, in turns with the stock policy (minutes)
 # make verification   how often verifying on another machine refuses honest and forged work (half an hour)
@@ -18,7 +20,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 export HT_BENCH_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: demo test lint board page page-load overhead acting sb3-suite verification evidence hostile setup clean
+.PHONY: demo test test-gpu lint bench board page page-load overhead acting sb3-suite verification evidence hostile setup clean
 
 setup: $(VENV)/.installed
 
@@ -36,6 +38,13 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test-gpu: setup
+	$(BIN)/python -m pytest -ra tests/cuda
+
+bench: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks
 
 lint: setup
 	$(BIN)/ruff check .

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from ht_bench.version import EPOCH
+
 TINY = """\
 name = "tiny-v1"
 family = "warm-start"
@@ -162,7 +164,7 @@ def make_record() -> Make:
         accuracy = [value for values in phases for value in values]
         record = {
             "schema": 1,
-            "benchmark": "0.1",
+            "benchmark": EPOCH,
             "task": "digits-v1",
             "task_sha256": "a" * 64,
             "data_sha256": "b" * 64,

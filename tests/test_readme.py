@@ -193,6 +193,7 @@ def test_the_citation_and_the_workflow() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
     assert "arXiv:2406.02596" in str(citation["references"])
+    assert citation["version"] == ht_bench.__version__
     jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
     steps = [step for job in jobs.values() for step in job["steps"]]
     assert os.access(ROOT / ".ci/run", os.X_OK) and ".ci/run" in [step.get("run") for step in steps]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +15,7 @@ import tyro
 from ht_bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from ht_bench.running.evaluate import Finished
     from ht_bench.running.plan import Plan
     from ht_bench.streams.task import AnyTask
 
@@ -28,6 +31,7 @@ def run(
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto",
     threads: int = 1,
     jobs: int = 0,
+    time_limit: Annotated[str, tyro.conf.arg(name="for", metavar="TIME")] = "",
     out: Path = Path("runs"),
     tensorboard: bool = True,
     checkpoint_seconds: float = 120.0,
@@ -41,6 +45,9 @@ def run(
 
     Example, a whole suite: ht-bench run --suite suite-core-v1 --method all --jobs 2
 
+    Example, what a lease of 15 minutes allows: ht-bench run --suite suite-core-v1 --method all
+    --for 14m
+
     Args:
         task: names or TOML files of tasks, separated by commas.
         suite: a suite's name: all of its tasks.
@@ -51,24 +58,31 @@ def run(
         device: where to train; auto takes a CUDA device for tasks that gain from one.
         precision: fp32, tf32 (CUDA alone), or bf16 by autocast; auto is each task's own.
         threads: CPU threads of each process.
-        jobs: processes; 0 takes one per core that the process may use, on CUDA one.
+        jobs: processes; 0 takes one per core that the process may use, on CUDA as many as a short
+            trial finds to fill the card.
+        time_limit: stop in time, e.g. after 12m, 90s or 2h: one stack of seeds of every task and
+            method first, then the second; what is not finished is saved, and the same command
+            goes on, on another machine too if the folder is copied there.
         out: the folder for results, checkpoints and TensorBoard runs.
         tensorboard: write TensorBoard runs beside the results.
         checkpoint_seconds: the longest stretch of work that a kill can cost.
 
     """
+    given = dict(locals())
+    from ht_bench.running.time_limit import NO_LIMIT, TimeLimit, parse_duration
+
+    limit = TimeLimit(parse_duration(time_limit, "--for")) if time_limit else NO_LIMIT
     tasks = find_tasks(task, suite)
     methods = find_methods(method)
     overrides = dict(_read_setting(text) for text in settings)
 
     from ht_bench.running.compute import ComputeRequest
-    from ht_bench.running.cores import available_cores
     from ht_bench.running.evaluate import run_plan
     from ht_bench.running.plan import Request, make_plan
     from ht_bench.streams.seeds import parse_seeds
 
     if jobs < 0:
-        raise UsageError(f"--jobs {jobs}: give 1 or more, or 0 for one per core.")
+        raise UsageError(f"--jobs {jobs}: give 1 or more, or 0 to have it chosen.")
     request = Request(
         tasks=tuple(tasks),
         methods=tuple(methods),
@@ -82,10 +96,12 @@ def run(
         skip_unsuitable="all" in method.split(","),
     )
     plan = make_plan(request)
-    workers = jobs or available_cores()
-    announce(plan, len(tasks), len(methods), workers)
-    done = run_plan(plan, workers)
-    return report(done.records, done.failures, out)
+    announce(plan, len(tasks), len(methods), jobs)
+    done = run_plan(plan, jobs, limit=limit, announce=_say)
+    code = report(done.records, done.failures, out)
+    if done.left:
+        print(what_is_left(plan, done, _command(given)))
+    return code
 
 
 def find_tasks(task: str, suite: str) -> list[AnyTask]:
@@ -124,10 +140,21 @@ def _read_setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def announce(plan: Plan, tasks: int, methods: int, workers: int) -> None:
-    """Say what is about to be done: runs, stacks of seeds, estimated time."""
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+
+
+def announce(plan: Plan, tasks: int, methods: int, jobs: int) -> None:
+    """Say what is about to be done: runs, stacks of seeds, where, estimated time.
+
+    jobs: processes, or 0 where they are chosen: one per core on a CPU.
+    """
+    from ht_bench.running.cores import available_cores
+
     for note in (*plan.notes, *plan.remarks):
-        print(note, file=sys.stderr)
+        _say(note)
+    on_gpu = any(job.compute.device == "cuda" for job in plan.jobs)
+    workers = jobs or (1 if on_gpu else available_cores())
     minutes = plan.minutes(workers)
     if not plan.jobs:
         estimate = "nothing is left to train"
@@ -135,11 +162,39 @@ def announce(plan: Plan, tasks: int, methods: int, workers: int) -> None:
         estimate = "the time is not known in advance"
     else:
         estimate = f"about {max(minutes, 0.1):.1f} min with {workers} process(es)"
-    print(
+    where = dict.fromkeys(f"{j.compute.precision} on {j.compute.device}" for j in plan.jobs)
+    _say(
         f"{tasks} task(s) × {methods} method(s): {plan.requested} runs, {len(plan.finished)} "
-        f"finished already, {len(plan.jobs)} stack(s) of seeds to train; {estimate}.",
-        file=sys.stderr,
+        f"finished already, {len(plan.jobs)} stack(s) of seeds to train"
+        f"{', ' if where else ''}{' and '.join(where)}; {estimate}."
     )
+
+
+def what_is_left(plan: Plan, done: Finished, command: str) -> str:
+    """Say how many runs a limit of time left over, what they take, and the command that goes on."""
+    seconds = done.seconds_left
+    time = "time not known" if seconds is None else f"about {max(seconds / 60, 0.1):.1f} min"
+    missing = plan.requested - len(done.records)
+    return (
+        f"The time is up: {missing} of {plan.requested} runs are left, in {len(done.left)} "
+        f"stack(s) ({time} of one process). Go on, here or where a copy of the folder is, with:\n"
+        f"{command}"
+    )
+
+
+def _command(given: Mapping[str, Any]) -> str:
+    """Return the command line with these arguments of `run`, as a shell reads it."""
+    words = ["ht-bench", "run"]
+    for name, parameter in inspect.signature(run).parameters.items():
+        value = given[name]
+        flag = {"settings": "set", "time_limit": "for"}.get(name, name.replace("_", "-"))
+        if value == parameter.default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return shlex.join(words)
 
 
 def report(records: list[dict[str, Any]], failures: Sequence[str], out: Path) -> int:

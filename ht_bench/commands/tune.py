@@ -33,7 +33,8 @@ def tune(
         seeds: tuning seeds.
         device: where to train; auto takes a CUDA device if the task gains from one.
         precision: fp32, tf32 (CUDA alone), or bf16 by autocast; auto is the task's own.
-        jobs: processes; 0 takes one per core that the process may use.
+        jobs: processes; 0 takes one per core that the process may use, on CUDA as many as a short
+            trial finds to fill the card.
         out: the folder for the runs; the same command goes on from it.
         write: record the search and its choice in baselines/<method>.toml.
 
@@ -44,15 +45,13 @@ def tune(
     methods = find_methods(method)
 
     from ht_bench.running.compute import ComputeRequest, choose
-    from ht_bench.running.cores import available_cores
     from ht_bench.running.plan import Request
     from ht_bench.running.tune import search, write_recipe
     from ht_bench.streams.seeds import parse_seeds
     from ht_bench.training.device import software
 
     if jobs < 0:
-        raise UsageError(f"--jobs {jobs}: give 1 or more, or 0 for one per core.")
-    workers = jobs or available_cores()
+        raise UsageError(f"--jobs {jobs}: give 1 or more, or 0 to have it chosen.")
     compute = ComputeRequest(device, precision)
     request = Request(
         tasks=tuple(tasks),
@@ -62,7 +61,7 @@ def tune(
         out=out,
         tensorboard=False,
     )
-    for found in search(methods, request, workers, announce=announce):
+    for found in search(methods, request, jobs, announce=announce):
         _print(found)
         if write:
             versions = software(choose(tasks[0], compute))

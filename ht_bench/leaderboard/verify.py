@@ -47,18 +47,18 @@ class Report:
 
     could_not: sentences on what could not be checked here (missing data, missing code). Sentences
     are lines of printable ASCII, whatever they quote. reruns: task → the seeds that were trained
-    again and how they agreed.
+    again and how they agreed. benchmark: the entry's epoch.
     """
 
     file: str
     name: str = ""
-    benchmark: str = ""
     sha256: str = ""
     level: str = LEVELS[0]
     faults: list[Fault] = field(default_factory=list)
     could_not: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     reruns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    benchmark: str = ""
 
     @property
     def exit_code(self) -> int:

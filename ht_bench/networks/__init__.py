@@ -1,7 +1,7 @@
 """Networks by name: `build` turns a task's `[net]` table into a module, `check` only reads it.
 
 Importing this package loads no torch; each network's file is imported when it is asked for.
-Every network has `stacked: bool` (a leading seed dimension: the MLP alone) and
+Every network has `stacked: bool` (its tensors have a leading seed dimension) and
 `layers() -> list[str]` (the weight-carrying layers by name, input to output, the output last).
 Each non-linearity is a module of its own, so that a forward hook sees what it puts out, and every
 parameter belongs to a module with `reset_parameters()`: called on all of them in the order of
@@ -32,16 +32,30 @@ _FILES = {"resnet18": "resnet", "vgg16": "vgg"}
 
 NAMES = tuple(_OPTIONS)
 """The networks `build` knows."""
+STACKING = ("mlp", "cnn")
+"""The networks that train a stack of seeds as one module."""
 
 
 def build(
-    table: Mapping[str, Any], shape: tuple[int, int, int], classes: int, stack: int = 1
+    table: Mapping[str, Any],
+    shape: tuple[int, int, int],
+    classes: int,
+    stack: int | None = None,
 ) -> nn.Module:
     """Build the network of a `[net]` table, its weights drawn from torch's global generator.
 
-    shape is (channels, height, width). The MLP maps [stack, B, ...] to [stack, B, classes], every
-    other network [B, C, H, W] to [B, classes]. Raises UsageError for an unknown name, key or
-    value, for images a network cannot take, and for a stack of a network that has none.
+    Args:
+        table: the network's name and options.
+        shape: (channels, height, width) of its images.
+        classes: how many it tells apart.
+        stack: None for a lone network, [B, C, H, W] → [B, classes]; the MLP then is a stack of
+            one. A number for a network that trains so many seeds, [stack, B, C, H, W] →
+            [stack, B, classes], with a dimension for the seeds in front of all its tensors.
+
+    Raises:
+        UsageError: for an unknown name, key or value, for images a network cannot take, and for
+            a stack of a network that has none.
+
     """
     name = check(table)
     options = {key: value for key, value in table.items() if key != "name"}
@@ -49,12 +63,15 @@ def build(
     if name == "mlp":
         # The perceptron reads its options without checking the common ones.
         _load("parts", "Style").read(options)
-        return builder(options, shape, classes, stack)
-    if stack != 1:
+        return builder(options, shape, classes, 1 if stack is None else stack)
+    if stack is None:
+        return builder(options, shape, classes)
+    if name not in STACKING:
         raise UsageError(
-            f"The network '{name}' does not stack seeds, yet stack is {stack}; set stack = 1."
+            f"The network '{name}' does not stack seeds; set stack = 1 under [training]. Those "
+            f"that do: {', '.join(STACKING)}."
         )
-    return builder(options, shape, classes)
+    return builder(options, shape, classes, stack)
 
 
 def check(table: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from ht_bench.networks.parts import (
@@ -22,14 +23,31 @@ from ht_bench.networks.parts import (
     head,
     read_widths,
 )
+from ht_bench.networks.stacked_conv import StackedChain
 
 
-def build_cnn(options: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> Chain:
+def build_cnn(
+    options: Mapping[str, Any],
+    shape: tuple[int, int, int],
+    classes: int,
+    stack: int | None = None,
+) -> nn.Module:
     """Build the network: [B, C, H, W] → [B, classes], H and W multiples of 2 per block (8).
 
     Options: channels (default [32, 64, 128]), hidden (default [256]; one integer stands for one
-    layer), activation, linear_norm. Raises UsageError for values and shapes it cannot take.
+    layer), activation, linear_norm. stack: seeds of a stack, [S, B, C, H, W] → [S, B, classes].
+    Raises UsageError for values and shapes it cannot take.
     """
+    if stack is None:
+        return _build_lone(options, shape, classes)
+    with torch.device("meta"):
+        lone = _build_lone(options, shape, classes, stack)
+    return StackedChain(lone, stack)
+
+
+def _build_lone(
+    options: Mapping[str, Any], shape: tuple[int, int, int], classes: int, stack: int = 1
+) -> Chain:
     style = Style.read(options)
     channels = read_widths(options, "channels", (32, 64, 128))
     hidden = read_widths(options, "hidden", (256,))
@@ -37,8 +55,8 @@ def build_cnn(options: Mapping[str, Any], shape: tuple[int, int, int], classes: 
     check_divisible("cnn", shape, factor)
     inputs, height, width = shape
     last = (channels[-1] if channels else inputs) * (height // factor) * (width // factor)
-    check_size((inputs, *channels), kernel=9)
-    check_size((last, *hidden, classes))
+    check_size((inputs, *channels), stack, kernel=9)
+    check_size((last, *hidden, classes), stack)
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     for index, outputs in enumerate(channels):
         modules |= convolution(style, inputs, outputs, index, bias=False)

@@ -72,6 +72,14 @@ def is_finished(
     return (record["task_sha256"], record["data_sha256"], record["benchmark"]) == wanted
 
 
+def benchmark_of(path: Path) -> str:
+    """Return the ht-bench of which `path` holds a result; "" where it holds none."""
+    try:
+        return str(read_record(path)["benchmark"])
+    except UsageError:
+        return ""
+
+
 def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
     """Return every result.json below `folder`, in path order, and a sentence per unreadable one.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ from ht_bench.errors import UsageError
 from ht_bench.methods.resolve import Named
 from ht_bench.records.record import Record, read_record
 from ht_bench.running.compute import ComputeRequest
+from ht_bench.running.expected import Left, Times, by_information
 from ht_bench.running.failure import Failure
 from ht_bench.running.plan import Plan, Request, make_plan
-from ht_bench.running.pool import execute
+from ht_bench.running.pool import Outcome, execute
 from ht_bench.running.result import Result
+from ht_bench.running.time_limit import NO_LIMIT, TimeLimit
+from ht_bench.running.workers import choose_workers
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import parse_seeds
@@ -36,10 +39,16 @@ class Stopped(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Finished:
-    """All records of a plan, old and new, and a sentence for each stack that failed."""
+    """All records of a plan, old and new, and a sentence for each stack that failed.
+
+    left: stacks for which the time did not suffice. seconds_left: what they take, of one process;
+    None where that is not known.
+    """
 
     records: list[Record]
     failures: list[Failure]
+    left: list[Left] = field(default_factory=list)
+    seconds_left: float | None = 0.0
 
 
 def evaluate(
@@ -89,32 +98,55 @@ def evaluate(
     return Result(spec, [by_seed[seed] for seed in request.seeds or spec.seeds])
 
 
-def run_plan(plan: Plan, workers: int, progress: bool = True) -> Finished:
+def run_plan(
+    plan: Plan,
+    workers: int,
+    progress: bool = True,
+    limit: TimeLimit = NO_LIMIT,
+    announce: Callable[[str], None] = lambda sentence: None,
+) -> Finished:
     """Train what the plan lacks and return all its records.
 
+    workers: processes; 0 takes one per core for a CPU and fills a GPU, which is announced. limit:
+    when to stop, stacks that are not finished being saved; those that tell most come first then.
     Raises Stopped after Ctrl-C. A stack that fails leaves the others running; its sentence is in
     `failures`.
     """
+    old = [read_record(path) for path in plan.finished]
+    jobs = plan.jobs
+    if limit is not NO_LIMIT:
+        jobs = tuple(by_information(jobs, plan.finished, Times(old)))
+    outcome = Outcome()
     with tqdm(
         total=plan.steps,
         unit="step",
         unit_scale=True,
         mininterval=0.5 if sys.stderr.isatty() else 30,
-        desc=f"{len(plan.jobs)} stacks",
-        disable=not progress or not plan.jobs,
+        desc=f"{len(jobs)} stacks",
+        disable=not progress or not jobs,
     ) as bar:
-        outcome = execute(plan.jobs, workers, lambda steps: bar.update(steps) and None)
+        for device in dict.fromkeys(job.compute.device for job in jobs):
+            own = [job for job in jobs if job.compute.device == device]
+            if outcome.interrupted:
+                outcome.left += map(Left, own)
+                continue
+            count = workers or choose_workers(own, limit, announce)
+            outcome.add(execute(own, count, lambda steps: bar.update(steps) and None, limit))
     if outcome.interrupted:
-        count = len(plan.finished) + len(outcome.records)
-        on_disk = bool(plan.jobs) and plan.jobs[0].out is not None
-        what_next = (
-            f"the same command goes on from the last checkpoints{_coarse(plan)}."
-            if on_disk
-            else "nothing was kept, since no folder was named; name one with out=."
-        )
-        raise Stopped(f"Stopped with {count} of {plan.requested} runs finished; {what_next}")
-    records = [read_record(path) for path in plan.finished]
-    return Finished(records + outcome.records, outcome.failures)
+        raise Stopped(_stopped(plan, len(old) + len(outcome.records)))
+    records = old + outcome.records
+    seconds = Times(records, outcome.left).remaining(outcome.left)
+    return Finished(records, outcome.failures, outcome.left, seconds)
+
+
+def _stopped(plan: Plan, count: int) -> str:
+    on_disk = bool(plan.jobs) and plan.jobs[0].out is not None
+    what_next = (
+        f"the same command goes on from the last checkpoints{_coarse(plan)}."
+        if on_disk
+        else "nothing was kept, since no folder was named; name one with out=."
+    )
+    return f"Stopped with {count} of {plan.requested} runs finished; {what_next}"
 
 
 def _coarse(plan: Plan) -> str:

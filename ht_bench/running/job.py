@@ -31,7 +31,7 @@ from ht_bench.training.device import (
     settings,
     software,
 )
-from ht_bench.training.history import Observer
+from ht_bench.training.history import Interrupted, Observer
 from ht_bench.version import EPOCH, VERSION
 from ht_bench.views.live import SeedWriters
 
@@ -71,7 +71,7 @@ class StackJob:
         return self.folder / f"stack-{format_seeds(self.seeds)}.pt" if self.folder else None
 
     def fingerprint(self) -> str:
-        """Everything that decides the job's bits, as text."""
+        """Everything that decides the job's bits, the machine among it, as text."""
         identity = {
             "task": self.task.sha256,
             "data": data_sha256(self.task),
@@ -81,6 +81,7 @@ class StackJob:
             "split": self.split,
             "compute": dataclasses.asdict(self.compute),
             "software": {**software(self.compute), **libraries(self.task)},
+            "hardware": hardware(self.compute),
             "version": VERSION,
         }
         return json.dumps(identity, sort_keys=True, default=repr)
@@ -90,8 +91,9 @@ def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
     """Train the job to its end and return one record per seed, in the order of `job.seeds`.
 
     With `job.out` each record is written to its result.json, and the checkpoint from which an
-    interrupted job goes on is removed at the end. Raises Interrupted when asked to stop, and
-    UsageError for a folder that is locked, full or unwritable.
+    interrupted job goes on is removed at the end. Raises Interrupted(share, seconds), how far it is
+    and what that took, when asked to stop, and UsageError for a folder that is locked, full or
+    unwritable.
     """
     observer = observer or Observer()
     job.method.check_source()
@@ -106,7 +108,10 @@ def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
         run.twin = job.twin
         plan = CheckpointPlan(job.checkpoint_file, job.fingerprint(), job.checkpoint_seconds)
         with _writers(job, folders, observer) as writers:
-            run.train(plan, observer if writers is None else _observed(observer, writers))
+            try:
+                run.train(plan, observer if writers is None else _observed(observer, writers))
+            except Interrupted:
+                raise Interrupted(*run.progress()) from None
             records = make_records(job, run, memory.bytes())
             _save(job, records)
             if writers is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.files import make_folder
 from ht_bench.methods.resolve import MethodSpec, Named, find_class, resolve
-from ht_bench.records.runs import is_finished, result_file, write_spec
+from ht_bench.records.runs import benchmark_of, is_finished, result_file, write_spec
 from ht_bench.registry import is_same_definition, place
 from ht_bench.running import compute as computing
 from ht_bench.running.compute import ComputeRequest
@@ -23,6 +24,7 @@ from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.stream import Split
 from ht_bench.streams.task import AnyTask
 from ht_bench.training.device import Compute
+from ht_bench.version import EPOCH
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ def make_plan(request: Request) -> Plan:
             _drop_spent_checkpoints(template)
             done = [seed for seed in seeds if _is_done(template, seed)]
             notes += _other_code(template, [seed for seed in seeds if seed not in done])
+            notes += _other_epoch(template, [seed for seed in seeds if seed not in done])
             stacks = _stacks(template, [seed for seed in seeds if seed not in done])
             again = {seed for job in stacks for seed in job.seeds}  # mates in a begun stack
             if template.folder is not None:
@@ -169,6 +172,19 @@ def _other_code(job: StackJob, seeds: Sequence[int]) -> list[str]:
     return [
         f"{count} are trained again, since its class stands in no file (a notebook's, say), which "
         "would tell whether it is as it was; keep it in a module."
+    ]
+
+
+def _other_epoch(job: StackJob, seeds: Sequence[int]) -> list[str]:
+    """Say which results of another epoch these runs will replace."""
+    if job.folder is None:
+        return []
+    found = [benchmark_of(result_file(job.folder, seed)) for seed in seeds]
+    others = Counter(benchmark for benchmark in found if benchmark not in ("", EPOCH))
+    return [
+        f"{count} result(s) of '{job.method.name}' on {job.task.name} are of ht-bench {benchmark}, "
+        "whose numbers do not compare: trained again and replaced; name another --out to keep them."
+        for benchmark, count in sorted(others.items())
     ]
 
 

@@ -10,17 +10,25 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
 from ht_bench.errors import UsageError
 from ht_bench.records.record import Record
+from ht_bench.running.expected import Left, Times
 from ht_bench.running.failure import Failure, failure
 from ht_bench.running.job import StackJob, run_stack
+from ht_bench.running.time_limit import NO_LIMIT, TimeLimit
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.training.history import Interrupted, Observer
 
@@ -29,23 +37,40 @@ Progress = Callable[[int], None]
 
 @dataclass
 class Outcome:
-    """What came of a plan: records in order of completion, and why stacks failed."""
+    """What came of a plan: records in order of completion, why stacks failed, and what is left.
+
+    interrupted: whether Ctrl-C ended it; otherwise what is left was left for want of time.
+    """
 
     records: list[Record] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
     interrupted: bool = False
 
+    def add(self, other: Outcome) -> None:
+        """Take over what came of other jobs."""
+        self.records += other.records
+        self.failures += other.failures
+        self.left += other.left
+        self.interrupted |= other.interrupted
 
-def execute(jobs: Sequence[StackJob], workers: int, progress: Progress) -> Outcome:
-    """Train all jobs; a failed one leaves the others running. Ctrl-C saves and stops.
+
+def execute(
+    jobs: Sequence[StackJob], workers: int, progress: Progress, limit: TimeLimit = NO_LIMIT
+) -> Outcome:
+    """Train all jobs; a failed one leaves the others running. Ctrl-C saves and stops, as `limit`.
 
     workers: 1 trains in this process. A worker that dies fails its own stack only.
     """
     stop = threading.Event()
     with _ctrl_c_sets(stop):
         if workers <= 1 or len(jobs) <= 1:
-            return _execute_here(jobs, Observer(progress=progress, stop=stop.is_set))
-        return _execute_in_pool(jobs, min(workers, len(jobs)), progress, stop)
+            observer = Observer(progress, stop=lambda: stop.is_set() or limit.is_over())
+            outcome = _execute_here(jobs, observer, limit)
+        else:
+            outcome = _execute_in_pool(jobs, min(workers, len(jobs)), progress, stop, limit)
+        outcome.interrupted = stop.is_set() and bool(outcome.left)
+        return outcome
 
 
 @contextlib.contextmanager
@@ -68,46 +93,57 @@ def _ctrl_c_sets(stop: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _execute_here(jobs: Sequence[StackJob], observer: Observer) -> Outcome:
-    outcome = Outcome()
+def _execute_here(
+    jobs: Sequence[StackJob], observer: Observer, limit: TimeLimit = NO_LIMIT
+) -> Outcome:
+    outcome, times = Outcome(), Times()
     for job in jobs:
-        if observer.stop():
-            outcome.interrupted = True
-            break
+        if observer.stop() or not limit.admits(times.of(job)):
+            outcome.left.append(Left(job))
+            continue
         try:
-            outcome.records += run_stack(job, observer)
-        except Interrupted:
-            outcome.interrupted = True
+            outcome.records += (records := run_stack(job, observer))
+            times.add(records[0])
+        except Interrupted as stopped:
+            outcome.left.append(Left(job, *stopped.args))
         except (Exception, SystemExit) as error:  # a user's method may raise anything
             outcome.failures.append(failure(job, error))
     return outcome
 
 
 def _execute_in_pool(
-    jobs: Sequence[StackJob], workers: int, progress: Progress, stop: threading.Event
+    jobs: Sequence[StackJob],
+    workers: int,
+    progress: Progress,
+    stop: threading.Event,
+    limit: TimeLimit = NO_LIMIT,
 ) -> Outcome:
-    outcome = Outcome()
-    waiting = deque([(job, _pack(job)) for job in jobs])
-    pool = _Pool(workers)
+    outcome, times = Outcome(), Times()
+    waiting = deque([(job, pack(job)) for job in jobs])
+    pool = Pool(workers)
     try:
-        while pool.running or (waiting and not stop.is_set()):
-            while pool.idle and waiting and not stop.is_set():
-                pool.start(*waiting.popleft())
+        while pool.running or waiting:
+            halted = stop.is_set() or limit.is_over()
+            while waiting and (halted or pool.idle):
+                job, packed = waiting.popleft()
+                if halted or not limit.admits(times.of(job)):
+                    outcome.left.append(Left(job))
+                else:
+                    pool.start(job, packed)
             for ended in pool.collect():
-                outcome.records += ended.records
-                outcome.failures += ended.failures
-                outcome.interrupted |= ended.interrupted
-            pool.halt.value = stop.is_set()
+                outcome.add(ended)
+                for record in ended.records[:1]:
+                    times.add(record)
+            pool.halt.value = halted
             progress(pool.new_steps())
     except BaseException:
         pool.close(at_once=True)
         raise
     pool.close(at_once=False)
-    outcome.interrupted |= bool(waiting)
     return outcome
 
 
-def _pack(job: StackJob) -> bytes:
+def pack(job: StackJob) -> bytes:
     """Pickle a job before anything starts: what cannot be pickled is a mistake of the caller."""
     try:
         return pickle.dumps(job)
@@ -122,7 +158,7 @@ def _not_importable(name: str, error: Exception) -> str:
     )
 
 
-class _Pool:
+class Pool:
     """Worker processes, each with an executor of its own that is given one job at a time.
 
     So a death breaks no other worker's job, and no job queues up where Ctrl-C cannot reach it.
@@ -166,6 +202,7 @@ class _Pool:
             except BrokenProcessPool:
                 self.executors[slot] = self.executor(slot)
                 outcome = Outcome(failures=[Failure(_death(job))])
+            outcome.left = [replace(left, job=job) for left in outcome.left]
             yield outcome
 
     def new_steps(self) -> int:
@@ -177,8 +214,9 @@ class _Pool:
         """End the worker processes, in the middle of their jobs if `at_once`."""
         if at_once:
             self.lifeline.close()
-        for executor in self.executors:
-            executor.shutdown()
+        with ThreadPoolExecutor(len(self.executors)) as threads:  # each takes a second to end
+            for executor in self.executors:
+                threads.submit(executor.shutdown)
 
 
 def _start_tracker() -> None:

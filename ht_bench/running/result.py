@@ -97,7 +97,7 @@ class Result:
 
     def _frozen_anchors(self) -> dict[str, dict[int, float]]:
         first = self.records[0]
-        setting = f"{first['precision']} on {first['device']}"
+        setting = f"{first['precision']} on {first['device'].partition(':')[0]}"
         identity = (self.task.sha256, first["data_sha256"])
         others: list[str] = []
         for suite in map(get_suite, suite_files()):

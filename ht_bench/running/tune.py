@@ -89,6 +89,8 @@ def merge(plans: Sequence[Plan]) -> Plan:
         tuple(path for plan in plans for path in plan.finished),
         sum(plan.requested for plan in plans),
         sum(plan.steps for plan in plans),
+        tuple(dict.fromkeys(note for plan in plans for note in plan.notes)),
+        tuple(dict.fromkeys(remark for plan in plans for remark in plan.remarks)),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ from ht_bench.sb3.acting import (
     check_word,
 )
 from ht_bench.sb3.callers import calling_algorithm
+from ht_bench.sb3.fast import check_fast, enlist, quicken, quicken_again
 from ht_bench.sb3.joined import join
 from ht_bench.sb3.loading import PREFIX, Loading
 from ht_bench.sb3.parts import Part, chains_of, check_supported, is_actor_critic, parts_of
@@ -43,8 +44,9 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
     `tortoise_target` (True): where the method has a tortoise, TD targets come from it.
     `evaluate_as` (None): "tortoise" or "hare", whose actions `predict` returns outside training,
     deterministic or not. `act_as` ("hare"): whose actions an off-policy agent gathers experience
-    with. Everything else goes to the stock policy. With an inert method training is bit-identical
-    to the stock policy's.
+    with. `fast` (False): train with less to do, equal within rounding (`ht_bench.sb3.fast`).
+    Everything else goes to the stock policy. With an inert method, and `fast` off, training is
+    bit-identical to the stock policy's.
 
     Training acts with the hare; where `deterministic=True` is said (`predict`, `forward`, those of
     the actor or value network) the weights act that the method evaluates, the tortoise where there
@@ -62,8 +64,11 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
         tortoise_target: bool = True,
         evaluate_as: Which | None = None,
         act_as: Which = "hare",
+        fast: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_fast(fast)
+        self._fast = fast
         method = self.default_plasticity if plasticity is None else plasticity
         self._plasticity = _specify(method, plasticity_kwargs or {})
         self._named = method if isinstance(method, str) else type(self._plasticity.build())
@@ -75,7 +80,12 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
         self._stock_positional = args[len(_ARGUMENTS) :]
         super().__init__(*args, **kwargs)
         check_acting(self, evaluate_as, act_as)
+        if fast:  # before the methods copy the weights, whose memory order copies keep
+            quicken(self)
         self._attach()  # here, as a recurrent policy makes its optimizer after `_build`
+        algorithm = calling_algorithm("_setup_model", through="__init__") if fast else None
+        if algorithm is not None:
+            enlist(algorithm, self)
 
     def _attach(self) -> None:
         self._parts = parts_of(self)  # type: ignore[arg-type]
@@ -87,6 +97,8 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
         if acts is not self and self._acting.differs:
             join(ActingNetwork, acts)._acting = self._acting
         self._loading = Loading(self)
+        self.is_recording, self.recorded_for = False, getattr(self, "recorded_for", 0) + 1
+        self.after_replay: list[Callable[[], None]] = getattr(self, "after_replay", [])
         if add_state not in self._state_dict_hooks.values():  # type: ignore[attr-defined]
             self.register_state_dict_post_hook(add_state)  # type: ignore[attr-defined]
 
@@ -112,8 +124,9 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
             generator = self._methods[part.name].generator
             assert isinstance(generator, torch.Generator)
             seed = int(torch.randint(2**62, (1,), generator=generator).item())
+            # Not torch.manual_seed, which seeds every CUDA generator and brings none back.
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)
                 twin = parts_of(self._plain())[index].module
             twin.to(next(part.module.parameters()).device)
             named: dict[str, Tensor] = dict(twin.named_parameters())
@@ -139,8 +152,11 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
 
     def set_training_mode(self, mode: bool) -> None:
         """Set the mode; algorithms do so before each rollout and each round of updates."""
-        if mode and calling_algorithm("train") is not None:
+        algorithm = calling_algorithm("train") if mode else None
+        if algorithm is not None:
             self._updates_begin()
+            if self._fast:
+                quicken_again(self, algorithm)
         elif not mode and calling_algorithm("collect_rollouts") is not None:
             for method in self._methods.values():
                 method.release()
@@ -208,6 +224,13 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
 
     # ---- for loops and callbacks ----
 
+    def stepped(self, replayed: bool) -> None:
+        """Let the methods' clocks go on by a step that `FastDQN` took on a CUDA device."""
+        for method in self._methods.values():
+            method.advance(1)
+        for hook in self.after_replay if replayed else ():
+            hook()
+
     @property
     def methods(self) -> Mapping[str, Method]:
         """The attached method of each trained network, by the network's name."""
@@ -234,6 +257,7 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
         Afterwards every target network of the algorithm's own holds the weights of its trained
         network.
         """
+        self.recorded_for += 1  # a decay may follow from the phase's length
         for method in self._methods.values():
             method.enter_phase(index, 0, None, phases)
         for part in self._parts:

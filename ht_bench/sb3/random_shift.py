@@ -6,6 +6,7 @@ crop at random to the size before. DrQ's change of intensity on Atari is left ou
 
 from __future__ import annotations
 
+from abc import ABC
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,21 @@ def shift(images: Tensor, offsets: Tensor, pad: int) -> Tensor:
     return images.flatten(2).gather(2, pixels.expand(-1, channels, -1)).view_as(images)
 
 
-class RandomShift:
+def shift_last(images: Tensor, offsets: Tensor, pad: int) -> Tensor:
+    """As `shift`, of contiguous uint8 images [batch, height, width, channels], channels last."""
+    batch, height, width, channels = images.shape
+    reach = torch.arange(max(height, width), device=images.device) - pad
+    rows = (reach[:height] + offsets[:, :1]).clamp(0, height - 1)
+    columns = (reach[:width] + offsets[:, 1:]).clamp(0, width - 1)
+    pixels = (rows[:, :, None] * width + columns[:, None, :]).view(batch, -1)
+    if channels == 4:  # a pixel is one number of 32 bits, moved at once
+        whole = images.view(torch.int32).view(batch, -1)
+        return whole.gather(1, pixels).view(torch.uint8).view_as(images)
+    flat = images.view(batch, -1, channels)
+    return flat.gather(1, pixels[:, :, None].expand(-1, -1, channels)).view_as(images)
+
+
+class RandomShift(ABC):  # noqa: B024 (as ReplayBuffer is, so that instances can change class)
     """Shifts observations and next observations, each anew, whenever a batch is sampled.
 
     It stands before a ReplayBuffer in the bases; what is stored stays as it was. pad: the largest

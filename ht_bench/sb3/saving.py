@@ -13,7 +13,7 @@ from ht_bench.sb3.acting import Which
 from ht_bench.sb3.loading import PREFIX, Loading, state_tensors
 
 _OLD_TARGET = "_target.decoy."  # how earlier versions called a target network's weights
-_TIES = ("_acting", "_loading", "_parts")
+_TIES = ("_acting", "_loading", "_parts", "after_replay")
 
 
 class SavedPolicy:
@@ -26,6 +26,8 @@ class SavedPolicy:
     _tortoise_target: bool
     _evaluate_as: Which | None
     _act_as: Which
+    _fast: bool
+    recorded_for: int
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         found: dict[str, Any] = super()._get_constructor_parameters()  # type: ignore[misc]
@@ -35,6 +37,7 @@ class SavedPolicy:
             tortoise_target=self._tortoise_target,
             evaluate_as=self._evaluate_as,
             act_as=self._act_as,
+            **({"fast": True} if self._fast else {}),
         )
         return found
 
@@ -55,6 +58,7 @@ class SavedPolicy:
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
+        self.recorded_for += 1
         own = f"{prefix}{PREFIX}"
         state = {k[len(own) :]: state_dict.pop(k) for k in list(state_dict) if k.startswith(own)}
         old = state_dict.pop(f"{prefix}_extra_state", None)
@@ -76,7 +80,7 @@ class SavedPolicy:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         saved = state["_methods"]
-        super().__setstate__(state)  # type: ignore[misc]
+        super().__setstate__({"_fast": False, **state})  # type: ignore[misc]
         self._attach()  # type: ignore[attr-defined]
         for name, method in self._methods.items():
             method.restore(saved[name], None, None)

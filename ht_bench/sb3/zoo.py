@@ -22,7 +22,7 @@ from typing import Any
 import ht_bench.sb3  # noqa: F401 (makes the policies' names known)
 from ht_bench.errors import UsageError
 
-KEPT = ("plasticity", "plasticity_kwargs", "tortoise_target", "evaluate_as", "act_as")
+KEPT = ("plasticity", "plasticity_kwargs", "tortoise_target", "evaluate_as", "act_as", "fast")
 """Arguments of a plastic policy that a trial keeps as the hyperparameter file gives them."""
 HALF_LIFE, RESET_EVERY, FROM_FILE = "plasticity_half_life", "plasticity_reset_every", "plasticity"
 """Names of a trial's parameters; the last one is what the file says, so that studies hold it."""

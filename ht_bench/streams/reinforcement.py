@@ -37,7 +37,8 @@ class AgentSpec:
 
     settings: arguments of its constructor. network: arguments of its policy (`policy_kwargs`)
     without the plasticity. Both are JSON. replay_ratio: of an off-policy agent, the updates per
-    environment step; it takes the place of the setting `gradient_steps`.
+    environment step; it takes the place of the setting `gradient_steps`. fast: train with less to
+    do, equal within rounding and so to other numbers (`ht_bench.sb3.fast`).
     """
 
     algorithm: Literal["ppo", "a2c", "dqn", "qrdqn", "sac", "td3"]
@@ -45,6 +46,7 @@ class AgentSpec:
     settings: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
     replay_ratio: float | None = None
+    fast: bool = False
 
 
 @dataclass(frozen=True)

@@ -162,8 +162,11 @@ def _validate(task: Task, where: str) -> None:
         networks.check(task.net)
     except UsageError as error:
         raise UsageError(f"{where} {error}") from error
-    if task.training.stack > 1 and task.net["name"] != "mlp":
-        raise UsageError(f"{where} [training]: only the 'mlp' network stacks seeds; set stack = 1.")
+    if task.training.stack > 1 and task.net["name"] not in networks.STACKING:
+        raise UsageError(
+            f"{where} [training]: the network '{task.net['name']}' does not stack seeds; "
+            "set stack = 1."
+        )
     _validate_numbers(task, where)
 
 

@@ -40,9 +40,10 @@ def build_agent(
     cannot serve.
     """
     algorithm = ht_bench.sb3.find_algorithm(task.agent.algorithm)
-    plasticity = {
+    plasticity: dict[str, Any] = {
         "plasticity": method.reference,
         "plasticity_kwargs": dict(method.hyperparameters),
+        **({"fast": True} if task.agent.fast else {}),
     }
     settings = read_settings(task.agent, algorithm)
     if task.agent.replay_ratio is not None:

@@ -101,6 +101,8 @@ def _network(agent: AgentSpec, more: Any) -> dict[str, Any]:
                 f"[agent.network]: '{name}' belongs to the method, which every task is trained "
                 "with; choose it with --method and --set."
             )
+        if name == "fast":
+            raise UsageError("[agent.network]: 'fast' stands in [agent] itself: fast = true.")
         if name == "activation_fn":
             network[name] = _named(value, ACTIVATIONS, "activation")
         elif name.endswith("_class"):

@@ -17,6 +17,7 @@ import gymnasium
 import numpy as np
 import torch
 from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import Tensor
 
 from ht_bench.streams.reinforcement import ReinforcementTask
 
@@ -122,9 +123,9 @@ def _buffer_state(buffer: Any) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name, value in vars(buffer).items():
         if _is_rows(value, buffer):
-            kept[name] = encode(value[:rows])
+            kept[name] = _encode_rows(value[:rows])
         elif isinstance(value, dict) and value and all(_is_rows(v, buffer) for v in value.values()):
-            kept[name] = {key: encode(part[:rows]) for key, part in value.items()}
+            kept[name] = {key: _encode_rows(part[:rows]) for key, part in value.items()}
         elif isinstance(value, torch.Generator):
             kept[name] = value.get_state()
     return {"pos": buffer.pos, "full": buffer.full, "rows": rows, "kept": kept}
@@ -138,13 +139,23 @@ def _restore_buffer(buffer: Any, state: Mapping[str, Any]) -> None:
             value.set_state(saved.cpu())
         elif isinstance(value, dict):
             for key, part in saved.items():
-                value[key][: state["rows"]] = decode(part)
+                value[key][: state["rows"]] = _decode_rows(part, value[key])
         else:
-            value[: state["rows"]] = decode(saved)
+            value[: state["rows"]] = _decode_rows(saved, value)
 
 
 def _is_rows(value: Any, buffer: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.shape[:1] == (buffer.buffer_size,)
+    return isinstance(value, np.ndarray | Tensor) and value.shape[:1] == (buffer.buffer_size,)
+
+
+def _encode_rows(rows: Any) -> Any:
+    return rows.cpu() if isinstance(rows, Tensor) else encode(rows)
+
+
+def _decode_rows(saved: Any, into: Any) -> Any:
+    """Return rows for an array or a tensor, whichever they were saved from."""
+    rows = saved.cpu() if isinstance(saved, Tensor) else torch.from_numpy(decode(saved))
+    return rows if isinstance(into, Tensor) else rows.numpy()
 
 
 # ---- values ----

@@ -33,12 +33,14 @@ def network(
     table = {**task.net, **changes}
     channels, height, width = data.train_images.shape[1:]
     shape = (int(channels), int(height), int(width))
+    # A task of single seeds trains the lone network itself, whatever form a stack would have.
+    form = 1 if task.stack > 1 else None
     with torch.random.fork_rng(devices=[]):
         lone = []
         for seed in seeds:
             # Not torch.manual_seed: it would seed CUDA's generators too.
             torch.default_generator.manual_seed(torch_seed(task.name, seed, purpose, phase, draw))
-            lone.append(networks.build(table, shape, data.classes))
+            lone.append(networks.build(table, shape, data.classes, form))
         if not is_stacked(lone[0]):
             return lone[0]
         stack = networks.build(table, shape, data.classes, stack=len(seeds))

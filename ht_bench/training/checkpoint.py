@@ -60,7 +60,8 @@ def load(path: Path, fingerprint: str, device: str = "cpu") -> dict[str, Any] | 
         return None
     if not isinstance(saved, dict) or saved.get("whose") != [LAYOUT, fingerprint]:
         warnings.warn(
-            f"The checkpoint {path} is of other software or settings; this run starts anew.",
+            f"The checkpoint {path} is of another machine, of other software or settings; this run "
+            "starts anew.",
             stacklevel=2,
         )
         return None

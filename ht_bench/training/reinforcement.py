@@ -62,6 +62,7 @@ class ReinforcementRun(Run):
         parameters = self.policy.named_parameters()
         self.initial = {name: tensor.detach().clone() for name, tensor in parameters}
         self.policy.parts[0].optimizer.register_step_post_hook(self._count_step)
+        self.policy.after_replay.append(self._count_step)
 
     @property
     def methods(self) -> Sequence[Method]:
@@ -69,7 +70,7 @@ class ReinforcementRun(Run):
         return list(self.policy.methods.values())
 
     def _count_step(self, *_: Any) -> None:
-        self.steps_taken += 1
+        self.steps_taken += not self.policy.is_recording
 
     def facts(self) -> dict[str, Any]:
         """Return what a record says of the data: here, the returns to read others by."""

@@ -126,6 +126,11 @@ class Run(ABC):
         """Return the steps of all phases before `phase`."""
         return sum(self.planned[:phase])
 
+    def progress(self) -> tuple[float, float]:
+        """Return the share of all steps that is done, and the seconds that it took."""
+        done = self.steps_before(self.position.phase) + self.position.step
+        return done / sum(self.planned), self.seconds + self.evaluation_seconds
+
     def pause_if_due(self) -> None:
         """Save when the plan says so or the run is stopped; then raise Interrupted."""
         stop = self.observer.stop()

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from ht_bench.version import EPOCH
+
+SUBMISSIONS = Path(__file__).parents[2] / "leaderboard" / "submissions"
 TASK, METHOD = "quick-digits-v1", "early-stop"
 Content = dict[str, Any]
 
@@ -84,6 +87,12 @@ def table(content: Content) -> Content:
 
 
 Write = Callable[..., Path]
+
+
+def committed(name: str) -> Content:
+    """Return a committed submission's content as if it were made today, to be changed at will."""
+    content = json.loads((SUBMISSIONS / f"{name}.json").read_text(encoding="utf-8"))
+    return {**content, "benchmark": EPOCH}
 
 
 @pytest.fixture

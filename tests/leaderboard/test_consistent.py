@@ -19,10 +19,11 @@ from ht_bench.leaderboard.verify import Checks, verify
 from ht_bench.running import reruns
 from ht_bench.streams.catalog import get_task
 
+from .conftest import committed
+
 Content = dict[str, Any]
 Write = Callable[..., Path]
 CURVE = "$.tasks['quick-digits-v1'].seeds['100'].curve['test/accuracy']"
-SUBMISSIONS = Path(__file__).parents[2] / "leaderboard" / "submissions"
 
 
 def test_the_honest_one(entry: Any) -> None:
@@ -108,7 +109,7 @@ def test_train_accuracy_is_counted_on_the_phases_examples() -> None:
 
 
 def retention_report(write: Write, change: Callable[[list[float]], None]) -> Any:
-    content = json.loads((SUBMISSIONS / "none.json").read_text(encoding="utf-8"))
+    content = committed("none")
     content["tasks"] = {"permuted-digits-v1": content["tasks"]["permuted-digits-v1"]}
     change(content["tasks"]["permuted-digits-v1"]["seeds"]["103"]["retention"])
     checks = Checks(reruns.machine, first_points=lambda known, submission: {})

@@ -17,6 +17,7 @@ from ht_bench.leaderboard.reading import CURVES
 from ht_bench.leaderboard.valid import read_submission
 from ht_bench.methods.recipe import get_recipe
 from ht_bench.ranking.entries import read_groups
+from ht_bench.version import EPOCH
 
 Content = dict[str, Any]
 Call = Callable[..., Any]
@@ -47,6 +48,28 @@ def results(runs: Path) -> list[Path]:
 def change(path: Path, **values: Any) -> None:
     record = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**record, **values}), encoding="utf-8")
+
+
+def test_runs_of_an_earlier_epoch_are_no_submission(submit: Call, copied: Path) -> None:
+    for path in results(copied):
+        change(path, benchmark="0.1")
+    answer = submit()
+    assert answer.code == 2 and not (copied.parent / "mine.json").exists()
+    assert "cannot be submitted: $.benchmark: is 0.1, this is" in answer.error
+    change(results(copied)[0], benchmark=EPOCH)
+    answer = submit()
+    assert answer.code == 2 and "19 result(s) of ht-bench 0.1 are left out" in answer.error
+
+
+def test_an_entry_of_an_earlier_epoch_is_not_written_over(submit: Call, tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text('{"benchmark": "0.1"}', encoding="utf-8")
+    answer = submit("--replace", "--summary", "Stops early.")
+    assert answer.code == 2 and path.read_text(encoding="utf-8") == '{"benchmark": "0.1"}'
+    assert f"git mv {path} {tmp_path / '0.1' / 'mine.json'}" in answer.error
+    path.write_text("{", encoding="utf-8")
+    assert submit("--replace", "--summary", "Stops early.").code == 0
+    assert submit("--replace", "--summary", "Stops early.").code == 0
 
 
 def test_a_round_trip(submit: Call, call: Call, tmp_path: Path, records: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,14 @@ import pytest
 
 from ht_bench.leaderboard.known import find_known, known_task
 from ht_bench.leaderboard.valid import read_submission
+from ht_bench.leaderboard.verified import digests, verified_beside
 from ht_bench.streams.catalog import get_task
+from ht_bench.version import EPOCH
+
+from .conftest import SUBMISSIONS, committed
 
 Write = Callable[..., Path]
 TASK = "$.tasks['quick-digits-v1']"
-SUBMISSIONS = Path(__file__).parents[2] / "leaderboard" / "submissions"
 SEED = f"{TASK}.seeds['100']"
 
 
@@ -38,10 +40,10 @@ def test_the_honest_one_is_valid(honest_bytes: bytes, write: Write) -> None:
 
 
 def test_the_committed_ones_are_valid() -> None:
-    files = sorted(SUBMISSIONS.glob("*.json"))
+    files = sorted(SUBMISSIONS.rglob("*.json"))
     assert files
     for path in files:
-        assert read_submission(path)[1] == [], path
+        assert read_submission(path, digests(verified_beside(path)))[1] == [], path
 
 
 def test_the_file_carries_the_name(honest_bytes: bytes, write: Write) -> None:
@@ -52,9 +54,31 @@ def test_the_file_carries_the_name(honest_bytes: bytes, write: Write) -> None:
     assert "\\x1b" in fault.sentence
 
 
-def test_benchmark(entry: Any) -> None:
-    entry.content["benchmark"] = "0.0"
-    only(entry, "$.benchmark", "is 0.0, this is 0.1")
+@pytest.mark.parametrize(
+    ("benchmark", "said"),
+    [
+        ("0.0", "make the runs with this version and submit them again"),
+        ("0.1", "make the runs with this version and submit them again"),
+        ("0.10", "check it with ht-bench 0.10."),
+        ("99.0", "check it with ht-bench 99.0."),
+    ],
+)
+def test_a_new_file_is_of_this_epoch(benchmark: str, said: str, entry: Any) -> None:
+    entry.content["benchmark"] = benchmark
+    only(entry, "$.benchmark", said)
+    only(entry, "$.benchmark", f"is {benchmark}, this is {EPOCH}, and scores compare only within")
+
+
+@pytest.mark.parametrize(("benchmark", "valid"), [("0.1", True), ("99.0", False)])
+def test_a_committed_file_of_an_earlier_epoch_stays_valid(
+    benchmark: str, valid: bool, entry: Any
+) -> None:
+    entry.content["benchmark"] = benchmark
+    path = entry.write()
+    history = {hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert (read_submission(path, history)[0] is not None) is valid
+    entry.content["link"] = ""  # another file, which nobody committed
+    assert read_submission(entry.write(), history)[0] is None
 
 
 @pytest.mark.parametrize(
@@ -217,7 +241,7 @@ def test_retention_where_the_task_has_none(entry: Any) -> None:
 def test_retention_where_the_task_has_some(
     value: Any, said: str, write: Write, tmp_path: Path
 ) -> None:
-    content = json.loads((SUBMISSIONS / "none.json").read_text(encoding="utf-8"))
+    content = committed("none")
     content["tasks"]["permuted-digits-v1"]["seeds"]["104"]["retention"] = value
     _, [fault] = read_submission(write(content, "none.json"))
     assert fault.path == "$.tasks['permuted-digits-v1'].seeds['104'].retention"
@@ -237,7 +261,7 @@ def test_retention_where_the_task_has_some(
 )
 def test_returns(status: str, points: Any, value: Any, said: str, write: Write) -> None:
     """Tasks of environments have returns: any finite number, and none once a run has diverged."""
-    content = json.loads((SUBMISSIONS / "none.json").read_text(encoding="utf-8"))
+    content = committed("none")
     seeds = content["tasks"]["swap-cartpole-ppo-v1"]["seeds"]
     seed, run = next(iter(seeds.items()))
     run["status"] = status

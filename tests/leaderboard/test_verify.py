@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,18 @@ import pytest
 
 from ht_bench.errors import UsageError
 from ht_bench.leaderboard.reading import Submission
-from ht_bench.leaderboard.verified import add_report, has_changed, level_of, read_verified
-from ht_bench.leaderboard.verify import LEVELS, Report
+from ht_bench.leaderboard.verified import (
+    add_report,
+    digests,
+    has_changed,
+    level_of,
+    read_verified,
+)
+from ht_bench.leaderboard.verify import LEVELS, Checks, Report, verify
+from ht_bench.running import reruns
+from ht_bench.version import EPOCH
+
+from .conftest import METHOD, SUBMISSIONS
 
 Content = dict[str, Any]
 Call = Callable[..., Any]
@@ -74,7 +85,7 @@ def test_several_files_and_json(call: Call, write: Write, entry: Any) -> None:
     assert found[1]["faults"] == [{"path": "$.split", "sentence": '"test" was expected.'}]
     assert set(found[0]) == {
         *("file", "name", "sha256", "level", "faults", "could_not", "notes", "reruns"),
-        "exit_code",
+        *("benchmark", "exit_code"),
     }
 
 
@@ -183,6 +194,46 @@ def test_other_source_is_noted(entry: Any) -> None:
     assert "another source hash" in report.notes[0] and "aaaaaaaaaaaa..." in report.notes[0]
 
 
+# ---- another epoch ----
+
+
+def test_a_committed_entry_of_an_earlier_epoch(call: Call) -> None:
+    """Checked by what needs no engine of its epoch; never trained again by this one."""
+    path = SUBMISSIONS / "none.json"
+    epoch = json.loads(path.read_text(encoding="utf-8"))["benchmark"]
+    if epoch == EPOCH:
+        pytest.skip("the committed entries are of this epoch")
+    answer = call("verify", path)
+    assert answer.code == 0 and answer.out.startswith("none: consistent\n")
+    assert f"An entry of {epoch}: its untrained networks are those of {epoch}" in answer.out
+    answer = call("verify", path, "--rerun", 1)
+    assert answer.code == 2 and answer.out.startswith("none: consistent\n")
+    assert f"An entry of {epoch} is not trained again by {EPOCH}" in answer.out
+    assert "training seeds" not in answer.error
+
+
+def test_what_an_entry_of_an_earlier_epoch_is_checked_for(entry: Any) -> None:
+    entry.content["benchmark"] = "0.1"
+    entry.curve()[0] += 1 / 500  # another epoch's untrained network
+    assert verified_as_committed(entry).level == "consistent"
+    entry.curve()[9] += 0.0005
+    report = verified_as_committed(entry)
+    assert report.level == "valid" and "no whole number" in str(report.faults[0])
+
+
+def verified_as_committed(entry: Any) -> Report:
+    path = entry.write()
+    return verify(
+        path,
+        Checks(reruns.machine, no_first_points),
+        {hashlib.sha256(path.read_bytes()).hexdigest()},
+    )
+
+
+def no_first_points(known: Any, submission: Any) -> Any:
+    raise AssertionError("an untrained network of another epoch was built")
+
+
 # ---- verified.json ----
 
 
@@ -240,6 +291,26 @@ def test_verifications_that_end_at_once_are_all_recorded(tmp_path: Path) -> None
     assert {name: entry["level"] for name, entry in recorded.items()} == dict.fromkeys(
         names, "consistent"
     )
+
+
+@pytest.mark.parametrize("order", [("0.1", EPOCH), (EPOCH, "0.1")])
+def test_a_name_that_two_epochs_have_keeps_both_records(
+    tmp_path: Path, order: tuple[str, str], entry: Any
+) -> None:
+    path, files = tmp_path / "verified.json", {"0.1": "a" * 64, EPOCH: "b" * 64}
+    for benchmark in order:
+        digest = files[benchmark]
+        add_report(path, Report("x.json", METHOD, digest, "consistent", benchmark=benchmark))
+    found = read_verified(path)
+    assert {key: one["sha256"] for key, one in found.items()} == {
+        METHOD: "b" * 64,
+        f"0.1/{METHOD}": "a" * 64,
+    }
+    assert digests(found) == {*files.values()}
+    for benchmark, digest in files.items():
+        submission = Submission({**entry.content, "benchmark": benchmark}, digest)
+        assert level_of(submission, found)[0] == "consistent"
+        assert not has_changed(submission, found)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import ht_bench
 from ht_bench.errors import UsageError
 from ht_bench.ranking.entries import read_groups
 from ht_bench.streams.task import load_task
+from ht_bench.version import EPOCH
 
 Write = Callable[..., Path]
 Call = Callable[..., Any]
@@ -62,6 +63,29 @@ def test_where_all_are_stale_the_sentence_is_the_answer(runs: Path) -> None:
             change(path, task_sha256="0" * 64)
     with pytest.raises(UsageError, match="12 result.* are left out"):
         read_groups(runs)
+
+
+@pytest.mark.parametrize("command", [("compare",), ("tensorboard", "--no-serve")])
+def test_results_of_an_earlier_epoch_are_left_out_with_a_sentence(
+    runs: Path, call: Call, command: tuple[str, ...]
+) -> None:
+    for path in results_of(runs, "ema"):
+        change(path, benchmark="0.1")
+    answer = call(*command, runs)
+    said = " ".join(answer.out.split())
+    assert answer.code == 0
+    assert f"4 result(s) of ht-bench 0.1 are left out: the others are of {EPOCH}" in said
+    assert {record["method"] for record in read_groups(runs).records} == {"none", "full-reset"}
+
+
+def test_a_folder_of_one_earlier_epoch_is_compared_as_such(runs: Path, call: Call) -> None:
+    for path in runs.rglob("result.json"):
+        change(path, benchmark="0.1")
+    answer = call("compare", runs)
+    assert answer.code == 0 and "benchmark 0.1" in answer.out and "left out" not in answer.out
+    change(results_of(runs, "ema")[0], benchmark="0.0")
+    said = " ".join(call("compare", runs).out.split())
+    assert "1 result(s) of ht-bench 0.0 are left out: the others are of 0.1" in said
 
 
 def test_an_unreadable_result_is_left_out_with_a_sentence(runs: Path, call: Call) -> None:

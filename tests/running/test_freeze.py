@@ -17,6 +17,7 @@ from ht_bench.running.freeze import freeze
 from ht_bench.streams import catalog, suite
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.task import Task, parse_task
+from ht_bench.version import EPOCH
 
 SPEC = {
     "name": "made-up-v1",
@@ -74,6 +75,16 @@ def test_a_suite_is_released_once(task: Task, tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_runs_of_another_epoch_freeze_nothing(task: Task, tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs", task, 0.1)
+    for path in tmp_path.rglob("result.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        write_record(path, record | {"benchmark": "0.1"})
+    with pytest.raises(ht_bench.UsageError, match=f"are of ht-bench 0.1, this is {EPOCH}"):
+        freeze(tmp_path / "runs", "suite-made-up-v1", "made up", [task.name], tmp_path)
+    assert not list(tmp_path.glob("*.toml"))
+
+
 @pytest.mark.parametrize("gap", [0.005, -0.1])
 def test_a_task_without_a_gap_is_refused(task: Task, tmp_path: Path, gap: float) -> None:
     with pytest.raises(ht_bench.UsageError, match="does not pass admission"):
@@ -117,6 +128,8 @@ def test_anchors_are_reproduced(name: str, seeds: int) -> None:
     On that processor the bits are equal; on another rounding differs, and grows.
     """
     released = suite.get_suite(name)
+    if released.benchmark != EPOCH:
+        pytest.skip(f"the anchors of {name} are of {released.benchmark}: numbers moved since")
     for member, anchors in released.anchors.items():
         again = range(100, 100 + seeds)
         result = ht_bench.evaluate("full-reset", member, seeds=again, progress=False)

@@ -16,6 +16,7 @@ from ht_bench.running import result as module
 from ht_bench.running.result import Result
 from ht_bench.streams.suite import Anchors, Suite
 from ht_bench.streams.task import Task, parse_task
+from ht_bench.version import EPOCH
 
 Make = Callable[..., dict[str, Any]]
 MakeResult = Callable[..., Result]
@@ -93,7 +94,7 @@ def test_no_common_seed_is_refused(make_result: MakeResult) -> None:
         own.score(other, other)
 
 
-def freeze(monkeypatch: Patch, task: Task, **changes: Any) -> None:
+def freeze(monkeypatch: Patch, task: Task, benchmark: str = EPOCH, **changes: Any) -> None:
     """Ship one suite that holds anchors of `task` for the seeds 1 and 2."""
     table = {
         "task_sha256": task.sha256,
@@ -103,7 +104,7 @@ def freeze(monkeypatch: Patch, task: Task, **changes: Any) -> None:
         "full_reset": (0.7, 0.8),
     }
     anchors = {task.name: Anchors(**{**table, **changes})}
-    suite = Suite("suite-x-v1", "x", (task.name,), "0.1", anchors=anchors)
+    suite = Suite("suite-x-v1", "x", (task.name,), benchmark, anchors=anchors)
     monkeypatch.setattr(module, "suite_files", lambda: {"suite-x-v1": Path("x")})
     monkeypatch.setattr(module, "get_suite", lambda name: suite)
 
@@ -127,6 +128,27 @@ def test_anchors_of_another_task_data_or_split_do_not_serve(
     freeze(monkeypatch, own.task, **changes)
     with pytest.raises(UsageError, match="No suite has anchors for digits-v1 as it is here"):
         own.score()
+
+
+def test_a_device_is_a_kind_of_device_whatever_its_number(
+    make_result: MakeResult, monkeypatch: Patch
+) -> None:
+    own = make_result({2: 0.7, 1: 0.5}, "l2", device="cuda:1", precision="tf32")
+    freeze(monkeypatch, own.task, device="cuda", precision="tf32")
+    assert own.score().value == pytest.approx((0.6 - 0.35) / (0.75 - 0.35))
+
+
+def test_anchors_of_another_epoch_do_not_serve_and_say_so(
+    make_result: MakeResult, monkeypatch: Patch
+) -> None:
+    own = make_result({1: 0.5, 2: 0.7}, "l2")
+    freeze(monkeypatch, own.task, benchmark="0.1")
+    said = f"suite-x-v1's anchors of digits-v1 are of ht-bench 0.1, .* this result is of {EPOCH}, "
+    with pytest.raises(UsageError, match=said):
+        own.score()
+    for record in own.records:
+        record["benchmark"] = "0.1"
+    assert own.score().value == pytest.approx((0.6 - 0.35) / (0.75 - 0.35))
 
 
 def test_a_plot_is_two_files(make_result: MakeResult, tmp_path: Path) -> None:
@@ -162,11 +184,13 @@ def test_a_score_needs_both_anchors_run_alike(make_result: MakeResult) -> None:
     for given in ({"warm": warm}, {"fresh": fresh}):
         with pytest.raises(UsageError, match="is given; pass .* too, or neither"):
             own.score(**given)
-    for key, value in (("precision", "bf16"), ("device", "cuda"), ("task_sha256", "f" * 64)):
+    changes = {"precision": "bf16", "device": "cuda", "task_sha256": "f" * 64, "benchmark": "0.1"}
+    for key, value in changes.items():
         other = make_result({1: 0.7, 2: 0.8}, "full-reset")
         for record in other.records:
             record[key] = value
-        with pytest.raises(UsageError, match=f"its {key} is {value}"):
+        said = f"its {'epoch' if key == 'benchmark' else key} is {value}"
+        with pytest.raises(UsageError, match=said):
             own.score(warm, other)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import ht_bench
 from ht_bench.streams.task import Task, load_task
+from ht_bench.version import EPOCH
 
 
 @pytest.fixture
@@ -33,6 +34,18 @@ def test_an_edited_built_in_is_trained_again(task: Task, tmp_path: Path) -> None
     with pytest.warns(UserWarning, match="of 'none' on tiny-v1 were made by other code"):
         again = evaluate("none", task, out=tmp_path)
     assert again.records[0]["source_sha256"] != "0" * 64
+
+
+def test_results_of_another_epoch_are_replaced_with_a_sentence(task: Task, tmp_path: Path) -> None:
+    first = evaluate("none", task, out=tmp_path)
+    for path in tmp_path.rglob("result.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(record | {"benchmark": "0.1"}), encoding="utf-8")
+    said = r"2 result\(s\) of 'none' on tiny-v1 are of ht-bench 0.1.* trained again and replaced"
+    with pytest.warns(UserWarning, match=said):
+        again = evaluate("none", task, out=tmp_path)
+    assert [record["benchmark"] for record in again.records] == [EPOCH, EPOCH]
+    assert curves(again) == curves(first)
 
 
 def test_a_class_that_stands_in_no_file_is_never_finished(task: Task, tmp_path: Path) -> None:

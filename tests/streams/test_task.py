@@ -159,7 +159,7 @@ PHASE = {"new": 0.5, "updates": 5}
         ({"family": "warm"}, "'family' is 'warm'"),
         ({"data": "digits"}, r"'data' must be a table; write \[data\]"),
         ({"net": {"hidden": [8]}}, r"\[net\]: the key 'name' is missing"),
-        ({"net": {"name": "cnn"}}, "only the 'mlp' network stacks seeds"),
+        ({"net": {"name": "vit"}}, "the network 'vit' does not stack seeds; set stack = 1"),
         ({"net": {"name": "mpl"}}, "Did you mean 'mlp'"),
         ({"net": {"name": "mlp", "hiden": [8]}}, "unknown key 'hiden' .* Did you mean 'hidden'"),
         ({"seeds": "x"}, "'x' is not a seed"),

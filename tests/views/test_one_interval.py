@@ -13,6 +13,7 @@ from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ht_bench.leaderboard.board import make_board, read_entries
+from ht_bench.leaderboard.verified import read_verified
 from ht_bench.ranking.comparison import compare
 from ht_bench.ranking.entries import TaskInfo, group_records
 from ht_bench.views import style
@@ -89,7 +90,8 @@ def on_the_page(out: Path) -> tuple[str, str]:
     """The interval in the standings of the task's page, and at the last end of a phase."""
     (out / "submissions").mkdir()
     shutil.copy(FILE, out / "submissions")
-    write_site(make_board(read_entries(out / "submissions", {})), out / "site")
+    verified = read_verified(FILE.parents[1] / "verified.json")
+    write_site(make_board(read_entries(out / "submissions", verified)), out / "site")
     standings = (out / "site" / "tasks" / f"{TASK}.html").read_text(encoding="utf-8")
     ends = (out / "site" / "methods" / f"{METHOD}.html").read_text(encoding="utf-8")
     return standings, ends

@@ -1,6 +1,7 @@
 """Submissions for the page: the committed ones, and made-up ones that obey every rule."""
 
 import copy
+import dataclasses
 import importlib.util
 import json
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from ht_bench.leaderboard.board import Board, make_board, read_entries
+from ht_bench.leaderboard.board import Board, make_board, read_entries, shipped_suites
 from ht_bench.leaderboard.submit import write_submission
+from ht_bench.streams.suite import Suite
+from ht_bench.version import EPOCH
 from ht_bench.views.page import write_site
 
 ROOT = Path(__file__).parents[3]
@@ -20,8 +23,14 @@ Content = dict[str, Any]
 
 
 def committed(name: str) -> Content:
-    """Return the content of a committed submission, to be changed at will."""
-    return dict(json.loads((COMMITTED / f"{name}.json").read_text(encoding="utf-8")))
+    """Return a committed submission's content as if it were made today, to be changed at will."""
+    content = json.loads((COMMITTED / f"{name}.json").read_text(encoding="utf-8"))
+    return {**content, "benchmark": EPOCH}
+
+
+def suites_of_today() -> list[Suite]:
+    """Return the shipped suites as if their anchors were frozen today."""
+    return [dataclasses.replace(suite, benchmark=EPOCH) for suite in shipped_suites()]
 
 
 def renamed(name: str, content: Content, *tasks: str) -> Content:
@@ -66,7 +75,7 @@ def write(tmp_path: Path) -> Write:
 
 def board_of(folder: Path) -> Board:
     """Rank a leaderboard folder's submissions."""
-    return make_board(read_entries(folder / "submissions", {}))
+    return make_board(read_entries(folder / "submissions", {}), suites_of_today())
 
 
 @pytest.fixture(scope="session")

@@ -11,14 +11,16 @@ import pytest
 
 from ht_bench.errors import UsageError
 from ht_bench.leaderboard.board import Board, make_board, read_entries
+from ht_bench.leaderboard.verified import read_verified
 from ht_bench.ranking.comparison import Table, compare
 from ht_bench.ranking.entries import TaskInfo
 from ht_bench.ranking.rows import PROFILE_THRESHOLDS, Row
 from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.suite import get_suite, suite_files
+from ht_bench.version import EPOCH
 from ht_bench.views.page import write_site
 
-from .conftest import COMMITTED, board_of, committed, renamed
+from .conftest import COMMITTED, board_of, committed, renamed, suites_of_today
 
 Write = Callable[..., Path]
 CORE = "suite-core-v1"
@@ -178,7 +180,7 @@ def test_without_frozen_anchors_the_boards_own_serve(write: Write) -> None:
     board = make_board(entries, suites=[])
     assert not board.suites
     assert not board.frozen
-    with_suites = make_board(entries)
+    with_suites = make_board(entries, suites_of_today())
     assert with_suites.frozen == {table.name for table in board.tasks}
     for own, frozen in zip(board.tasks, sorted(with_suites.tasks, key=name_of), strict=True):
         assert own.name == frozen.name and own.admission is not None
@@ -194,20 +196,22 @@ def test_without_any_anchors_there_is_a_rank_and_no_gap(write: Write) -> None:
 
 
 @pytest.fixture(scope="module")
-def entries() -> dict[str, Any]:
-    """The committed entries by name."""
-    return {entry.name: entry for entry in read_entries(COMMITTED, {})}
+def entries() -> dict[Any, Any]:
+    """The committed entries by epoch and name."""
+    verified = read_verified(COMMITTED.with_name("verified.json"))
+    return {(e.benchmark, e.name): e for e in read_entries(COMMITTED, verified)}
 
 
 @pytest.mark.parametrize("suite", suite_files())
 @pytest.mark.parametrize("method", ["none", "full-reset"])
 def test_the_reference_entries_are_the_frozen_anchors(
-    suite: str, method: str, entries: dict[str, Any]
+    suite: str, method: str, entries: dict[Any, Any]
 ) -> None:
-    for task, anchors in get_suite(suite).anchors.items():
+    released = get_suite(suite)
+    for task, anchors in released.anchors.items():
         frozen: Any = anchors.none if method == "none" else anchors.full_reset
         order = np.argsort(parse_seeds(anchors.seeds))
-        final = entries[method].tasks[task].runs.final
+        final = entries[released.benchmark, method].tasks[task].runs.final
         np.testing.assert_allclose(final, np.asarray(frozen)[order], rtol=0, atol=1e-6)
 
 
@@ -235,7 +239,7 @@ def test_a_level_holds_for_the_very_file_only(write: Write) -> None:
     folder = write(committed("ema")) / "submissions"
     [entry] = read_entries(folder, {})
     assert entry.level == "valid"
-    record = {"level": "reproduced", "reruns": {WARM_START: [100]}}
+    record = {"level": "reproduced", "benchmark": EPOCH, "reruns": {WARM_START: [100]}}
     [judged] = read_entries(folder, {"ema": {**record, "sha256": entry.sha256}})
     assert (judged.level, judged.changed) == ("reproduced", False)
     assert judged.verdict["reruns"] == {WARM_START: [100]}
@@ -249,12 +253,18 @@ def test_the_page_says_how_and_where_and_marks_a_file_that_changed(
     folder = write(committed("ema"), committed("none")) / "submissions"
     digests = {entry.name: entry.sha256 for entry in read_entries(folder, {})}
     words = {"reruns": {WARM_START: [100, 107]}, "rules": {WARM_START: "rounding twins"}}
-    record = {"level": "reproduced", **words, "hardware": {WARM_START: "an abacus"}}
+    record = {
+        "level": "reproduced",
+        "benchmark": EPOCH,
+        **words,
+        "hardware": {WARM_START: "an abacus"},
+    }
     verified = {
         "ema": {**record, "sha256": "0" * 64},
         "none": {**record, "sha256": digests["none"]},
     }
-    write_site(make_board(read_entries(folder, verified)), tmp_path / "site")
+    board = make_board(read_entries(folder, verified), suites_of_today())
+    write_site(board, tmp_path / "site")
     pages = {
         name: (tmp_path / "site/methods" / f"{name}.html").read_text() for name in ("ema", "none")
     }

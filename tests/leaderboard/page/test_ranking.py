@@ -12,8 +12,15 @@ import pytest
 
 from ht_bench.cli import main
 from ht_bench.leaderboard.board import make_board, read_entries
-from ht_bench.leaderboard.ranking_file import ranking, ranking_faults, read_ranking, write_ranking
+from ht_bench.leaderboard.ranking_file import (
+    ranking,
+    ranking_faults,
+    read_ranking,
+    read_rankings,
+    write_ranking,
+)
 from ht_bench.leaderboard.submit import write_submission
+from ht_bench.leaderboard.verified import read_verified
 
 from .conftest import ROOT, committed, renamed
 
@@ -22,10 +29,13 @@ CORE = "suite-core-v1"
 
 
 def test_the_committed_ranking_follows_from_the_committed_curves() -> None:
-    found = read_ranking(ROOT / "leaderboard" / "ranking.json")
-    entries = read_entries(ROOT / "leaderboard" / "submissions", {})
-    assert {entry.name for entry in entries} == set(found["entries"])
-    assert ranking_faults(found, entries) == []
+    verified = read_verified(ROOT / "leaderboard" / "verified.json")
+    entries = read_entries(ROOT / "leaderboard" / "submissions", verified)
+    ranked = set()
+    for path, found in read_rankings(ROOT / "leaderboard").items():
+        assert ranking_faults(found, entries) == [], path
+        ranked |= {(found["benchmark"], name) for name in found["entries"]}
+    assert ranked == {(entry.benchmark, entry.name) for entry in entries}
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,9 @@ def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
         return _run(job, observer or Observer())
 
 
+_failed: list[type[BaseException]] = []
+
+
 @contextlib.contextmanager
 def _collected() -> Iterator[None]:
     """Free what a run leaves, whose parts and hooks hold each other, when it ends.
@@ -111,9 +114,15 @@ def _collected() -> Iterator[None]:
         gc.collect()
         yield
         return
+    if _failed:  # what it left could not be freed while its exception was told of
+        gc.collect()
+        _failed.clear()
     gc.freeze()
     try:
         yield
+    except BaseException as error:
+        _failed.append(type(error))
+        raise
     finally:
         gc.collect()
         gc.unfreeze()

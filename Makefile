@@ -52,7 +52,7 @@ page-load: setup
 	$(BIN)/python docs/page_load.py
 
 overhead: setup
-	$(BIN)/python docs/overhead.py
+	$(BIN)/python benchmarks/agents.py --only stock,hare-tortoise
 
 acting: setup
 	$(BIN)/python docs/acting.py

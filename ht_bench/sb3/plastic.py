@@ -90,6 +90,10 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
 
     def _attach(self) -> None:
         self._parts = parts_of(self)  # type: ignore[arg-type]
+        # Asked for at every round of updates, where torch's own getattr is slow.
+        own = [p.module if hasattr(p.module, "optimizer") else self for p in self._parts]
+        self._owners: list[Any] = own
+        self._is_on_policy = is_actor_critic(self)
         self._methods: dict[str, Method] = {}
         for index, part in enumerate(self._parts):
             self._attach_to(index, part)
@@ -166,13 +170,14 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
 
     def _updates_begin(self) -> None:
         """Hold resets back until the next rollout, and follow optimizers that were replaced."""
-        for index, part in enumerate(parts_of(self)):  # type: ignore[arg-type]
-            old = self._parts[index]
-            if part.optimizer is not old.optimizer or part.module is not old.module:
-                self._follow(part)
+        modules: Any = self._modules  # type: ignore[attr-defined]
+        for index, (owner, old) in enumerate(zip(self._owners, self._parts, strict=True)):
+            there = modules.get(old.name) is old.module or old.name == "policy"
+            if owner.optimizer is not old.optimizer or not there:
+                self._follow(parts_of(self)[index])  # type: ignore[arg-type]
                 break
         for method in self._methods.values():
-            method.holds_resets = is_actor_critic(self)
+            method.holds_resets = self._is_on_policy
 
     def _follow(self, part: Part) -> None:
         saved = {name: method.checkpoint() for name, method in self._methods.items()}

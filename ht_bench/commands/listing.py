@@ -47,8 +47,10 @@ def _tasks() -> None:
     rows = []
     for name in task_names():
         task = get_task(name)
-        draft = " [draft]" if task.status == "draft" else ""
-        rows.append([name, f"{task.title} ({task.learner}){draft}"])
+        mark = " [draft]" if task.status == "draft" else ""
+        if task.superseded_by:
+            mark = f" [superseded by {task.superseded_by}]"
+        rows.append([name, f"{task.title} ({task.learner}){mark}"])
     _print("Tasks", ["name", "what it is (network or agent)"], rows)
 
 

@@ -23,8 +23,8 @@ def squared_norms(tensors: Sequence[Tensor], stacked: bool) -> Tensor:
     if not stacked:
         norms = torch.stack(torch._foreach_norm(list(tensors)))
         return norms.float().square().sum().reshape(1)
-    parts = [per_seed(tensor, True).square().sum(1) for tensor in tensors]
-    return torch.stack(parts).sum(0)
+    parts = [torch.linalg.vector_norm(per_seed(tensor, True), dim=1) for tensor in tensors]
+    return torch.stack(parts).square().sum(0)
 
 
 def clip_gradients(module: nn.Module, maximum: float) -> None:
@@ -39,8 +39,8 @@ def clip_gradients(module: nn.Module, maximum: float) -> None:
     if not stacked:
         torch._foreach_mul_(gradients, scale[0])
         return
-    for gradient in gradients:
-        gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
+    scales = [scale.view(-1, *[1] * (gradient.dim() - 1)) for gradient in gradients]
+    torch._foreach_mul_(gradients, scales)
 
 
 def finite(module: nn.Module) -> Tensor:

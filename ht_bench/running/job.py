@@ -33,11 +33,11 @@ from ht_bench.training.device import (
 )
 from ht_bench.training.history import Interrupted, Observer
 from ht_bench.version import EPOCH, VERSION
-from ht_bench.views.live import SeedWriters
 
 if TYPE_CHECKING:
     from ht_bench.training.reinforcement import ReinforcementRun
     from ht_bench.training.supervised import SupervisedRun
+    from ht_bench.views.live import SeedWriters
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,41 @@ def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
     and what that took, when asked to stop, and UsageError for a folder that is locked, full or
     unwritable.
     """
-    observer = observer or Observer()
     job.method.check_source()
+    with _collected():
+        return _run(job, observer or Observer())
+
+
+_failed: list[type[BaseException]] = []
+
+
+@contextlib.contextmanager
+def _collected() -> Iterator[None]:
+    """Free what a run leaves, whose parts and hooks hold each other, when it ends.
+
+    What was alive before is put aside meanwhile: to look through torch's modules takes longer than
+    many an epoch.
+    """
+    if gc.get_freeze_count():  # someone has put theirs aside, and would have it come back
+        gc.collect()
+        yield
+        return
+    if _failed:  # what it left could not be freed while its exception was told of
+        gc.collect()
+        _failed.clear()
+    gc.freeze()
+    try:
+        yield
+    except BaseException as error:
+        _failed.append(type(error))
+        raise
+    finally:
+        gc.collect()
+        gc.unfreeze()
+
+
+def _run(job: StackJob, observer: Observer) -> list[Record]:
     folders = [job.folder / f"seed{seed}" for seed in job.seeds] if job.folder else []
-    gc.collect()  # a run and its hooks hold each other; the last one's tensors go now
     # oneDNN's matrix products slow the tiny networks of agents down.
     is_agents = isinstance(job.task, ReinforcementTask) and job.compute.device == "cpu"
     matmul = "highest" if is_agents else None
@@ -123,12 +154,16 @@ def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
 def _writers(
     job: StackJob, folders: list[Path], observer: Observer
 ) -> Iterator[SeedWriters | None]:
-    writers = SeedWriters(folders) if folders and job.tensorboard else None
+    if not folders or not job.tensorboard:
+        yield None
+        return
+    from ht_bench.views.live import SeedWriters  # protobuf takes a sixth of a second
+
+    writers = SeedWriters(folders)
     try:
         yield writers
     finally:
-        if writers is not None:
-            writers.close()
+        writers.close()
 
 
 def _observed(observer: Observer, writers: SeedWriters) -> Observer:

@@ -38,8 +38,8 @@ class TimeLimit:
 
     @property
     def reserve(self) -> float:
-        """Seconds kept for stopping: a twentieth, between 5 seconds and a minute, at most half."""
-        return min(max(5.0, self.seconds / 20), 60.0, self.seconds / 2)
+        """Seconds kept for stopping: a twentieth, between 10 seconds and a minute, at most half."""
+        return min(max(10.0, self.seconds / 20), 60.0, self.seconds / 2)
 
     @property
     def left(self) -> float:

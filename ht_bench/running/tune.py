@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -117,11 +118,20 @@ def _trial(
 
 
 def write_recipe(found: Search, versions: Mapping[str, str]) -> str:
-    """Record a search and its choice in baselines/<method>.toml; returns the file's path."""
+    """Record a search and its choice in baselines/<method>.toml; returns the file's path.
+
+    Raises UsageError where the task's hyperparameters were written there by hand.
+    """
     path = folder("baselines") / f"{found.method}.toml"
     head = path.read_text(encoding="utf-8").partition(MARKER)[0].rstrip() + "\n\n"
     recipe = _recipe(found.method)
-    tasks = {**recipe.tasks, found.task.name: dict(found.best.hyperparameters)}
+    by_hand = tomllib.loads(head).get("tasks", {})
+    if found.task.name in by_hand:
+        raise UsageError(
+            f"{path}: [tasks.{found.task.name}] was written by hand; delete it to record a search."
+        )
+    tasks = {name: table for name, table in recipe.tasks.items() if name not in by_hand}
+    tasks = {**tasks, found.task.name: dict(found.best.hyperparameters)}
     entry = {
         "task_sha256": found.task.sha256,
         "seeds": format_seeds(found.seeds),

@@ -64,12 +64,13 @@ def quicken_again(policy: Any, algorithm: Any) -> None:
         groups = part.optimizer.param_groups
         if type(part.optimizer) in _FUSED and not all(group.get("fused") for group in groups):
             fuse(part.optimizer)
-    if type(algorithm).train is DQN.train:  # made without its policy, which was given to it later
+    if not policy.is_enlisted:  # the algorithm was made without this policy
         enlist(algorithm, policy)
 
 
 def enlist(algorithm: Any, policy: Any) -> None:
     """Let `algorithm` train `policy` fast as far as it can, and say once what stays as it is."""
+    policy.is_enlisted = True
     left = [] if all(type(part.optimizer) in _FUSED for part in policy.parts) else ["optimizer"]
     if isinstance(algorithm, OffPolicyAlgorithm):
         if getattr(algorithm, "_vec_normalize_env", None) is not None or not move_to_device(

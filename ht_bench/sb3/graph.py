@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -29,7 +29,6 @@ class Graph:
         self._eager = 0
         self._graph: Any = None
         self._drawn: Tensor | None = None
-        self._staged: Tensor | None = None
         self._loss: Tensor | None = None
         self._stream: Any = None
         self.replayed, self.fails = False, False
@@ -52,12 +51,15 @@ class Graph:
         """
         if self._key != key or self._drawn is None or self._drawn.shape != drawn.shape:
             self._forget(key, drawn)
-        assert self._drawn is not None and self._staged is not None
-        self._staged.copy_(drawn)
-        self._drawn.copy_(self._staged, non_blocking=True)
+        assert self._drawn is not None
+        self._drawn.copy_(drawn, non_blocking=True)  # pageable: the host may use it again at once
         if self._graph is None and self._eager >= WARM_UP and not self.fails:
             with recording:
                 self._try_to_record(step)
+            if self._graph is not None and self.runs_while_recording:
+                self.replayed = True
+                assert self._loss is not None
+                return self._loss
         self.replayed = self._graph is not None
         if not self.replayed:
             self._eager += 1
@@ -80,15 +82,11 @@ class Graph:
     def _forget(self, key: Any, drawn: Tensor) -> None:
         self._key, self._eager, self._graph, self._loss = key, 0, None, None
         self._drawn = torch.empty_like(drawn, device=self.device)
-        self._staged = self.staging(drawn)
 
     # ---- what CUDA does; a stand-in for tests replaces these ----
 
-    device = "cuda"
-
-    def staging(self, drawn: Tensor) -> Tensor:
-        """Return memory from which copies to the device need not wait."""
-        return torch.empty_like(drawn, pin_memory=True)
+    device: ClassVar[str] = "cuda"
+    runs_while_recording: ClassVar[bool] = False
 
     def _beside(self, step: Step) -> Tensor:
         """Run `step` on the stream that it is recorded on: autograd remembers streams."""

@@ -55,6 +55,7 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
     """
 
     default_plasticity: ClassVar[str] = "none"
+    is_enlisted = False
 
     def __init__(
         self,

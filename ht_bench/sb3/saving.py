@@ -13,7 +13,7 @@ from ht_bench.sb3.acting import Which
 from ht_bench.sb3.loading import PREFIX, Loading, state_tensors
 
 _OLD_TARGET = "_target.decoy."  # how earlier versions called a target network's weights
-_TIES = ("_acting", "_loading", "_parts", "after_replay")
+_TIES = ("_acting", "_loading", "_parts", "after_replay", "is_enlisted")
 
 
 class SavedPolicy:

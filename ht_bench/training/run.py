@@ -44,9 +44,11 @@ class Run(ABC):
     data, steps and the method's acts; evaluation_seconds: spent on points of the curve and
     diagnostics instead. Checkpoints count nowhere.
     twin: 0, or the number of a rounding twin: the same run from weights whose last bits differ.
+    sparing: seconds without a checkpoint until a phase boundary has one.
     """
 
     twin: int = 0
+    sparing: float = 0.0
 
     def __init__(
         self, seeds: Sequence[int], planned: Sequence[int], compute: Compute | None
@@ -72,7 +74,8 @@ class Run(ABC):
         while self.position.phase < len(self.planned):
             self.train_phase(self.position.phase)
             self.position = Position(phase=self.position.phase + 1)
-            self._save()
+            if time.monotonic() - self._saved >= min(self.sparing, self.plan.seconds):
+                self._save()
         self._count_training()
         return self.history
 

@@ -50,7 +50,7 @@ def test_training_stops_before_the_end_and_little_is_begun_late() -> None:
     assert limit.admits(10) and not limit.admits(15) and not limit.admits(None)
     now = 684.0
     assert limit.is_over() and not limit.admits(0.1)
-    assert (TimeLimit(20).reserve, TimeLimit(7200).reserve, TimeLimit(4).reserve) == (5, 60, 2)
+    assert (TimeLimit(60).reserve, TimeLimit(7200).reserve, TimeLimit(4).reserve) == (10, 60, 2)
     assert not TimeLimit().is_over() and TimeLimit().admits(None)
 
 
@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_saved_and_the_next_call_goes_on(
     request, calls, done = requested(task, tmp_path), 0, Finished([], [])
     cells = []
     while calls == 0 or done.left:
-        done = run_plan(make_plan(request), 1, progress=False, limit=ticking(20))
+        done = run_plan(make_plan(request), 1, progress=False, limit=ticking(30))
         cells.append({(r["method"], r["seed"]) for r in done.records})
         begun = [left for left in done.left if left.share > 0]
         assert len(begun) == len(list(tmp_path.rglob("stack-*.pt"))) <= 1
@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_machine_is_not_continued(
 ) -> None:
     """Its record would name one machine for what two have computed; finished ones count."""
     request = requested(task, tmp_path)
-    first = run_plan(make_plan(request), 1, progress=False, limit=ticking(20))
+    first = run_plan(make_plan(request), 1, progress=False, limit=ticking(30))
     assert any(left.share > 0 for left in first.left)
     monkeypatch.setattr(jobs_module, "hardware", lambda compute: {"processor": "another"})
     with pytest.warns(UserWarning, match="another machine, of other software or settings"):

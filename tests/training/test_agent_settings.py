@@ -33,6 +33,23 @@ def test_the_policys_arguments_may_stand_among_the_settings() -> None:
     assert widths(both) == [16]
 
 
+def test_fast_is_part_of_what_fixes_a_number_only_where_it_is_set() -> None:
+    asked = table("dqn")
+    plain = parse_reinforcement(asked, "tiny")
+    hashes = []
+    for fast in (False, True):
+        asked["agent"] = {**asked["agent"], "fast": fast}
+        hashes.append(parse_reinforcement(asked, "tiny").sha256)
+    assert hashes[0] == plain.sha256 != hashes[1]
+    run = ReinforcementRun(parse_reinforcement(asked, "tiny"), spec("none"), 0)
+    assert run.policy.optimizer.param_groups[0]["fused"]
+    before = ReinforcementRun(plain, spec("none"), 0)
+    assert not before.policy.optimizer.param_groups[0]["fused"]
+    asked["agent"]["fast"] = "yes"
+    with pytest.raises(UsageError, match="fast"):
+        parse_reinforcement(asked, "tiny")
+
+
 @pytest.mark.parametrize(
     ("algorithm", "settings", "sentence"),
     [
@@ -64,6 +81,7 @@ def test_the_policys_arguments_may_stand_among_the_settings() -> None:
         ("ppo", {"policy_kwargs": [3]}, r"policy_kwargs = \[3\]; give the policy's arguments by"),
         ("ppo", {"policy_kwargs": {"net_arch": [3]}}, "'net_arch' is in network and in settings"),
         ("ppo", {"policy_kwargs": {"plasticity": "l2"}}, "'plasticity' belongs to the method"),
+        ("dqn", {"policy_kwargs": {"fast": True}}, r"'fast' stands in \[agent\] itself"),
         ("ppo", {"policy_kwargs": {"optimizer_class": "Adam"}}, "would be a Python class"),
         ("ppo", {"policy_kwargs": {"activation_fn": "rel"}}, "there is no activation 'rel'"),
         ("ppo", {"policy_kwargs": {"net_arch": [10**9]}}, "'policy_kwargs': 'net_arch' is"),

@@ -120,10 +120,13 @@ def test_copies_and_wrappers_go_on(algorithm: str, changes: Any, tmp_path: Path)
         },
         {"n_steps": 3},
         {"buffer_size": 60},
+        {"n_steps": 3, "buffer_size": 60, "fast": True},
     ],
 )
 def test_buffers_go_on(settings: dict[str, Any], tmp_path: Path) -> None:
     asked = copy.deepcopy(table("dqn"))
+    settings = dict(settings)
+    asked["agent"]["fast"] = settings.pop("fast", False)
     asked["agent"]["settings"] = {**AGENTS["dqn"], **settings}
     task = parse_reinforcement(asked, "tiny")
     [whole] = run_stack(job(task, "none", None))

@@ -1,22 +1,28 @@
 """What a run's cost means: seconds of steps, bytes of its own, on every system."""
 
 import builtins
+import gc
 import os
 import sys
 import time
+import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ht_bench
+from ht_bench.methods.base import Method
+from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.task import Task, load_task
 from ht_bench.training import device
 from ht_bench.training.device import Compute, PeakMemory
 from ht_bench.training.run import held_bytes
 
 NAP = 0.05
+MakeJob = Callable[..., StackJob]
 
 
 @pytest.fixture
@@ -104,3 +110,32 @@ def test_a_system_without_posix_trains(
     result = ht_bench.evaluate("ema", task, (0,), out=tmp_path / "runs", progress=False)
     assert result.records[0]["cost"]["peak_memory_bytes"] == 0
     assert list((tmp_path / "runs").rglob("result.json"))
+
+
+@dataclass(eq=False)
+class Kept(Method):
+    """Remembers every module it was attached to, weakly, and fails if asked to."""
+
+    fails: bool = False
+
+    def setup(self) -> None:
+        MODULES.append(weakref.ref(self.module))
+
+    def after_step(self) -> None:
+        if self.fails:
+            raise ZeroDivisionError
+
+
+MODULES: list[Any] = []
+
+
+def test_a_run_is_freed_when_it_ends_a_failed_one_before_the_next(make_job: MakeJob) -> None:
+    gc.unfreeze()  # the tests put torch's modules aside, as runs do by themselves
+    MODULES.clear()
+    run_stack(make_job(Kept))
+    assert [module() for module in MODULES] == [None] and gc.get_freeze_count() == 0
+    with pytest.raises(ZeroDivisionError):
+        run_stack(make_job(Kept, {"fails": True}))
+    run_stack(make_job("none"))
+    assert [module() for module in MODULES] == [None, None] and gc.get_freeze_count() == 0
+    gc.freeze()

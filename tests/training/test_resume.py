@@ -19,6 +19,7 @@ from ht_bench.records.runs import result_file
 from ht_bench.running.job import StackJob, run_stack
 from ht_bench.training import checkpoint
 from ht_bench.training.history import Interrupted, Observer
+from ht_bench.training.supervised import SupervisedRun
 
 MakeJob = Callable[..., StackJob]
 Trained = Callable[..., list[Record]]
@@ -173,6 +174,7 @@ def test_killed_right_after_the_checkpoint_of_each_phase_boundary(
     job = make_job(*METHODS[name], tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", save)
+        patch.setattr(SupervisedRun, "sparing", 0.0)
         for _ in range(3):
             with pytest.raises(Killed):
                 run_stack(job)
@@ -279,3 +281,16 @@ def test_a_checkpoint_of_other_software_is_not_used(
     with pytest.warns(UserWarning, match="other software or settings"):
         records = run_stack(job)
     assert equal_parts(records) == equal_parts(trained("none"))
+
+
+def test_tensors_of_a_cuda_checkpoint_come_back_where_they_were() -> None:
+    """An optimizer's `step` on the device would be waited for in every step."""
+
+    class Storage:
+        def cuda(self) -> str:
+            return "on the present device"
+
+    places, storage = checkpoint._places("cuda"), Storage()
+    assert callable(places) and checkpoint._places("cpu") == "cpu"
+    assert places(storage, "cpu") is storage
+    assert places(storage, "cuda:3") == "on the present device"

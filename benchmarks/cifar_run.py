@@ -18,6 +18,7 @@ from benchmarks.loops import cifar10, compile_as_long, make_task, synthetic
 from ht_bench.methods.hare_tortoise import HareTortoise
 from ht_bench.streams.catalog import get_task, task_files
 from ht_bench.streams.dataset import Dataset
+from ht_bench.streams.stream import Stream, planned_steps
 from ht_bench.streams.task import Task
 from ht_bench.training.device import Compute, settings
 from ht_bench.training.history import Observer, Point
@@ -25,6 +26,7 @@ from ht_bench.training.supervised import SupervisedRun
 
 NAMES = ("warm-start-cifar10-v2", "warm-start-cifar10-v1")
 """The task, newest version first."""
+SEED = 100
 
 
 def shortened(task: Task, share: float) -> Task:
@@ -57,7 +59,7 @@ def train(task: Task, data: Dataset, compute: Compute) -> Times:
     marks: list[tuple[int, float]] = []
     with settings(compute):
         method = HareTortoise(decay=0.999, reset_every="10 epochs")
-        run = SupervisedRun(task, data, method, [100], "test", compute)
+        run = SupervisedRun(task, data, method, [SEED], "test", compute)
         compile_as_long(run)
 
         def mark(point: Point) -> None:
@@ -79,7 +81,7 @@ def measure(options: Options, share: float, precision: str) -> Row:
         published = get_task(next(name for name in NAMES if name in task_files()))
         assert isinstance(published, Task)
         task = published
-        whole = sum(SupervisedRun(task, data, HareTortoise(), [100]).planned)
+        whole = sum(planned_steps(Stream(task, data, SEED)))
         task = shortened(task, share)
     times = train(task, data, Compute(options.device, precision))
     note = (

@@ -65,18 +65,18 @@ only() { # the claims named, where they are of a GPU: a CPU has others
 }
 
 [ "$device" = cpu ] && export HT_BENCH_CUDA_TESTS_ON=cpu
-step 100 -m pytest -q -p no:cacheprovider tests/cuda
+step 90 -m pytest -q -p no:cacheprovider tests/cuda
 # shellcheck disable=SC2046
-bench 70 images $(only resnet-bf16-none,resnet-bf16-ht,resnet-bf16-ht-over-none)
-bench 40 digits
-bench 40 cifar_run --share 0.03
+bench 130 images --turns 5 $(only resnet-bf16-none,resnet-bf16-ht,resnet-bf16-ht-over-none)
+bench 40 digits --turns 5
+bench 60 cifar_run --share 0.03
 if [ "$device" = cuda ]; then
-    bench 50 images --only cnn-20,cnn-20-long,resnet-tf32
+    bench 90 images --turns 5 --only cnn-20,cnn-20-long,resnet-tf32
     bench 70 agent_claims --pairs 7 --only atari
-    bench 30 images --only resnet-bf16-augmented,cnn-lone,resnet-fp32
+    bench 200 core_suite
+    bench 60 images --turns 5 --only resnet-bf16-augmented,cnn-lone,resnet-fp32
 fi
 bench 15 peaks
-[ "$device" = cuda ] && bench 200 core_suite
 
 step 20 -m benchmarks.report --device "$device" --results "$OUT"
 echo "All in $(($(date +%s) - STARTED)) s; results in $OUT."

@@ -2,7 +2,8 @@
 
 This package's loop (time between two points of its curve; evaluation apart) in turns with a plain
 torch loop of the same network, batch, precision and method. Without CIFAR-10 the images are random
-ones of its shape, which take the same time. On a CPU the batches of ResNet-18 are of 32 images.
+ones of its shape, which take the same time. On a CPU one thread works, as in each process of
+`ht-bench run`, and the batches of ResNet-18 are of 32 images.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ from ht_bench import networks
 from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method
 from ht_bench.methods.hare_tortoise import HareTortoise
-from ht_bench.running.cores import available_cores
 from ht_bench.streams.dataset import Dataset
 from ht_bench.training.device import Compute, settings
 
@@ -126,8 +126,7 @@ def step_flops(case: Case, size: int) -> int:
 
 def measure(case: Case, data: Dataset, options: Options) -> tuple[Row, Seconds]:
     """Measure one case; returns its row and milliseconds a seed-step [turns, 2]."""
-    threads = available_cores() if options.device == "cpu" else 1
-    compute = Compute(options.device, case.precision, threads)
+    compute = Compute(options.device, case.precision)
     with settings(compute):
         own, peer = own_loop(case, data, compute, options.turns), plain_loop(case, data, compute)
         first = own.warm_up()
@@ -135,8 +134,6 @@ def measure(case: Case, data: Dataset, options: Options) -> tuple[Row, Seconds]:
         seconds = in_turns([own, peer], options.turns)
         evaluation = own.run.evaluation_seconds
         own.close()
-        # All threads work together, so the peak is of all of them.
-        torch.set_num_threads(threads)
         peak = convolution(options.device, case.precision, options.tiny)
     each = seconds / case.steps / [case.seeds, 1] * 1e3
     median = median_of(each[:, 0]).median

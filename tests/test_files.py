@@ -16,6 +16,7 @@ import ht_bench
 from ht_bench.files import make_folder, remove_leftovers, write_atomically
 from ht_bench.records.record import without_cost
 from ht_bench.streams.task import Task, load_task, parse_task
+from ht_bench.training.supervised import SupervisedRun
 
 from .conftest import TINY
 
@@ -110,6 +111,7 @@ def test_a_disk_that_fills_up_at_any_write_loses_nothing(
 ) -> None:
     runs = tmp_path / "runs"
     options: dict[str, Any] = {"seeds": (100, 101), "out": runs, "progress": False}
+    monkeypatch.setattr(SupervisedRun, "sparing", 0.0)  # a checkpoint at each boundary
     with monkeypatch.context() as patch:
         fill(patch, call, after)
         with pytest.raises(ht_bench.UsageError, match="No space left on device") as caught:
@@ -126,6 +128,7 @@ def test_the_disk_is_not_full_after_all_writes(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """WRITES is what a run writes: the test above meets every one of them."""
+    monkeypatch.setattr(SupervisedRun, "sparing", 0.0)
     fill(monkeypatch, "replace", WRITES)
     ht_bench.evaluate("hare-tortoise", task, (100, 101), out=tmp_path / "runs", progress=False)
 

@@ -92,6 +92,7 @@ def plain_autograd(tensors: Sequence[Tensor]) -> bool:
     """
     return (
         torch.is_grad_enabled()
+        and tensors[0].device.type in ("cpu", "cuda")  # "meta" has no autocast to ask for
         and not torch.is_autocast_enabled(tensors[0].device.type)
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0

@@ -41,7 +41,7 @@ def test_every_task_is_registered() -> None:
     assert set(registry) > GENERIC
 
 
-@pytest.mark.filterwarnings("error", INFINITE)
+@pytest.mark.filterwarnings("error", INFINITE, "ignore:.*v1 is out of date:DeprecationWarning")
 @pytest.mark.parametrize("name", map(case, IDS))
 def test_checkers_are_silent(name: str, request: pytest.FixtureRequest) -> None:
     if any(data in name for data in ("MNIST", "CIFAR")):

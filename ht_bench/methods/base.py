@@ -225,6 +225,8 @@ class Method:
         """
         due = self.due()
         self.count_steps(steps)
+        if self.is_advanced_by_loop:
+            self._hooks.fired += steps  # a replayed step calls no hook
         acts = due is not None and due <= steps
         if acts:
             with torch.no_grad():

@@ -20,11 +20,13 @@ from ht_bench.errors import UsageError
 from ht_bench.methods.copies import check_materialized
 from ht_bench.methods.fresh import redraw
 from ht_bench.methods.hooks import (
+    CAPTURED_HOOKS,
     Optimizers,
     StepHooks,
     check_parameters,
     hookable,
     quietly,
+    says_so,
 )
 from ht_bench.methods.hyperparameters import check_numbers, plain
 from ht_bench.methods.moments import clear_moments
@@ -138,10 +140,7 @@ class Method:
     @property
     def captures(self) -> bool:
         """Whether a loop may run the method's part of a step inside a captured graph."""
-        line = type(self).__mro__
-        said = next(i for i, cls in enumerate(line) if "capturable" in vars(cls))
-        silent = any(hook in vars(cls) for cls in line[:said] for hook in _CAPTURED_HOOKS)
-        return self.capturable and not silent
+        return self.capturable and says_so(type(self), "capturable", CAPTURED_HOOKS)
 
     def _stepped(self) -> None:
         self.after_step()
@@ -339,7 +338,6 @@ class Method:
         return max(1, round(epochs * self.epoch_steps))
 
 
-_CAPTURED_HOOKS = ("before_step", "after_step", "auxiliary_loss")
 _STEP_HOOKS = ("before_step", "after_step", "due", "act", "count_steps")
 
 

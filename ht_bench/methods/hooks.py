@@ -97,6 +97,17 @@ class StepHooks:
             quietly(self._after)
 
 
+CAPTURED_HOOKS = ("before_step", "after_step", "auxiliary_loss")
+"""What of a method runs inside a captured step."""
+
+
+def says_so(cls: type, word: str, hooks: Sequence[str]) -> bool:
+    """Whether `cls` says `word` of its own hooks: no class below the one that says it has any."""
+    line = cls.__mro__
+    said = next(index for index, each in enumerate(line) if word in vars(each))
+    return not any(hook in vars(each) for each in line[:said] for hook in hooks)
+
+
 def quietly(hook: Hook) -> None:
     """Call a hook without gradients."""
     with torch.no_grad():

@@ -117,6 +117,11 @@ class Copies:
             "call method.resync() after replacing, adding or resizing a part."
         )
 
+    @property
+    def values(self) -> list[Tensor]:
+        """The copies in order; another list once they have other storage."""
+        return self._values
+
     def named(self) -> dict[str, Tensor]:
         """Return the copies by name."""
         return dict(zip(self._places, self._values, strict=True))

@@ -162,7 +162,7 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
             self._updates_begin()
             if self._fast:
                 quicken_again(self, algorithm)
-        elif not mode and calling_algorithm("collect_rollouts") is not None:
+        elif not mode and self._is_on_policy and calling_algorithm("collect_rollouts") is not None:
             for method in self._methods.values():
                 method.release()
         if mode or not _evaluates(self):  # acting asks for it anew at every step

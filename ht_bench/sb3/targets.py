@@ -26,7 +26,7 @@ class TortoiseTarget(Joined):
     Without a tie, as in a copy of the target alone, it is the algorithm's own network.
     """
 
-    ties = ("_method", "_weights", "_statistics", "_tied", "_absorbing", "_moved")
+    ties = ("_method", "_weights", "_statistics", "_tied", "_absorbing", "_moved", "_shared")
     _method: Method | None = None
 
     def tie(self, method: Method) -> None:
@@ -39,7 +39,7 @@ class TortoiseTarget(Joined):
         with torch.no_grad():
             for table, key, name in self._weights:
                 _share(table[key], self._slow()[name])
-        self._tied = self._pointers()
+        self._note()
         self.train(False)
 
     def _slow(self) -> dict[str, Tensor]:
@@ -48,13 +48,31 @@ class TortoiseTarget(Joined):
     def _pointers(self) -> list[int]:
         return [table[key].data_ptr() for table, key, _ in self._weights]
 
-    @torch.no_grad()
+    def _note(self) -> None:
+        """Note where the weights lie, and which of the tortoise's tensors they share."""
+        self._tied, self._moved = self._pointers(), False
+        slow = self._slow()
+        theirs = [slow[place.name].data_ptr() for place in self._weights]
+        copies = getattr(self._method.tortoise, "values", None)  # type: ignore[union-attr]
+        # With statistics, or other precisions, values are copied at each use.
+        whole = theirs == self._tied and not any(p.name in slow for p in self._statistics)
+        self._shared = copies if whole else None
+
     def keep_up(self) -> None:
         """Share again what came apart: by a move, by new tensors on either side."""
-        if self._method is None:
+        method: Any = self._method
+        if method is None:
             return
+        shared = self._shared is not None and not self._moved
+        if not (
+            shared and method.tortoise.values is self._shared and self._pointers() == self._tied
+        ):
+            self._share_again()
+
+    @torch.no_grad()
+    def _share_again(self) -> None:
         if self._moved:
-            self._method.tortoise.follow()  # type: ignore[attr-defined]
+            self._method.tortoise.follow()  # type: ignore[union-attr]
         slow = self._slow()
         for place, pointer in zip(self._weights, self._tied, strict=True):
             mine, theirs = place.table[place.key], slow[place.name]
@@ -66,7 +84,7 @@ class TortoiseTarget(Joined):
         for table, key, name in self._statistics:
             if name in slow:  # by value: algorithms keep these tensors and write there
                 table[key].copy_(slow[name])
-        self._tied, self._moved = self._pointers(), False
+        self._note()
 
     @torch.no_grad()
     def take_loaded(self) -> None:

@@ -85,16 +85,16 @@ def test_what_cannot_run_is_left_out_with_its_reason(
 
     def stand_in(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         ran.append(command)
-        return subprocess.CompletedProcess(command, int("benchmarks.ema" in command))
+        return subprocess.CompletedProcess(command, int("benchmarks.digits" in command))
 
     monkeypatch.setattr(subprocess, "run", stand_in)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert main(["ema", "cifar_run", "--tiny"]) == 1
+    assert main(["digits", "cifar_run", "--tiny"]) == 1
     said = capsys.readouterr().out
     assert "Left out: cifar_run, cpu: it is about cuda." in said
     assert "Left out: cuda: torch sees no CUDA device here" in said
-    assert "Failed: ema, cpu: it ended with exit code 1." in said
-    assert [command[2] for command in ran] == ["benchmarks.ema"]
+    assert "Failed: digits, cpu: it ended with exit code 1." in said
+    assert [command[2] for command in ran] == ["benchmarks.digits"]
     assert main(["emma"]) == 2
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -133,6 +134,22 @@ def locked(folders: Iterable[Path]) -> Iterator[None]:
             os.close(descriptor)
 
 
+ENDS_WITHIN = 2.0
+"""Seconds in which a worker ends whose parent was killed; until then it holds its locks."""
+
+
+def _take(descriptor: int) -> None:
+    """Lock at once, or as soon as a dying process lets go; raises BlockingIOError."""
+    deadline = time.monotonic() + ENDS_WITHIN
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 def _lock(folder: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +162,7 @@ def _lock(folder: Path) -> int:
     if fcntl is None:
         return descriptor
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(descriptor)
     except BlockingIOError as error:
         os.close(descriptor)
         raise UsageError(

@@ -6,7 +6,6 @@ class with this mixin before its own (`ht_bench.sb3.fast`), as networks do in `j
 
 from __future__ import annotations
 
-import functools
 from abc import ABC
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from torch import Tensor
 from torch.nn import functional
 
+from ht_bench.networks.products import medium_is_fp32
 from ht_bench.sb3.device_replay import move_to_device
 from ht_bench.sb3.graph import Graph
 from ht_bench.sb3.targets import TortoiseTarget
@@ -169,24 +169,12 @@ class FastDQN(ABC):  # noqa: B024 (as the stock class, or no instance could chan
 def _products(policy: Any) -> Iterator[None]:
     """Let the large products of image networks take oneDNN's path where that is fp32 and faster."""
     before = torch.get_float32_matmul_precision()
-    if policy.scales_images and policy.device.type == "cpu" and _onednn_is_exact():
+    if policy.scales_images and policy.device.type == "cpu" and medium_is_fp32():
         torch.set_float32_matmul_precision("medium")
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-@functools.cache
-def _onednn_is_exact() -> bool:
-    """Whether products at "medium" are fp32 arithmetic on this CPU; with AMX they are bf16's."""
-    generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(64, 64, generator=generator) for _ in range(2))
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    error = (left @ right - (left.double() @ right.double())).abs().max()
-    torch.set_float32_matmul_precision(before)
-    return bool(error < 1e-4)
 
 
 def _scaled(policy: Any, batch: ReplayBufferSamples) -> tuple[Any, Any]:

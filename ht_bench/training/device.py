@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ht_bench.networks.products import medium_is_fp32
+
 
 @dataclass(frozen=True)
 class Compute:
@@ -126,13 +128,7 @@ def matmul_precision(compute: Compute) -> str:
     """
     if compute.device != "cpu":
         return "high" if compute.precision == "tf32" else "highest"
-    generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(4, 64, 64, generator=generator) for _ in range(2))
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    error = (torch.bmm(left, right).double() - torch.bmm(left.double(), right.double())).abs().max()
-    torch.set_float32_matmul_precision(before)
-    return "medium" if error < 1e-4 else "highest"
+    return "medium" if medium_is_fp32() else "highest"
 
 
 def random_state(compute: Compute) -> list[torch.Tensor]:

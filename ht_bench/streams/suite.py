@@ -12,7 +12,7 @@ from ht_bench.errors import UsageError
 from ht_bench.files import folder
 from ht_bench.loading import absolute
 from ht_bench.streams.seeds import parse_seeds
-from ht_bench.streams.tables import read_table, read_toml
+from ht_bench.streams.tables import check_kind, read_table, read_toml
 from ht_bench.version import EPOCH
 
 
@@ -80,7 +80,9 @@ def get_suite(name: str | Path | Suite) -> Suite:
     if isinstance(name, Suite):
         return name
     if isinstance(name, Path):
-        suite = read_table(Suite, read_toml(name), str(name))
+        table = read_toml(name)
+        check_kind(table, "suite", str(name))
+        suite = read_table(Suite, table, str(name))
         return replace(suite, tasks=tuple(absolute(task, name) for task in suite.tasks))
     if not isinstance(name, str):
         raise UsageError(f"{name!r} is no suite; give a name, the path of a TOML file or a Suite.")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ht_bench.networks.modes import evaluation_mode
-from ht_bench.networks.parts import nonlinearities
+from ht_bench.networks.parts import layers_of, nonlinearities
 from ht_bench.networks.stacking import is_stacked, squared_norms
 
 
@@ -34,7 +34,7 @@ def diagnose(
     """
     stacked = is_stacked(module)
     parameters = dict(module.named_parameters())
-    last = module.layers()[-1]  # type: ignore[operator]
+    last = layers_of(module)[-1]
     with evaluation_mode(module), recorded(module, last) as records:
         outputs = module(inputs)
         gradients = torch.autograd.grad(loss(outputs), list(parameters.values()))

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ht_bench.networks.modes import evaluation_mode
-from ht_bench.networks.parts import CReLU
+from ht_bench.networks.parts import layers_of, nonlinearities
 from ht_bench.networks.stacking import is_stacked, squared_norms
-
-ACTIVATIONS = (nn.ReLU, nn.GELU, nn.Tanh, CReLU)
 
 
 def diagnose(
@@ -36,7 +34,7 @@ def diagnose(
     """
     stacked = is_stacked(module)
     parameters = dict(module.named_parameters())
-    last = module.layers()[-1]  # type: ignore[operator]
+    last = layers_of(module)[-1]
     with evaluation_mode(module), recorded(module, last) as records:
         outputs = module(inputs)
         gradients = torch.autograd.grad(loss(outputs), list(parameters.values()))
@@ -109,9 +107,7 @@ def recorded(module: nn.Module, last: str) -> Iterator[Records]:
         records.features = received[0]
 
     handles = [
-        child.register_forward_hook(keep_output)
-        for child in children.values()
-        if isinstance(child, ACTIVATIONS)
+        child.register_forward_hook(keep_output) for child in nonlinearities(module).values()
     ]
     handles.append(children[last].register_forward_pre_hook(keep_input))
     try:

@@ -175,7 +175,7 @@ def _validate_network(task: Task, where: str) -> None:
         networks.check(task.net)
     except UsageError as error:
         raise UsageError(f"{where} {error}") from error
-    if task.training.stack > 1 and task.net["name"] not in networks.STACKING:
+    if task.training.stack > 1 and not networks.stacks(task.net["name"]):
         raise UsageError(
             f"{where} [training]: the network '{task.net['name']}' does not stack seeds; "
             "set stack = 1."

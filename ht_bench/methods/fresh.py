@@ -32,7 +32,8 @@ def redraw(
     `_init_weights(module)` is applied where it has one. Weights under a parametrization are drawn
     without it and put through its inverse; masks of pruning stay. The draws come from `generator`
     (of a list each seed of a stack draws from its own, a lone network from the first) and leave
-    torch's own state untouched; without one they come from torch's default generator. Raises UsageError for a layer below one of the prefixes `within`
+    torch's own state untouched; without one they come from torch's default generator. Raises
+    UsageError for a layer below one of the prefixes `within`
     that cannot be redrawn, before anything is drawn.
     """
     _check(module, within)

@@ -41,6 +41,10 @@ class Block(nn.Module):
         # the next identity shortcut must match.
         self.activation2 = style.make_activation(CHANNELS) if style.features == 1 else nn.ReLU()
 
+    def unit_groups(self) -> list[list[str]]:
+        """Return the run of modules whose units nothing but the next of them reads."""
+        return [["conv1", "norm1", "activation1", "conv2"]]
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Return activation(residual(inputs) + shortcut(inputs))."""
         hidden = self.activation1(self.norm1(self.conv1(inputs)))

@@ -135,7 +135,7 @@ def test_the_density_is_that_of_the_eigenvalues_as_its_random_vector_weighs_them
     sizes = values.abs()
     mean, logs = weights @ sizes, weights @ (sizes * sizes.log())
     rank = ((43 * mean).log() - logs / mean).exp().item()
-    assert found.effective_rank().item() == pytest.approx(rank, rel=1e-2)
+    assert found.effective_rank().item() == pytest.approx(rank, rel=5e-2)
 
 
 TABLES: list[dict[str, Any]] = [

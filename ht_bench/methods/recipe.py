@@ -29,7 +29,9 @@ class Recipe:
     same with ranges (`ht_bench.methods.space`), in place of the grid. search: per task, what the
     search found. first, search_first: as `tasks` and `search`, for searches that saw only the
     first share of a stream. needs_boundaries: whether its rule needs to be told when the data
-    change (None: as its hooks say).
+    change (None: as its hooks say). inert: hyperparameters with which it trains as `none` does, bit
+    for bit (None: there are none); active: with which it acts within a dozen steps. The tests of
+    the contract read these two.
     """
 
     method: str
@@ -47,6 +49,8 @@ class Recipe:
     first: dict[str, Any] = field(default_factory=dict)
     search_first: dict[str, Any] = field(default_factory=dict)
     needs_boundaries: bool | None = None
+    inert: dict[str, Any] | None = None
+    active: dict[str, Any] = field(default_factory=dict)
 
     def hyperparameters(
         self, task: str, agent: bool = False, regime: Regime = "whole"

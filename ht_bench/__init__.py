@@ -3,6 +3,7 @@
 evaluate            train a method on a task, once per seed → Result
 register_method     decorator: make a Method available by name
 Method              the contract a method implements
+Loop                what a training program offers a method that needs more than gradients
 HareTortoise        Hare & Tortoise for any torch program: `.attach(model, optimizer)`
 …and every other built-in method's class, `get_task`, `Result`, `compare`.
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # what editors see; a method that is not here is served all t
     from ht_bench.methods.early_stop import EarlyStop as EarlyStop
     from ht_bench.methods.ema import ExponentialMovingAverage as ExponentialMovingAverage
     from ht_bench.methods.hare_tortoise import HareTortoise as HareTortoise
+    from ht_bench.methods.loop import Loop as Loop
     from ht_bench.methods.penalties import L2 as L2
     from ht_bench.methods.penalties import L2Init as L2Init
     from ht_bench.methods.resets import FullReset as FullReset
@@ -40,6 +42,7 @@ if TYPE_CHECKING:  # what editors see; a method that is not here is served all t
 __version__ = version.VERSION
 _PRESENT = ("UsageError", "__version__", "register_method", "register_task")
 _PLACES = {
+    "Loop": "ht_bench.methods.loop",
     "evaluate": "ht_bench.running.evaluate",
     "Result": "ht_bench.running.result",
     "get_task": "ht_bench.streams.catalog",

@@ -17,18 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ht_bench.errors import UsageError
+from ht_bench.methods.contract import Contract
 from ht_bench.methods.copies import check_materialized
 from ht_bench.methods.fresh import redraw
-from ht_bench.methods.hooks import (
-    CAPTURED_HOOKS,
-    Optimizers,
-    StepHooks,
-    check_parameters,
-    hookable,
-    quietly,
-    says_so,
-)
+from ht_bench.methods.hooks import Optimizers, StepHooks, check_parameters, hookable, quietly
 from ht_bench.methods.hyperparameters import check_numbers, plain
+from ht_bench.methods.loop import Loop
 from ht_bench.methods.moments import clear_moments
 from ht_bench.methods.watch import Watch
 from ht_bench.networks.modes import evaluation_mode
@@ -39,30 +33,25 @@ Generators = torch.Generator | list[torch.Generator]
 
 
 @dataclass(eq=False)
-class Method:
+class Method(Contract):
     """What keeps a network able to learn; this base does nothing, which is the method `none`.
 
-    Subclass it as a dataclass, give it a `name`, and override the hooks it needs. A method
-    instance serves one module: `attach` twice raises UsageError; `dataclasses.replace(method)`
-    makes a fresh copy with the same hyperparameters.
+    Subclass it as a dataclass, give it a `name`, and override the hooks of `Contract` that it
+    needs, or `evaluating`. A method instance serves one module: `attach` twice raises UsageError;
+    `dataclasses.replace(method)` makes a fresh copy with the same hyperparameters.
     """
 
     name: ClassVar[str] = "none"
-    network: ClassVar[Mapping[str, Any]] = {}
-    """Changes to the task's `[net]` table, merged in before the network is built."""
-    has_tortoise: ClassVar[bool] = False
-    """Whether other weights than the trained ones are judged, so that both are logged."""
-    capturable: ClassVar[bool] = True
-    """Whether `before_step`, `after_step` and `auxiliary_loss` are arithmetic on tensors whose
-    storage stays: no count, no decision, no value read back on the host. Loops then run them inside
-    a captured CUDA graph. A class that overrides one of them says so itself, or counts as not
-    capturable."""
 
     module: nn.Module = field(init=False, repr=False)
     optimizer: torch.optim.Optimizer = field(init=False, repr=False)
     generator: Generators | None = field(init=False, default=None, repr=False)
     epoch_steps: int | None = field(init=False, default=None, repr=False)
     phases: int | None = field(init=False, default=None, repr=False)
+    phase_length: int | None = field(init=False, default=None, repr=False)
+    """Steps of the open phase; None in a loop that does not tell them."""
+    loop: Loop = field(init=False, default_factory=Loop, repr=False)
+    """What the loop offers beyond gradients and weights."""
     steps_seen: int = field(init=False, default=0, repr=False)
     """Optimizer steps seen since attach or `resync`, of a method that has a hook for steps."""
     holds_resets: bool = field(init=False, default=False, repr=False)
@@ -86,6 +75,7 @@ class Method:
         *,
         generator: Generators | None = None,
         initialize: Initialize | None = None,
+        loop: Loop | None = None,
     ) -> Self:
         """Bind to `module` and hook into `optimizer.step`; returns self.
 
@@ -98,13 +88,17 @@ class Method:
             generator: the method's own randomness, one per seed of a stack.
             initialize: returns freshly drawn weights and buffers by name; without it they are
                 redrawn by each layer's `reset_parameters`.
+            loop: what the training program offers beyond gradients and weights.
 
         Raises:
+            Unsuitable: the method needs what the loop does not offer.
             UsageError: attached already; no `torch.optim.Optimizer`; an optimizer of another
                 module, or none for some trainable parameter; lazy layers without a shape. Nothing
                 has changed then.
 
         """
+        loop = loop or Loop()
+        loop.check(self.name, self.needed())
         optimizers = hookable(type(self).__name__, optimizer)
         if hasattr(self, "module"):
             raise UsageError(
@@ -115,13 +109,15 @@ class Method:
             check_materialized(module)
             check_parameters(type(self).__name__, module, optimizers)
         self.module, self.optimizer, self.generator = module, optimizers[0], generator
-        self._initialize = initialize
+        self._initialize, self.loop = initialize, loop
         try:
             quietly(self.setup)
             self._hooks = StepHooks(
                 optimizers if self._acts else [],
                 self.before_step if self._overrides("before_step") else None,
                 self._stepped if any(map(self._overrides, _STEP_HOOKS)) else None,
+                (self.ascend, self.descend) if self._overrides("ascend") else None,
+                second_pass_by_loop=loop.second_pass,
             )
         except BaseException:
             del self.module, self.optimizer  # a failed attach leaves nothing behind
@@ -135,12 +131,7 @@ class Method:
     @property
     def _acts(self) -> bool:
         """Whether weights, gradients or moments are touched at all."""
-        return any(map(self._overrides, (*_STEP_HOOKS, "on_phase", "evaluating")))
-
-    @property
-    def captures(self) -> bool:
-        """Whether a loop may run the method's part of a step inside a captured graph."""
-        return self.capturable and says_so(type(self), "capturable", CAPTURED_HOOKS)
+        return any(map(self._overrides, (*_STEP_HOOKS, "ascend", "on_phase", "evaluating")))
 
     def _stepped(self) -> None:
         self.after_step()
@@ -161,44 +152,7 @@ class Method:
         self.steps_seen = 0
         self._watch.note()
 
-    # ---- hooks to override ----
-
-    def setup(self) -> None:
-        """Run once, at attach: copies of weights, forward hooks."""
-
-    def before_step(self) -> None:
-        """Run when gradients are ready, after clipping: penalties.
-
-        Of a step that is given a closure it runs after each of the closure's backward passes.
-        """
-
-    def after_step(self) -> None:
-        """Run when the weights have moved: averaging, clipping."""
-
-    def due(self) -> int | None:
-        """Return after how many more steps, 1 or more, `act` is to run; None: after none."""
-        return None
-
-    def act(self) -> None:
-        """Run between two steps, after the one that `due` names: resets, recycling."""
-
-    def count_steps(self, steps: int) -> None:
-        """Let host clocks go on by so many steps; `act` has not run for them yet."""
-        self.steps_seen += steps
-
-    def release(self) -> None:
-        """Carry out what `holds_resets` held back; the loop is between experience and updates."""
-
-    def phase_steps(self, index: int, steps: int) -> int:
-        """Return how many of phase `index`'s steps to train; not more than `steps`."""
-        return steps
-
-    def on_phase(self, index: int) -> None:
-        """The data changed (index ≥ 1); boundary-blind methods ignore it."""
-
-    def auxiliary_loss(self, inputs: Tensor, outputs: Tensor) -> Tensor | None:
-        """Return a scalar to add to the loss, each seed's mean over samples summed; or None."""
-        return None
+    # ---- for loops ----
 
     @contextmanager
     def evaluating(self) -> Iterator[nn.Module]:
@@ -207,15 +161,6 @@ class Method:
             self._watch.look()
         with evaluation_mode(self.module):
             yield self.module
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs besides module and optimizer: tensors, ints, lists."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned; the method is attached to an equal module."""
-
-    # ---- for loops ----
 
     def advance(self, steps: int) -> bool:
         """Count `steps`, not more than are `due`, and act if that is due; returns whether it was.
@@ -240,7 +185,7 @@ class Method:
         epoch_steps: optimizer steps of an epoch, None where there are none. phases: of the stream,
         None where that is not known.
         """
-        self.epoch_steps, self.phases = epoch_steps, phases
+        self.epoch_steps, self.phases, self.phase_length = epoch_steps, phases, steps or None
         if index > 0:
             self._watch.look()
             with torch.no_grad():
@@ -251,7 +196,12 @@ class Method:
     def checkpoint(self) -> dict[str, Any]:
         """Return `state_dict()` with the state of the method's own generators."""
         states = [generator.get_state() for generator in self._generators()]
-        return {"state": self.state_dict(), "generators": states, "steps_seen": self.steps_seen}
+        return {
+            "state": self.state_dict(),
+            "generators": states,
+            "steps_seen": self.steps_seen,
+            "phase_length": self.phase_length,
+        }
 
     def restore(
         self, saved: Mapping[str, Any], epoch_steps: int | None, phases: int | None
@@ -267,6 +217,7 @@ class Method:
                 f"This is no checkpoint of this {type(self).__name__}: it needs 'state' and "
                 f"{len(generators)} state(s) under 'generators'; pass what checkpoint() returned."
             )
+        self.phase_length = saved.get("phase_length")
         with torch.no_grad():
             try:
                 self.load_state_dict(saved["state"])

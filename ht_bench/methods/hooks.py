@@ -19,9 +19,10 @@ class StepHooks:
 
     With several optimizers a step is a round of all of them: `before` comes ahead of the first,
     `after` behind the last. A closure is wrapped, so that `before` follows each of its backward
-    passes. Under a GradScaler that leaves unscaling to a fused optimizer, gradients are unscaled
-    for `before`, and a step that it skips counts for nothing; to know, the host waits for the
-    device, only there. fired: steps of any optimizer seen so far.
+    passes; `second_pass` is what comes ahead of and behind another run of it. Under a GradScaler
+    that leaves unscaling to a fused optimizer, gradients are unscaled for `before`, and a step that
+    it skips counts for nothing; to know, the host waits for the device, only there. fired: steps of
+    any optimizer seen so far.
     """
 
     def __init__(
@@ -29,8 +30,12 @@ class StepHooks:
         optimizers: Sequence[torch.optim.Optimizer],
         before: Hook | None,
         after: Hook | None,
+        second_pass: tuple[Hook, Hook] | None = None,
+        *,
+        second_pass_by_loop: bool = False,
     ) -> None:
         self.optimizers, self._before, self._after = list(optimizers), before, after
+        self._second_pass = None if second_pass_by_loop else second_pass
         self.fired = 0
         self._skipped = False
         self._round: set[int] = set()
@@ -59,27 +64,38 @@ class StepHooks:
             )
         found_inf = getattr(optimizer, "found_inf", None)
         self._skipped = found_inf is not None and bool(found_inf)
-        if self._before is None or self._skipped:
+        if (self._before is None and self._second_pass is None) or self._skipped:
             return None
         closure = kwargs.get("closure") or next((a for a in args[1:] if callable(a)), None)
+        if closure is None and self._second_pass is not None:
+            raise UsageError(
+                "The method computes the gradient twice in each step: call optimizer.step(closure) "
+                "with a closure that zeroes gradients, computes the loss, calls backward and "
+                "returns the loss."
+            )
         if closure is not None:
             wrapped = self._wrap(closure)
             if "closure" in kwargs:
                 return args, {**kwargs, "closure": wrapped}
             return tuple(wrapped if a is closure else a for a in args), kwargs
-        if not self._round or id(optimizer) in self._round:
+        if self._before is not None and (not self._round or id(optimizer) in self._round):
             for each in self.optimizers:
                 _unscale(each)
             quietly(self._before)
         return None
 
     def _wrap(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        before = self._before
-        assert before is not None
-
         def then_before() -> Any:
             loss = closure()
-            quietly(before)
+            if self._second_pass is not None:
+                ascend, descend = self._second_pass
+                quietly(ascend)
+                try:
+                    closure()
+                finally:
+                    quietly(descend)
+            if self._before is not None:
+                quietly(self._before)
             return loss
 
         return then_before
@@ -97,7 +113,7 @@ class StepHooks:
             quietly(self._after)
 
 
-CAPTURED_HOOKS = ("before_step", "after_step", "auxiliary_loss")
+CAPTURED_HOOKS = ("before_step", "after_step", "auxiliary_loss", "ascend", "descend")
 """What of a method runs inside a captured step."""
 
 

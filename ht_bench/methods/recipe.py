@@ -25,7 +25,9 @@ class Recipe:
     reinforcement-learning agents are trained. tasks: per task name. grid: the
     values a search tries, by hyperparameter; `grids` replaces it for a task. search: per task,
     what the search found. needs_boundaries: whether its rule needs to be told when the data
-    change (None: as its hooks say).
+    change (None: as its hooks say). inert: hyperparameters with which it trains as `none` does, bit
+    for bit (None: there are none); active: with which it acts within a dozen steps. The tests of
+    the contract read these two.
     """
 
     method: str
@@ -39,6 +41,8 @@ class Recipe:
     grids: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
     needs_boundaries: bool | None = None
+    inert: dict[str, Any] | None = None
+    active: dict[str, Any] = field(default_factory=dict)
 
     def hyperparameters(self, task: str, agent: bool = False) -> dict[str, Any]:
         """Return the hyperparameters for a task; "" is not a task and gives the default."""

@@ -28,6 +28,8 @@ class CReLU(nn.Module):
     against loss of plasticity, Abbas et al. 2023 (2303.07507).
     """
 
+    features = 2
+
     def __init__(self, dim: int = -1) -> None:
         super().__init__()
         self.dim = dim
@@ -39,6 +41,43 @@ class CReLU(nn.Module):
     def extra_repr(self) -> str:
         """Show the dimension in the printed module."""
         return f"dim={self.dim}"
+
+
+_POINTWISE = (
+    *(nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Hardtanh, nn.ELU, nn.CELU, nn.SELU),
+    *(nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Softplus, nn.Threshold),
+    *(nn.Tanh, nn.Sigmoid, nn.Hardsigmoid, nn.Softsign, nn.Tanhshrink, nn.Softshrink),
+    *(nn.Hardshrink, CReLU),
+)
+
+
+def is_nonlinearity(module: nn.Module) -> bool:
+    """Whether the module is a non-linearity, after which units are looked at.
+
+    torch's own that work number by number are; any other says so itself, by a true attribute
+    `is_nonlinearity`, which networks of this package set on whatever activation they are built
+    with.
+    """
+    marked = getattr(module, "is_nonlinearity", None)
+    return isinstance(module, _POINTWISE) if marked is None else bool(marked)
+
+
+def nonlinearities(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the network's non-linearities by name, in order; not what one is itself made of."""
+    found: dict[str, nn.Module] = {}
+    for name, child in module.named_modules():
+        within = any(not outer or name.startswith(f"{outer}.") for outer in found)
+        if not within and is_nonlinearity(child):
+            found[name] = child
+    return found
+
+
+def features_per_unit(activation: nn.Module) -> int:
+    """Return how many features one unit gives: 1, or 2 of CReLU and [sin, cos].
+
+    Of a layer with w units, unit i owns the features i, w + i, 2w + i and so on.
+    """
+    return int(getattr(activation, "features", 1))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ def squared_norms(tensors: Sequence[Tensor], stacked: bool) -> Tensor:
     """Return each seed's squared Euclidean norm over all `tensors`, shape [seeds]."""
     if not stacked:
         norms = torch.stack(torch._foreach_norm(list(tensors)))
-        return norms.float().square().sum().reshape(1)
+        wide = torch.promote_types(norms.dtype, torch.float32)
+        return norms.to(wide).square().sum().reshape(1)
     parts = [torch.linalg.vector_norm(per_seed(tensor, True), dim=1) for tensor in tensors]
     return torch.stack(parts).square().sum(0)
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.methods.base import Method
+from ht_bench.methods.loop import NEEDS, Loop
 
 ONLINE = ("q_net", "quantile_net", "critic", "actor")
 """Networks that may have a target beside them, `<name>_target`."""
@@ -64,23 +65,29 @@ def is_actor_critic(policy: Any) -> bool:
     return isinstance(policy, ActorCriticPolicy) or (isinstance(policy, BasePolicy) and masked)
 
 
-def check_supported(method: Method, policy: BasePolicy) -> None:
+LOOP = Loop(name="stable-baselines3's loop", offers=frozenset({"activations"}))
+"""What every policy's loop offers a method beyond gradients and weights."""
+
+
+def check_supported(method: Method, policy: BasePolicy, loop: Loop = LOOP) -> None:
     """Raise UsageError for a method that an agent's own loop cannot serve."""
-    cls, name = type(method), type(method).name
-    if cls.auxiliary_loss is not Method.auxiliary_loss:
-        reason = "adds to the loss, which stable-baselines3 owns"
-    elif cls.phase_steps is not Method.phase_steps:
-        reason = "shortens phases, whose steps only the supervised loop counts"
-    elif method.network:
-        reason = "changes a task's [net] table, which an SB3 policy has not"
-    else:
-        _check_intervals(method)
-        _check_sharing(method, policy)
-        return
-    raise Unsuitable(
-        f"'{name}' needs the supervised loop: it {reason}; "
-        "`ht-bench run` trains it on tasks of data."
-    )
+    lacking = loop.lacks(type(method).needed())
+    if lacking:
+        raise Unsuitable(
+            f"'{method.name}' needs the supervised loop: it {NEEDS[lacking[0]]}"
+            f"{_WHY.get(lacking[0], '')}; `ht-bench run` trains it on tasks of data."
+        )
+    _check_intervals(method)
+    _check_sharing(method, policy)
+
+
+_WHY = {
+    "auxiliary loss": ", which stable-baselines3 owns",
+    "phase length": ", whose steps only the supervised loop counts",
+    "network": ", which an SB3 policy has not",
+    "second pass": ", and stable-baselines3 steps without a closure",
+    "old data": ", which an agent's buffer no longer holds",
+}
 
 
 def _check_intervals(method: Method) -> None:

@@ -67,9 +67,14 @@ class Examples:
 
     def slice(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Return (inputs [S, B, C, H, W], labels [S, B]) of examples start … stop of every seed."""
-        pixels = self._source[self.indices[:, start:stop]]
-        inputs = permuted(self._images.normalise(pixels), self.permutation)
-        return inputs, self.labels[:, start:stop]
+        return self._inputs(self.indices[:, start:stop]), self.labels[:, start:stop]
+
+    def pick(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same of the examples at `places` [S, B], each seed's own."""
+        return self._inputs(self.indices.gather(1, places)), self.labels.gather(1, places)
+
+    def _inputs(self, indices: Tensor) -> Tensor:
+        return permuted(self._images.normalise(self._source[indices]), self.permutation)
 
 
 def permuted(images: Tensor, permutation: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ht_bench.methods.base import Method
+from ht_bench.methods.loop import Batch, Loop
 from ht_bench.methods.moments import clear_moments
 from ht_bench.networks.mlp import StackedMLP
+from ht_bench.networks.stacking import is_stacked
 from ht_bench.training.capture import Captured, Graphs
 
 STEPS, BOUNDARY, EPOCH_STEPS = 12, 6, 3
@@ -59,9 +61,35 @@ class Program:
         )
         self.method.is_advanced_by_loop = self.method.clears_in_place = graphs is not None
         generator = [torch.Generator().manual_seed(seed) for seed in self.seeds]
-        self.method.attach(self.module, self.optimizer, generator=generator)
+        self.method.attach(
+            self.module, self.optimizer, generator=generator, loop=self._offer(generator)
+        )
         self.step = 0
         self.budget = self.method.enter_phase(0, BOUNDARY, EPOCH_STEPS, 2)
+
+    def _offer(self, generators: list[torch.Generator]) -> Loop:
+        def batches(first: int) -> Iterator[Batch]:
+            return (self.batch_of(step) for step in range(first, first + EPOCH_STEPS))
+
+        def draw() -> Tensor:
+            drawn = [torch.randn(8, 1, 4, 4, generator=generator) for generator in generators]
+            return torch.stack(drawn) if is_stacked(self.module) else drawn[0]
+
+        return Loop(
+            name="a small program",
+            batches=lambda: batches(0 if self.step < BOUNDARY else BOUNDARY),
+            old_batches=lambda: batches(0),
+            loss=self.loss,
+            second_batch=draw,
+            outputs=self.module,
+            second_pass=True,
+        )
+
+    @staticmethod
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return each seed's mean cross-entropy, summed."""
+        losses = cross_entropy(outputs.flatten(0, -2), labels.flatten(), reduction="none")
+        return losses.view(labels.shape).mean(-1).sum()
 
     def batch_of(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the batch of a step: each seed's own, whatever its mates."""
@@ -97,14 +125,22 @@ class Program:
 
     def compute_step(self) -> None:
         """Carry out the step on the batch that is held, as tensor arithmetic alone."""
+        self._gradients()
+        if "second pass" in self.method.needed():
+            with torch.no_grad():
+                self.method.ascend()
+            self._gradients()
+            with torch.no_grad():
+                self.method.descend()
+        self.optimizer.step()
+
+    def _gradients(self) -> None:
         inputs, labels = self.held
         self.optimizer.zero_grad()
         outputs = self.module(inputs)
-        losses = cross_entropy(outputs.flatten(0, -2), labels.flatten(), reduction="none")
-        loss = losses.view(labels.shape).mean(-1).sum()
+        loss = self.loss(outputs, labels)
         extra = self.method.auxiliary_loss(inputs, outputs)
         (loss if extra is None else loss + extra).backward()
-        self.optimizer.step()
 
     def snapshot(self) -> dict[str, Tensor]:
         """Return copies of all weights and buffers."""

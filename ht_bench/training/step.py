@@ -42,6 +42,7 @@ class TrainingStep:
         self.batches, self.rate, self.recorder = batches, rate, recorder
         self.full_forward: Forward = module
         self._spec, self._compute, self._stacked = spec, compute, is_stacked(module)
+        self._passes_twice = "second pass" in method.needed()
         self._is_captured = graphs is not None and method.captures
         self._run = Captured(
             graphs if self._is_captured else None,
@@ -73,6 +74,21 @@ class TrainingStep:
     def _step(self, size: int) -> None:
         inputs, labels = self.batches.take(size)
         self.rate.set()
+        each, outputs = self._gradients(size, inputs, labels)
+        if self._passes_twice:
+            with torch.no_grad():
+                self.method.ascend()
+            self._gradients(size, inputs, labels)
+            with torch.no_grad():
+                self.method.descend()
+        if self._spec.clip is not None:
+            clip_gradients(self.module, self._spec.clip)
+        # The method's before_step and after_step run inside, as hooks of the optimizer.
+        self.optimizer.step()
+        self.recorder.add(each.detach(), outputs.detach(), labels)
+
+    def _gradients(self, size: int, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the gradients of one pass; returns its losses [S] and outputs."""
         # Seeds share no weight: the gradient of the sum of their losses is each seed's own.
         self.optimizer.zero_grad()
         with self._compute.autocast():
@@ -81,11 +97,7 @@ class TrainingStep:
             loss = each.sum()
             extra = self.method.auxiliary_loss(*self._as_module_takes(inputs, outputs))
         (loss if extra is None else loss + extra).backward()
-        if self._spec.clip is not None:
-            clip_gradients(self.module, self._spec.clip)
-        # The method's before_step and after_step run inside, as hooks of the optimizer.
-        self.optimizer.step()
-        self.recorder.add(each.detach(), outputs.detach(), labels)
+        return each, outputs
 
     def _forward(self, size: int) -> Forward:
         """Return what a batch goes through: compiled code is made for full batches alone."""

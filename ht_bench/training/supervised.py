@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ht_bench.methods.base import Method
+from ht_bench.methods.loop import Loop
 from ht_bench.methods.moments import clear_moments
 from ht_bench.networks.stacking import is_stacked
 from ht_bench.streams.dataset import Dataset
@@ -24,6 +25,7 @@ from ht_bench.training.checkpoint import CheckpointPlan
 from ht_bench.training.compiled import CompiledForward, pays
 from ht_bench.training.device import Compute, random_state, set_random_state
 from ht_bench.training.history import History, Observer
+from ht_bench.training.offer import Offer
 from ht_bench.training.rate import LearningRate
 from ht_bench.training.recording import Recorder
 from ht_bench.training.run import Run, held_bytes
@@ -65,8 +67,23 @@ class SupervisedRun(Run):
         )
         draws = [torch_seed(task.name, seed, "method") for seed in self.seeds]
         generators = [torch.Generator().manual_seed(draw) for draw in draws]
-        method.attach(self.module, self.optimizer, generator=generators, initialize=self._fresh)
+        method.attach(
+            self.module,
+            self.optimizer,
+            generator=generators,
+            initialize=self._fresh,
+            loop=self._offer(generators),
+        )
         self.step = self._make_step()
+
+    def _offer(self, generators: list[torch.Generator]) -> Loop:
+        def examples(phase: int) -> Examples:
+            if phase == self.position.phase:
+                return self.step.batches.examples
+            return Examples([stream.phase(phase) for stream in self.streams], self.images)
+
+        batch = self.task.training.batch
+        return Offer(self.module, examples, lambda: self.position.phase, batch, generators).loop()
 
     def _make_step(self) -> TrainingStep:
         spec, device = self.task.optimizer, self.compute.device
@@ -84,7 +101,8 @@ class SupervisedRun(Run):
             self.recorder,
             self.graphs,
         )
-        if pays(self.module, self.planned, self.compute):
+        watched = "activations" in self.method.needed()  # by hooks, which compiling would follow
+        if not watched and pays(self.module, self.planned, self.compute):
             step.full_forward = CompiledForward(self.module)
         return step
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from ht_bench.errors import UsageError
+from ht_bench import registry
+from ht_bench.errors import UsageError, shown
 from ht_bench.files import folder
+from ht_bench.loading import absolute
 from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.tables import read_table, read_toml
 
@@ -83,14 +86,35 @@ class Recipe:
         )
 
 
+def recipe_files() -> dict[str, Path]:
+    """Return the shipped recipes' files by method name."""
+    return {path.stem: path for path in sorted(folder("baselines").glob("*.toml"))}
+
+
+registry.recipes.provide(recipe_files)
+
+
 def recipe_names() -> list[str]:
-    """Return the methods that have a recipe."""
-    return sorted(path.stem for path in folder("baselines").glob("*.toml"))
+    """Return the methods that have a recipe: shipped, registered, or found by entry point."""
+    return registry.recipes.names()
 
 
 def get_recipe(method: str) -> Recipe | None:
-    """Return a method's recipe, or None if it has none; raises UsageError for a malformed one."""
-    path = folder("baselines") / f"{method}.toml"
-    if not path.is_file():
+    """Return a method's recipe, or None if it has none; raises UsageError for a malformed one.
+
+    method: its name, or the path of a recipe's TOML file.
+    """
+    if not method.endswith(".toml") and method not in recipe_names():
         return None
-    return read_table(Recipe, read_toml(path), str(path))
+    return _read(registry.made(registry.recipes, method), method)
+
+
+def _read(found: Any, name: str) -> Recipe:
+    if isinstance(found, str):
+        found = Path(found)
+    if isinstance(found, Path):
+        recipe = read_table(Recipe, read_toml(found), str(found))
+        return replace(recipe, implementation=absolute(recipe.implementation, found))
+    if not isinstance(found, Recipe):
+        raise UsageError(f"{name} is {shown(found)}, no recipe; name its TOML file.")
+    return found

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ht_bench import networks, registry
+from ht_bench import loading, networks, registry
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.leaderboard.known import KnownTask
 from ht_bench.leaderboard.reading import Submission
@@ -262,7 +262,7 @@ def reference(code: str, method: str) -> str:
         if not code.endswith(".py"):
             find_class(code)
             return code
-        module = registry.load_file(Path(code))
+        module = loading.load_file(Path(code))
     except UsageError as error:
         raise CouldNotRun(f"--code {code}: {error}") from error
     classes = {

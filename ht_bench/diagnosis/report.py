@@ -39,10 +39,12 @@ class Gap:
     """One measure, of the given network and of its fresh twins.
 
     steps [points]: where on the curves. given, fresh: curves [pairs, points], higher is better.
-    What is compared is the mean of the last quarter of each curve, pair by pair.
+    margin: the smallest gap that counts. What is compared is the mean of the last quarter of each
+    curve, pair by pair.
     """
 
     measure: str
+    margin: float
     steps: tuple[int, ...]
     given: Array
     fresh: Array
@@ -66,6 +68,21 @@ class Gap:
     def learned(self) -> float:
         """How much the fresh twins' measure rose over the budget, mean over pairs."""
         return float((self._ends(self.fresh) - self.fresh[:, 0]).mean())
+
+    @property
+    def tells(self) -> bool:
+        """Whether fresh twins learn enough within the budget for a gap to show."""
+        return self.learned > 2 * self.margin
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether fresh twins learn more, surely (the interval is above 0) and enough to count."""
+        return self.tells and self.estimate.low > 0 and self.estimate.value >= self.margin
+
+    @property
+    def is_small(self) -> bool:
+        """Whether any loss is surely too small to count."""
+        return self.tells and self.estimate.high < self.margin
 
     def _ends(self, curves: Array) -> Array:
         last = max(1, (curves.shape[1] - 1) // 4)
@@ -92,36 +109,28 @@ class Symptom:
 class Diagnosis:
     """The answer of `ht_bench.diagnose`; `str()` of it is the report.
 
-    gaps: "test" first (generalisation), then "random labels" (trainability). margin: the smallest
-    gap that counts. seconds: what the trainings took.
+    gaps: on test examples (generalisation), then on random labels learned after the data
+    (trainability). seconds: what the trainings took.
     """
 
     gaps: tuple[Gap, ...]
     symptoms: tuple[Symptom, ...]
     budget: Budget
-    margin: float
     seconds: float
 
     @property
     def verdict(self) -> Verdict:
         """In words.
 
-        "plasticity loss": the interval of some gap is above 0 and reaches beyond the margin.
-        "none found": every gap is below the margin for sure. Else "not sure at this budget". With
-        two gaps of 95 % each, a network without any is said to have a loss in at most one of 20
-        cases. Gaps on which fresh twins learn nothing tell nothing.
+        "plasticity loss": some gap is surely above 0 and at least its margin. "none found": all
+        gaps that tell anything are surely below their margins. Else "not sure at this budget". A
+        network without a gap is said to have a loss in at most one case of 20: one of 40 for each
+        of the two intervals.
         """
-        telling = self.telling
-        if any(g.estimate.low > 0 and g.estimate.high > self.margin for g in telling):
+        if any(gap.is_loss for gap in self.gaps):
             return LOSS
-        if telling and all(g.estimate.high < self.margin for g in telling):
-            return NONE_FOUND
-        return UNSURE
-
-    @property
-    def telling(self) -> tuple[Gap, ...]:
-        """The gaps that count: fresh twins learn something within the budget."""
-        return tuple(gap for gap in self.gaps if gap.learned > 2 * self.margin)
+        telling = [gap for gap in self.gaps if gap.tells]
+        return NONE_FOUND if telling and all(gap.is_small for gap in telling) else UNSURE
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON takes it."""
@@ -130,7 +139,8 @@ class Diagnosis:
                 "given": gap.ends[0],
                 "fresh": gap.ends[1],
                 "gap": asdict(gap.estimate),
-                "counts": gap in self.telling,
+                "margin": gap.margin,
+                "tells": gap.tells,
                 "curves": {
                     "step": list(gap.steps),
                     "given": gap.given.tolist(),
@@ -141,7 +151,6 @@ class Diagnosis:
         }
         return {
             "verdict": self.verdict,
-            "margin": self.margin,
             "gaps": gaps,
             "symptoms": {s.name: asdict(s) for s in self.symptoms},
             "budget": asdict(self.budget),
@@ -171,13 +180,14 @@ class Diagnosis:
 
     def _why(self) -> str:
         if self.verdict == LOSS:
-            where = " and ".join(g.measure for g in self.telling if g.estimate.low > 0)
+            where = " and ".join(gap.measure for gap in self.gaps if gap.is_loss)
             worse = ", ".join(s.name for s in self.symptoms if s.is_worse)
-            beside = f"with it go {worse}" if worse else "no symptom below goes with it"
+            beside = f"with it go: {worse}" if worse else "none of the symptoms below goes with it"
             return f"the given network learns less than fresh twins do ({where}); {beside}."
         if self.verdict == NONE_FOUND:
-            return f"any gap to fresh twins is below {self.margin:g}."
-        if not self.telling:
+            small = " and ".join(f"{gap.margin:g} in {gap.measure}" for gap in self.gaps if gap.tells)
+            return f"a gap to fresh twins is below {small}."
+        if not any(gap.tells for gap in self.gaps):
             return "fresh twins learn too little themselves; give more steps or another rate."
         return "the intervals leave it open; give more pairs or steps."
 

@@ -16,7 +16,7 @@ from ht_bench.networks.modes import evaluation_mode
 from ht_bench.networks.parts import nonlinearities
 from ht_bench.networks.ranks import centred_ranks, ranks
 from ht_bench.networks.stacking import is_stacked, squared_norms
-from ht_bench.networks.units import Units, dormant_share, observe, share
+from ht_bench.networks.unit_outputs import Units, dormant_share, observe, share
 
 NORMALISATIONS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
 

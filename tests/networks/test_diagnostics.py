@@ -17,7 +17,7 @@ from ht_bench import networks
 from ht_bench.networks.diagnostics import diagnose
 from ht_bench.networks.parts import Chain, CReLU
 from ht_bench.networks.ranks import ranks
-from ht_bench.networks.units import dormant_share, mean_activations
+from ht_bench.networks.unit_outputs import dormant_share, mean_activations
 
 KEYS = {
     *(f"plasticity/{name}_fraction" for name in ("dormant", "saturated", "duplicate")),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ht_bench import networks
 from ht_bench.networks.diagnostics import last_layer, recorded, symptoms
 from ht_bench.networks.parts import CReLU
-from ht_bench.networks.units import DUPLICATE, duplicates, observe
+from ht_bench.networks.unit_outputs import DUPLICATE, duplicates, observe
 
 SHARES = [f"plasticity/{name}_fraction" for name in ("dormant", "saturated", "duplicate")]
 

@@ -15,6 +15,7 @@ import tyro
 
 from ht_bench.commands.compare import compare
 from ht_bench.commands.data import data
+from ht_bench.commands.diagnose import diagnose
 from ht_bench.commands.freeze import freeze
 from ht_bench.commands.listing import list_things
 from ht_bench.commands.page import page
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "data": data,
     "tune": tune,
     "freeze": freeze,
+    "diagnose": diagnose,
 }
 DESCRIPTION = (
     f"ht-bench {VERSION}: does a network that has already been trained still learn as well as a "

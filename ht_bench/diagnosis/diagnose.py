@@ -60,8 +60,8 @@ def diagnose(
         module: any torch module that takes inputs [B, …] and returns one tensor, in the state to
             be diagnosed. What does not require a gradient stays frozen in both networks.
         data: training examples it is to learn: (inputs, labels), a Dataset or DataLoader of such
-            pairs, or a dataset's name. Whole numbers are classes (cross-entropy, accuracy), floating
-            labels are targets (squared error, explained share of the variance).
+            pairs, or a dataset's name. Whole numbers are classes (cross-entropy, accuracy),
+            floating labels are targets (squared error, explained share of the variance).
         test: test examples, in the same forms; by default a share of `data` is split off, anew in
             each pair. Examples that the network has been trained on flatter it.
         fresh: builds a fresh network; by default each layer's own `reset_parameters` draws.
@@ -139,11 +139,11 @@ class _Run:
             raise UsageError(f"{type(module).__name__} has no parameters.")
         if is_stacked(module) and len(parameter) > 1:
             raise UsageError(
-                f"{type(module).__name__} is a stack of {len(parameter)} networks; give one of them."
+                f"{type(module).__name__} is a stack of {len(parameter)} networks; give one."
             )
         self.device = parameter.device
         grid = np.linspace(0, budget.steps, min(budget.points, budget.steps) + 1)
-        self.points = tuple(dict.fromkeys(int(round(point)) for point in grid))
+        self.points = tuple(dict.fromkeys(round(float(point)) for point in grid))
         self.curves: dict[tuple[str, str], list[list[float]]] = {}
         self.seen: list[dict[str, float]] = []
 

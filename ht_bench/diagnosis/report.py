@@ -13,7 +13,9 @@ from ht_bench.ranking.estimate import Estimate
 from ht_bench.ranking.score import Array, mean_estimate
 
 Verdict = Literal["plasticity loss", "none found", "not sure at this budget"]
-LOSS, NONE_FOUND, UNSURE = "plasticity loss", "none found", "not sure at this budget"
+LOSS: Verdict = "plasticity loss"
+NONE_FOUND: Verdict = "none found"
+UNSURE: Verdict = "not sure at this budget"
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,9 @@ class Diagnosis:
             beside = f"with it go: {worse}" if worse else "none of the symptoms below goes with it"
             return f"the given network learns less than fresh twins do ({where}); {beside}."
         if self.verdict == NONE_FOUND:
-            small = " and ".join(f"{gap.margin:g} in {gap.measure}" for gap in self.gaps if gap.tells)
+            small = " and ".join(
+                f"{gap.margin:g} in {gap.measure}" for gap in self.gaps if gap.tells
+            )
             return f"a gap to fresh twins is below {small}."
         if not any(gap.tells for gap in self.gaps):
             return "fresh twins learn too little themselves; give more steps or another rate."

@@ -46,4 +46,3 @@ def compared(given: dict[str, float], fresh: Sequence[dict[str, float]]) -> tupl
         is_worse = value < low - tiny if "rank" in name else value > high + tiny
         rows.append(Symptom(name, value, mean, low, high, is_worse or not np.isfinite(value)))
     return tuple(sorted(rows, key=lambda row: not row.is_worse))
-

@@ -59,7 +59,9 @@ def fresh_twin(
             if source is None or source.shape != tensor.shape:
                 raise UsageError(f"fresh= builds another network: its '{name}' does not fit.")
             owner = twin.get_submodule(name.rpartition(".")[0])
-            if tensor.requires_grad or (not isinstance(tensor, nn.Parameter) and _trains(owner, True)):
+            if tensor.requires_grad or (
+                not isinstance(tensor, nn.Parameter) and _trains(owner, True)
+            ):
                 tensor.copy_(source)
     return twin
 

@@ -18,6 +18,7 @@ import tyro
 
 from ht_bench.commands.compare import compare
 from ht_bench.commands.data import data
+from ht_bench.commands.diagnose import diagnose
 from ht_bench.commands.freeze import freeze
 from ht_bench.commands.listing import list_things
 from ht_bench.commands.page import page
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "data": data,
     "tune": tune,
     "freeze": freeze,
+    "diagnose": diagnose,
 }
 DESCRIPTION = (
     f"ht-bench {VERSION}: does a network that has already been trained still learn as well as a "

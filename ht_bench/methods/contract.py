@@ -114,3 +114,9 @@ class Contract:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned; the method is attached to an equal module."""
+
+
+def own_name(cls: type[Contract]) -> str:
+    """Return the `name` that the class itself says, never one that it inherits; or its own."""
+    own = vars(cls).get("name")
+    return own if isinstance(own, str) else cls.__name__

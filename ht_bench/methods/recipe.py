@@ -13,7 +13,7 @@ from ht_bench.errors import UsageError, shown
 from ht_bench.files import folder
 from ht_bench.loading import absolute
 from ht_bench.streams.seeds import parse_seeds
-from ht_bench.streams.tables import read_table, read_toml
+from ht_bench.streams.tables import check_kind, read_table, read_toml
 
 LARGEST_SEARCH = 12
 """Configurations a search may try for one task: the same budget for every method."""
@@ -113,7 +113,9 @@ def _read(found: Any, name: str) -> Recipe:
     if isinstance(found, str):
         found = Path(found)
     if isinstance(found, Path):
-        recipe = read_table(Recipe, read_toml(found), str(found))
+        table = read_toml(found)
+        check_kind(table, "recipe", str(found))
+        recipe = read_table(Recipe, table, str(found))
         return replace(recipe, implementation=absolute(recipe.implementation, found))
     if not isinstance(found, Recipe):
         raise UsageError(f"{name} is {shown(found)}, no recipe; name its TOML file.")

@@ -103,7 +103,11 @@ def resolve(
     # A worker process has not registered what this one has: it gets the class.
     reference = place if loading.is_reference(place) else cls
     spec = _spec(cls, name, reference, {**settings, **changes})
-    return dataclasses.replace(spec, recipe=named) if named.endswith(".toml") else spec
+    return (
+        dataclasses.replace(spec, recipe=loading.absolute(named))
+        if named.endswith(".toml")
+        else spec
+    )
 
 
 def _place(named: str) -> str:

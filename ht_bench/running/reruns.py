@@ -53,7 +53,8 @@ def first_points(known: KnownTask, submission: Submission) -> dict[int, dict[str
 
     Raises UsageError for a `network` that the task refuses or that is too large to build.
     """
-    spec = _shaped(known, submission.method["network"])
+    hyperparameters = submission.tasks[known.task.name]["hyperparameters"]
+    spec = _shaped(known, networks.filled(submission.method["network"], hyperparameters))
     seeds = submission.seeds(known.task.name)
     # On this CPU, which has no TF32: fp32 is the nearest to it.
     precision = str(submission.content["precision"]).replace("tf32", "fp32")
@@ -113,8 +114,10 @@ def _shaped(known: KnownTask, network: Mapping[str, Any]) -> MethodSpec:
 def _check_network(known: KnownTask, network: Mapping[str, Any]) -> None:
     if not network:
         return
+    networks.refuse_references(network)
     for key, value in network.items():
-        numbers = value if isinstance(value, list) else [value]
+        values = value.values() if isinstance(value, Mapping) else value
+        numbers = values if isinstance(value, list | Mapping) else [value]
         if any(isinstance(n, int | float) and abs(n) > LARGEST_NUMBER for n in numbers):
             raise UsageError(f"'{key}' holds a number beyond {LARGEST_NUMBER}.")
     task = known.task

@@ -156,7 +156,9 @@ def _visit(value: Any, addresses: list[int], depth: int) -> None:
     if isinstance(value, Tensor):
         addresses.append(value.data_ptr())
     elif isinstance(value, nn.Module):
-        for tensor in (*value.parameters(), *value.buffers()):
+        # read_by_hooks: what a method's hooks on the module compute with.
+        hooks: Sequence[Tensor] = getattr(value, "read_by_hooks", ())
+        for tensor in (*value.parameters(), *value.buffers(), *hooks):
             addresses.append(tensor.data_ptr())
     elif isinstance(value, torch.optim.Optimizer):
         for state in value.state.values():

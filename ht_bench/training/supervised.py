@@ -101,7 +101,8 @@ class SupervisedRun(Run):
             self.recorder,
             self.graphs,
         )
-        watched = "activations" in self.method.needed()  # by hooks, which compiling would follow
+        # Hooks on modules, which compiling would follow.
+        watched = bool({"activations", "outputs"} & self.method.needed())
         if not watched and pays(self.module, self.planned, self.compute):
             step.full_forward = CompiledForward(self.module)
         return step

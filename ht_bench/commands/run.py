@@ -36,6 +36,8 @@ def run(
     out: Path = Path("runs"),
     tensorboard: bool = True,
     checkpoint_seconds: float = 120.0,
+    diagnostics: Literal["basic", "all"] = "basic",
+    diagnoses_per_phase: int = 1,
 ) -> int:
     """Train methods on tasks, once per seed; run the same command again to go on.
 
@@ -68,6 +70,9 @@ def run(
         out: the folder for results, checkpoints and TensorBoard runs.
         tensorboard: write TensorBoard runs beside the results.
         checkpoint_seconds: the longest stretch of work that a kill can cost.
+        diagnostics: basic, or all: curvature and a trainability probe too, which take time but
+            change nothing that is trained; docs/results.md lists them.
+        diagnoses_per_phase: how often; the last time is the phase's end (for agents the only one).
 
     """
     given = dict(locals())
@@ -82,6 +87,7 @@ def run(
     from ht_bench.running.evaluate import run_plan
     from ht_bench.running.plan import Request, make_plan
     from ht_bench.streams.seeds import parse_seeds
+    from ht_bench.training.diagnosing import Schedule
 
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: give 1 or more, or 0 to have it chosen.")
@@ -96,6 +102,7 @@ def run(
         tensorboard=tensorboard,
         checkpoint_seconds=checkpoint_seconds,
         skip_unsuitable="all" in method.split(","),
+        diagnostics=Schedule(diagnostics, diagnoses_per_phase),
     )
     plan = make_plan(request)
     announce(plan, len(tasks), len(methods), jobs)

@@ -14,6 +14,8 @@ from typing import Any
 from ht_bench import loading, registry
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.methods.base import Method
+from ht_bench.methods.composed import compose, parts_in, prefixed, spread
+from ht_bench.methods.contract import own_name
 from ht_bench.methods.hyperparameters import plain
 from ht_bench.methods.recipe import get_recipe
 from ht_bench.methods.source import source_of
@@ -91,6 +93,8 @@ def resolve(
         return _spec(type(named), own_name(type(named)), type(named), values)
     if not isinstance(named, str):
         return _spec(find_class(named), own_name(named), named, changes)
+    if is_composed(named):
+        return _resolve_composed(named, task, changes, agent=agent)
     place = _place(named)
     if loading.is_reference(place):
         loading.forget_if_edited(Path(place.rpartition(":")[0]))
@@ -108,6 +112,36 @@ def resolve(
         if named.endswith(".toml")
         else spec
     )
+
+
+def is_composed(named: str) -> bool:
+    """Whether a name stands for several methods, "a+b"; a registered name with a plus does not."""
+    file, _, attribute = named.rpartition(":")
+    if "+" not in attribute and Path(file).is_file():  # a plus in a file's path
+        return False
+    several = len(parts_in(named)) > 1 and not named.endswith(".toml")
+    return several and named not in registry.methods.names()
+
+
+def _resolve_composed(
+    named: str, task: str, changes: Mapping[str, Any], *, agent: bool
+) -> MethodSpec:
+    """Resolve "a+b": each part's recipe, then the combination's own, then `changes`."""
+    parts = [resolve(part, task, agent=agent) for part in parts_in(named)]
+    cls = compose(tuple(find_class(part.reference) for part in parts))
+    settings = {
+        prefixed(part.name, key): value
+        for part in parts
+        for key, value in part.hyperparameters.items()
+    }
+    recipe = get_recipe(cls.name)
+    if recipe is not None:
+        settings |= spread(cls, recipe.hyperparameters(task, agent))
+    reference = "+".join(
+        part.reference if isinstance(part.reference, str) else word
+        for part, word in zip(parts, parts_in(named), strict=True)
+    )
+    return _spec(cls, cls.name, reference, {**settings, **spread(cls, changes)})
 
 
 def _place(named: str) -> str:
@@ -128,6 +162,8 @@ def _place(named: str) -> str:
 def find_class(reference: str | type[Method]) -> type[Method]:
     """Return the class behind a name, "file.py:Class", a recipe's TOML file or the class itself."""
     cls: Any = reference
+    if isinstance(reference, str) and is_composed(reference):
+        return compose(tuple(map(find_class, parts_in(reference))))
     if isinstance(reference, str):
         cls = registry.methods.find(_place(reference))
     if not (isinstance(cls, type) and issubclass(cls, Method)):
@@ -187,11 +223,7 @@ def needs_boundaries(cls: type[Method], name: str = "") -> bool:
     recipe = get_recipe(name) if name else None
     if recipe is not None and recipe.needs_boundaries is not None:
         return recipe.needs_boundaries
-    hooks = ("on_phase", "phase_steps")
-    return any(getattr(cls, hook) is not getattr(Method, hook) for hook in hooks)
-
-
-def own_name(cls: type[Method]) -> str:
-    """Return the `name` that the class itself says, never one that it inherits; or its own."""
-    own = vars(cls).get("name")
-    return own if isinstance(own, str) else cls.__name__
+    parts = getattr(cls, "classes", ())
+    if parts:
+        return any(needs_boundaries(part, part.name) for part in parts)
+    return cls.overrides("on_phase") or cls.overrides("phase_steps")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ht_bench.errors import UsageError
-from ht_bench.methods.spectral_regularization import SpectralRegularization
+from ht_bench.methods.spectral_regularization import SpectralRegularization, first_right_vectors
 
 from .conftest import Array, Make, TwoLayers, assert_equal, copied, descend, make_run, train_step
 from .stacks import assert_a_stack_is_its_seeds
@@ -71,6 +71,15 @@ def test_it_is_a_numpy_loop() -> None:
         descend(net, optimizer, inputs, labels)
     for name, tensor in net.state_dict().items():
         np.testing.assert_allclose(tensor, ours.weights[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 7), (2, 7, 4), (1, 3, 3)])
+def test_the_first_vectors_are_numpys(shape: tuple[int, int, int]) -> None:
+    matrices = torch.randn(shape)
+    right = np.linalg.svd(matrices.double().numpy())[2][:, 0]
+    found = first_right_vectors(matrices)[..., 0].numpy()
+    np.testing.assert_allclose(np.abs((found * right).sum(1)), 1, rtol=1e-6)
+    assert first_right_vectors(torch.zeros(shape)).norm(dim=1).numpy() == pytest.approx(1)
 
 
 def test_a_stack_is_its_seeds() -> None:

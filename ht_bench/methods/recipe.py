@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ht_bench.errors import UsageError
+from ht_bench import registry
+from ht_bench.errors import UsageError, shown
 from ht_bench.files import folder
+from ht_bench.loading import absolute
 from ht_bench.methods.space import Space, combinations, read_space
 from ht_bench.streams.seeds import parse_seeds
-from ht_bench.streams.tables import read_table, read_toml
+from ht_bench.streams.tables import check_kind, read_table, read_toml
 
 LARGEST_SEARCH = 12
 """Configurations a search may try for one task: the same budget for every method."""
@@ -135,14 +138,37 @@ def split_regime(name: str) -> tuple[str, Regime]:
     raise UsageError(f"'{name}': after the @ stands how it was tuned, whole or first.")
 
 
+def recipe_files() -> dict[str, Path]:
+    """Return the shipped recipes' files by method name."""
+    return {path.stem: path for path in sorted(folder("baselines").glob("*.toml"))}
+
+
+registry.recipes.provide(recipe_files)
+
+
 def recipe_names() -> list[str]:
-    """Return the methods that have a recipe."""
-    return sorted(path.stem for path in folder("baselines").glob("*.toml"))
+    """Return the methods that have a recipe: shipped, registered, or found by entry point."""
+    return registry.recipes.names()
 
 
 def get_recipe(method: str) -> Recipe | None:
-    """Return a method's recipe, or None if it has none; raises UsageError for a malformed one."""
-    path = folder("baselines") / f"{method}.toml"
-    if not path.is_file():
+    """Return a method's recipe, or None if it has none; raises UsageError for a malformed one.
+
+    method: its name, or the path of a recipe's TOML file.
+    """
+    if not method.endswith(".toml") and method not in recipe_names():
         return None
-    return read_table(Recipe, read_toml(path), str(path))
+    return _read(registry.made(registry.recipes, method), method)
+
+
+def _read(found: Any, name: str) -> Recipe:
+    if isinstance(found, str):
+        found = Path(found)
+    if isinstance(found, Path):
+        table = read_toml(found)
+        check_kind(table, "recipe", str(found))
+        recipe = read_table(Recipe, table, str(found))
+        return replace(recipe, implementation=absolute(recipe.implementation, found))
+    if not isinstance(found, Recipe):
+        raise UsageError(f"{name} is {shown(found)}, no recipe; name its TOML file.")
+    return found

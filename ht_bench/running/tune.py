@@ -11,7 +11,7 @@ import numpy as np
 from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.files import make_folder
 from ht_bench.methods.recipe import LARGEST_SEARCH, Regime, get_recipe
-from ht_bench.methods.resolve import MethodSpec, find_class, resolve
+from ht_bench.methods.resolve import MethodSpec, resolve
 from ht_bench.methods.space import Space
 from ht_bench.records.metrics import final_metric
 from ht_bench.records.record import Record
@@ -192,7 +192,7 @@ class _Running:
             "setting": f"{compute.precision} on {compute.device}",
         }
         title = f"{start.name} on {task.name}, {budget.regime}"
-        space = _space(method, task, budget)
+        space = _space(method, start.name, task, budget)
         self.study = studies.Study(kept, title, identity, space, budget.of(task))
         self.asked = self.study.ask()
         self.trials: dict[int, Trial] = {}
@@ -270,12 +270,11 @@ class _Running:
         )
 
 
-def _space(method: str, task: AnyTask, budget: Budget) -> Space:
+def _space(method: str, name: str, task: AnyTask, budget: Budget) -> Space:
     if budget.space is not None:
         return budget.space
-    recipe = get_recipe(method)
+    recipe = get_recipe(method if method.endswith(".toml") else name)
     if recipe is None:
-        find_class(method)  # an unknown name gets its own sentence
         raise UsageError(
             f"'{method}' has no recipe with a [grid] or [space] to search; give one with --space."
         )

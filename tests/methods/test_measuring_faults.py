@@ -74,7 +74,7 @@ def test_dormancy_is_measured_after_the_non_linearity(
 ) -> None:
     """Of four units two are never positive; all four have large pre-activations."""
     if planted:
-        monkeypatch.setattr(diagnostics, "ACTIVATIONS", (nn.Linear,))
+        monkeypatch.setattr(diagnostics, "nonlinearities", lambda module: {"0": module[0]})
     net, inputs = OneHidden(), torch.tensor([[1.0], [2.0]])
     measured = diagnostics.diagnose(net, inputs, lambda z: z.sum(), dict(net.named_parameters()))
     assert (measured["plasticity/dormant_fraction"].tolist() == [0.5]) is not planted

@@ -13,12 +13,13 @@ import pytest
 from ht_bench.errors import UsageError
 from ht_bench.files import folder
 from ht_bench.methods.recipe import Recipe, get_recipe, runs_of
+from ht_bench.methods.resolve import resolve
 from ht_bench.methods.space import Range
 from ht_bench.records.metrics import final_metric
 from ht_bench.records.record import read_record
-from ht_bench.running import recipe_file, tune
+from ht_bench.running import tune
 from ht_bench.running.plan import Request
-from ht_bench.running.recipe_file import MARKER, read_recipe, write_recipe
+from ht_bench.running.recipe_file import MARKER, write_recipe
 from ht_bench.running.tune import Budget, Found, Search, Trial, search
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.task import parse_task
@@ -153,11 +154,16 @@ def test_a_method_without_a_recipe_needs_a_space(tmp_path: Path) -> None:
 # ---- recording ----
 
 
+def read_recipe(path: Path) -> Recipe:
+    recipe = get_recipe(str(path))
+    assert recipe is not None
+    return recipe
+
+
 @pytest.fixture
 def baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout's baselines/, to be written to."""
     copy = Path(shutil.copytree(folder("baselines"), tmp_path / "baselines"))
-    monkeypatch.setattr(recipe_file, "folder", lambda name: copy)
     monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: copy)
     return copy
 
@@ -220,7 +226,7 @@ def test_an_installed_package_is_left_alone(
     baselines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside = Path(shutil.copytree(baselines, tmp_path / "site" / "_data" / "baselines"))
-    monkeypatch.setattr(recipe_file, "folder", lambda name: inside)
+    monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: inside)
     before = (inside / "ema.toml").read_bytes()
     for name in (DIGITS, "continual-digits-v1"):
         found = Search("ema", get_task(name), (0, 1), TRIALS)
@@ -242,10 +248,13 @@ def test_a_recipe_of_ones_own_is_written_itself(tmp_path: Path) -> None:
 
 
 def test_a_class_without_a_recipe_gets_one(tmp_path: Path) -> None:
-    found = Search("my.py:Mine", get_task(DIGITS), (0, 1), TRIALS)
+    """It can be named by its file from then on, wherever the program runs."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    trials = (Trial({"every": 3}, 0.5, 0.1),)
+    found = Search(f"{tmp_path / 'failing.py'}:Failing", get_task(DIGITS), (0, 1), trials)
     path = Path(write_recipe(found, VERSIONS, tmp_path))
-    assert path == tmp_path / "recipes" / "Mine.toml"
-    assert read_recipe(path).method == "Mine"
+    assert path == tmp_path / "recipes" / "failing.toml"
+    assert resolve(str(path), DIGITS).hyperparameters == {"every": 3}
 
 
 def test_searches_recorded_before_optuna_are_read() -> None:

@@ -1,6 +1,7 @@
 """ht-bench: does a network that has already been trained still learn as well as a fresh one?
 
 evaluate            train a method on a task, once per seed → Result
+diagnose            does a given network, with given data, have plasticity loss? → Diagnosis
 register_method     decorator: make a Method available by name; and so, for other kinds of things,
                     register_recipe, _task, _suite, _dataset, _network, _activation, _norm,
                     _environment
@@ -31,6 +32,7 @@ from ht_bench.registry import register_suite as register_suite
 from ht_bench.registry import register_task as register_task
 
 if TYPE_CHECKING:  # what editors see; a method that is not here is served all the same
+    from ht_bench.diagnosis.diagnose import diagnose as diagnose
     from ht_bench.methods.architecture import ConcatenatedReLU as ConcatenatedReLU
     from ht_bench.methods.architecture import LayerNorm as LayerNorm
     from ht_bench.methods.base import Method as Method
@@ -56,6 +58,7 @@ _PRESENT = (
 )
 _PLACES = {
     "Loop": "ht_bench.methods.loop",
+    "diagnose": "ht_bench.diagnosis.diagnose",
     "evaluate": "ht_bench.running.evaluate",
     "Result": "ht_bench.running.result",
     "get_task": "ht_bench.streams.catalog",

@@ -16,6 +16,7 @@ FLOORS = (
     ("cli", "commands", "__main__"),
     ("testing",),
     ("running",),
+    ("diagnosis",),
     ("training",),
     ("sb3", "envs"),
     ("views",),

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ht_bench.commands.run import announce, find_methods, find_tasks
+from ht_bench.commands.naming import find_methods, find_tasks
+from ht_bench.commands.run import announce
 from ht_bench.errors import UsageError
 
 if TYPE_CHECKING:

@@ -66,11 +66,15 @@ class Noisy(nn.Module):
     noise: SeedNoise | None = None
 
     def uniform(self, inputs: Tensor) -> Tensor:
-        """Return float32 numbers in [0, 1), of the shape and on the device of `inputs`."""
+        """Return float32 numbers in [0, 1), on the device and in the layout of `inputs`."""
         # Not rand_like, which fills memory in the order in which it lies: channels last differ.
         if self.noise is None:
-            return torch.rand(inputs.shape, device=inputs.device)
-        return self.noise.uniform(inputs.shape)
+            drawn = torch.rand(inputs.shape, device=inputs.device)
+        else:
+            drawn = self.noise.uniform(inputs.shape)
+        if drawn.stride() == inputs.stride():
+            return drawn
+        return torch.empty_like(inputs, dtype=drawn.dtype).copy_(drawn)
 
 
 def give_noise(module: nn.Module, noise: SeedNoise | None) -> bool:

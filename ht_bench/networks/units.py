@@ -238,13 +238,13 @@ def _join(known: Units | None, found: Units) -> Units | None:
 # ---- the tensors of a unit, in a lone network or a stack of seeds ----
 
 
-def features_of(units: Units, output: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+def features_of(units: Units, output: Tensor, stacked: bool) -> tuple[Tensor, tuple[int, ...]]:
     """Return an output of the non-linearity as a view [S?, ..., features, units].
 
     And the dimensions between, over examples and positions. S is there in a stack.
     """
     view = output.movedim(units.channel, -1).unflatten(-1, (units.features, units.count))
-    return view, tuple(range(-view.dim(), -2))
+    return view, tuple(range(int(stacked) - view.dim(), -2))
 
 
 def rows(mask: Tensor, tensor: Tensor) -> Tensor:

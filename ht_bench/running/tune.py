@@ -10,8 +10,9 @@ import numpy as np
 
 from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.files import make_folder
+from ht_bench.methods.composed import parts_in, prefixed
 from ht_bench.methods.recipe import LARGEST_SEARCH, Regime, get_recipe
-from ht_bench.methods.resolve import MethodSpec, resolve
+from ht_bench.methods.resolve import MethodSpec, is_composed, resolve
 from ht_bench.methods.space import Space
 from ht_bench.records.metrics import final_metric
 from ht_bench.records.record import Record
@@ -274,8 +275,15 @@ def _space(method: str, name: str, task: AnyTask, budget: Budget) -> Space:
     if budget.space is not None:
         return budget.space
     recipe = get_recipe(method if method.endswith(".toml") else name)
+    if recipe is None and is_composed(method):
+        parts = [resolve(part).name for part in parts_in(method)]
+        return {
+            prefixed(part, key): values
+            for part in parts
+            for key, values in _space(part, part, task, budget).items()
+        }
     if recipe is None:
-        raise UsageError(
+        raise Unsuitable(
             f"'{method}' has no recipe with a [grid] or [space] to search; give one with --space."
         )
     recipe.configurations(task.name)

@@ -262,3 +262,68 @@ def test_searches_recorded_before_optuna_are_read() -> None:
     assert runs_of(old) == 10 and runs_of({**old, "runs": 8}) == 8
     recipe = Recipe("m", "s.", "s", search={"t": old})
     assert recipe.searched()[0].startswith("grid search per task, at most 2 configuration(s)")
+
+
+# ---- NAME@first ----
+
+TUNED = 'method = "ema"\nsummary = "s"\nsource = "s"\n[grid]\ndecay = [0.5, 0.9]\n'
+
+
+@pytest.fixture
+def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe of `ema` with both regimes on the tiny task, `none` without hyperparameters."""
+    own = tmp_path / "recipes"
+    own.mkdir()
+    both = "[tasks.tiny-v1]\ndecay = 0.5\n[first.tiny-v1]\ndecay = 0.9\n"
+    entry = 'seeds = "0-1"\ntried = [{ mean = 0.5 }]\n'
+    searches = f"[search.tiny-v1]\n{entry}[search_first.tiny-v1]\nshare = 0.1\nruns = 7\n{entry}"
+    (own / "ema.toml").write_text(TUNED + both + searches)
+    shutil.copy(folder("baselines") / "none.toml", own)
+    monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: own)
+    return own
+
+
+def test_a_name_says_which_search_chose(tuned: Path) -> None:
+    for name, decay in (("ema", 0.5), ("ema@whole", 0.5), ("ema@first", 0.9)):
+        spec = resolve(name, "tiny-v1")
+        assert spec.name == name.removesuffix("@whole")
+        assert spec.hyperparameters["decay"] == decay
+        assert spec.traits() == resolve("ema").traits()
+    assert resolve("ema@first", "tiny-v1", {"decay": 0.7}).hyperparameters["decay"] == 0.7
+    own = tuned / "ema.toml"
+    assert resolve(f"{own}@first", "tiny-v1").hyperparameters["decay"] == 0.9
+
+
+def test_a_method_with_nothing_to_tune_keeps_its_name(tuned: Path) -> None:
+    assert resolve("none@first", "tiny-v1").name == "none"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("ema@first", r"has no \[first.other-v1\]; `ht-bench tune --task other-v1"),
+        ("none+ema@first", "has no recipe that a search on a first share could be in"),
+        ("ema@frist", "Unknown method 'ema@frist'. Did you mean 'ema'"),
+    ],
+)
+def test_what_was_not_searched_is_refused(tuned: Path, name: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        resolve(name, "other-v1")
+
+
+def test_both_stand_side_by_side_and_are_submitted(
+    tuned: Path, tmp_path: Path, write_task: Write, call: Call
+) -> None:
+    task, out = write_task(), tmp_path / "runs"
+    words = ("run", "--task", task, "--out", out, "--jobs", 1)
+    assert call(*words, "--method", "none,full-reset,ema").code == 0
+    answer = call(*words, "--method", "none,ema", "--tuned", "first")
+    assert answer.code == 0 and "4 finished already" in answer.error, answer.error
+    rows = json.loads(call("compare", out, "--format", "json").out)["tables"][0]["rows"]
+    assert {row["label"] for row in rows} == {"none", "full-reset", "ema", "ema@first"}
+    about = choosing.Choice("ema@first")
+    groups = read_groups(out)
+    _, entries = choosing.choose_runs(groups.groups, about, out)
+    assert entries["tiny-v1"].hyperparameters["decay"] == 0.9
+    recipe = get_recipe("ema@first")
+    assert recipe is not None and submit._tuning("ema@first", ABOUT, ("tiny-v1",))["runs"] == 7

@@ -140,7 +140,7 @@ def _begin(
                     raise
                 found.left_out.append(f"Left out on {task.name}: {error}")
             except UsageError as error:
-                found.failures.append(str(error))
+                found.failures.append(f"{method} on {task.name}: {error}")
 
 
 def _run_rounds(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from ht_bench.commands.naming import words
 from ht_bench.errors import UsageError
 
 
@@ -58,10 +59,10 @@ def submit(
         raise UsageError("Name the method: --method my_method.py:MyMethod, or a name.")
     path = _target(out, name, replace)
     own, traits, defaults = _find(method)
-    choice = Choice(own, _words(task), _words(variant), method, defaults)
+    choice = Choice(own, words(task), words(variant), method, defaults)
     if not authors:
         raise UsageError('Say who submits: --authors "A. Author, B. Author".')
-    about = About(path.stem, _words(authors), link, summary, citation, tuning, tuning_runs, traits)
+    about = About(path.stem, words(authors), link, summary, citation, tuning, tuning_runs, traits)
     content = make_submission(runs, choice, about)
     write_submission(path, content)
     seeds = sum(len(table["seeds"]) for table in content["tasks"].values())
@@ -69,10 +70,6 @@ def submit(
     print(f"Wrote {path}: {len(content['tasks'])} task(s), {seeds} runs, {size:.0f} KiB.")
     print(f"Next: ht-bench verify {path}")
     return 0
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _target(out: Path | None, name: str, replace: bool) -> Path:

@@ -28,7 +28,15 @@ from ht_bench.sb3.callers import calling_algorithm
 from ht_bench.sb3.fast import check_fast, enlist, quicken, quicken_again
 from ht_bench.sb3.joined import join
 from ht_bench.sb3.loading import PREFIX, Loading
-from ht_bench.sb3.parts import LOOP, Part, chains_of, check_supported, is_actor_critic, parts_of
+from ht_bench.sb3.parts import (
+    LOOP,
+    Part,
+    chains_of,
+    check_supported,
+    is_actor_critic,
+    parts_of,
+    unit_groups_of,
+)
 from ht_bench.sb3.saving import SavedPolicy, add_state
 from ht_bench.sb3.targets import TortoiseTarget
 
@@ -112,6 +120,7 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
         loop = LOOP
         check_supported(method, self, loop)  # type: ignore[arg-type]
         part.module.chains = chains_of(part.module)  # type: ignore[assignment]
+        part.module.unit_groups = unit_groups_of(part.module)  # type: ignore[assignment]
         # A seed of its own: the agent's random numbers are as without the method.
         generator = torch.Generator().manual_seed((torch.initial_seed() + index) % 2**63)
         method.attach(

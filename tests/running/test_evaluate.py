@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import ht_bench
-from ht_bench import registry
+from ht_bench import loading, registry
 from ht_bench.records.record import without_cost
 from ht_bench.streams.task import Task, load_task
 
@@ -275,7 +275,7 @@ def scaling(request: Any, method_file: Path, monkeypatch: Patch) -> str:
     if request.param == "entry point":
         plant(monkeypatch, "ht_bench.methods", "scaling", f"{method_file}:Scaling")
     else:
-        ht_bench.register_method("scaling")(registry.load_reference(f"{method_file}:Scaling"))
+        ht_bench.register_method("scaling")(loading.load_reference(f"{method_file}:Scaling"))
     return "scaling"
 
 

@@ -150,4 +150,5 @@ def _print_choices(searches: list[Search]) -> None:
         counts = (str(len(found.trials)), str(found.runs))
         choice = escape(_settings(best.hyperparameters))
         table.add_row(found.task.name, escape(found.method), score, *counts, choice)
-    Console().print(table)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 140)

@@ -1,4 +1,4 @@
-"""ht-bench list | run | compare | tensorboard | submit | verify | page | data | tune | freeze.
+"""ht-bench: list, run, compare, explain, tensorboard, submit, verify, page, data, tune, freeze.
 
 Exit codes: 0 done, 1 the answer is no, 2 wrong use or missing things, 130 interrupted.
 """
@@ -19,6 +19,7 @@ import tyro
 from ht_bench.commands.compare import compare
 from ht_bench.commands.data import data
 from ht_bench.commands.diagnose import diagnose
+from ht_bench.commands.explain import explain
 from ht_bench.commands.freeze import freeze
 from ht_bench.commands.listing import list_things
 from ht_bench.commands.page import page
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_things,
     "run": run,
     "compare": compare,
+    "explain": explain,
     "tensorboard": tensorboard,
     "submit": submit,
     "verify": verify,

@@ -154,7 +154,6 @@ def test_a_search_tries_an_agents_grid(
         encoding="utf-8",
     )
     monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: recipes)
-    monkeypatch.setattr("ht_bench.running.recipe_file.folder", lambda name: recipes)
     words = ("tune", "--task", spec, "--method", "ema", "--seeds", "0", "--jobs", 1, "--write")
     answer = call(*words, "--out", tmp_path / "tuning")
     assert answer.code == 0, answer.error

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ht_bench.commands.run import announce, find_methods, find_tasks
+from ht_bench.commands.naming import find_methods, find_tasks
+from ht_bench.commands.run import announce
 from ht_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -149,4 +150,5 @@ def _print_choices(searches: list[Search]) -> None:
         counts = (str(len(found.trials)), str(found.runs))
         choice = escape(_settings(best.hyperparameters))
         table.add_row(found.task.name, escape(found.method), score, *counts, choice)
-    Console().print(table)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 140)

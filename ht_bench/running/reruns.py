@@ -18,6 +18,7 @@ from ht_bench.leaderboard.known import KnownTask
 from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.verify import CouldNotRun
 from ht_bench.methods.base import Method
+from ht_bench.methods.recipe import split_regime
 from ht_bench.methods.resolve import MethodSpec, find_class, resolve
 from ht_bench.networks.stacking import is_stacked
 from ht_bench.records.record import Record
@@ -223,7 +224,7 @@ class Trainer:
     def _method(self, known: KnownTask, submission: Submission) -> MethodSpec:
         name = submission.method["name"]
         hyperparameters = submission.tasks[known.task.name]["hyperparameters"]
-        if not self.code and name not in registry.methods.names():
+        if not self.code and split_regime(name)[0] not in registry.methods.names():
             raise CouldNotRun(
                 f"The package has no method '{name}'.{did_you_mean(name, registry.methods.names())}"
                 " Name the file that has it: --code my_method.py:ClassName."

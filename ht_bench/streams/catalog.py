@@ -51,6 +51,22 @@ def get_task(name: str | Path | AnyTask) -> AnyTask:
     return get_task(registry.made(registry.tasks, name))
 
 
+def adopt_task(reference: str | Path | AnyTask) -> AnyTask:
+    """Make a user's task known by its own name in this process; returns it.
+
+    For whoever then goes by names: suites, submissions. Raises UsageError where another task has
+    the name.
+    """
+    task = get_task(reference)
+    if task.name not in task_names():
+        registry.tasks.register(task.name)(task)
+    elif get_task(task.name).sha256 != task.sha256:
+        raise UsageError(
+            f"{reference}: the name '{task.name}' is that of another task; give this one its own."
+        )
+    return task
+
+
 @functools.cache
 def _shipped(name: str) -> AnyTask:
     path = task_files()[name]

@@ -19,13 +19,14 @@ from ht_bench.errors import UsageError
 from ht_bench.loading import absolute
 from ht_bench.local_code import local_files, module_file
 
-TABLES = ("data", "net", "environment")
+TABLES = ("data", "net", "environment", "phases")
 """The tables of a task that may name things."""
 KINDS = {
     ("net", "name"): "network",
     ("net", "activation"): "activation",
     ("net", "linear_norm"): "norm",
     ("environment", "id"): "environment",
+    ("phases", "id"): "environment",
 }
 """Where a registered name stands."""
 

@@ -24,6 +24,7 @@ from ht_bench.training.capture import CudaGraphs, Graphs, context
 from ht_bench.training.checkpoint import CheckpointPlan
 from ht_bench.training.compiled import CompiledForward, pays
 from ht_bench.training.device import Compute, random_state, set_random_state
+from ht_bench.training.diagnosing import Diagnoser
 from ht_bench.training.history import History, Observer
 from ht_bench.training.offer import Offer
 from ht_bench.training.rate import LearningRate
@@ -67,6 +68,14 @@ class SupervisedRun(Run):
         trainability = get_family(task.family).metric == "train/accuracy"
         self.recorder = Recorder(
             self.module, method, self.history, self.compute, data.classes, trainability, graphs
+        )
+        self.diagnoser = Diagnoser(
+            self.module,
+            self.optimizer,
+            task.optimizer,
+            self.history,
+            self.recorder.initial,
+            data.classes,
         )
         draws = [torch_seed(task.name, seed, "method") for seed in self.seeds]
         generators = [torch.Generator().manual_seed(draw) for draw in draws]
@@ -144,14 +153,16 @@ class SupervisedRun(Run):
         if self.position.step == 0:
             self._cross(index)
             self._record(0)
+            with self.evaluating():
+                self.diagnoser.begin(self.step.batches.examples)
         grid = points_of_phase(self.planned[index], self.task.training.points)
+        diagnosed = self.diagnostics.times(grid)
         for target in grid[self.position.recorded :]:
             self._train_until(target)
             self._record(target)
+            if target in diagnosed:
+                self._diagnose(target)
             self.position.recorded += 1
-        with self.evaluating():
-            examples = self.step.batches.examples
-            self.recorder.diagnose(index, self.steps_before(index + 1), examples)
 
     def _cross(self, index: int) -> None:
         """Enter a phase: optimizer state cleared, the method told, its budget asked."""
@@ -204,6 +215,12 @@ class SupervisedRun(Run):
         with self.evaluating():
             self.observer.point(self.recorder.record(phase, step, self.tests, examples))
 
+    def _diagnose(self, step: int) -> None:
+        phase, examples = self.position.phase, self.step.batches.examples
+        step += self.steps_before(phase)
+        with self.evaluating():
+            self.diagnoser.add(phase, step, examples, self.diagnostics.costly)
+
     def retention(self) -> list[list[float]] | None:
         """Return, per seed, the final accuracy on each phase's own test view; None if all agree."""
         phases = range(len(self.planned))
@@ -233,6 +250,7 @@ class SupervisedRun(Run):
             "optimizer": self.optimizer.state_dict(),
             "method": self.method.checkpoint(),
             "recorder": self.recorder.state_dict(),
+            "diagnoser": self.diagnoser.state_dict(),
             "rng": random_state(self.compute),
             "noise": [] if self.noise is None else self.noise.state_dict(),
         }
@@ -242,6 +260,7 @@ class SupervisedRun(Run):
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.recorder.load_state_dict(state["recorder"])
+        self.diagnoser.load_state_dict(state["diagnoser"])
         self.step.rate.bind()
         self._open(min(self.position.phase, len(self.planned) - 1))
         self.method.restore(state["method"], self.step.batches.epoch_steps, len(self.planned))

@@ -215,7 +215,7 @@ def test_forms_of_data() -> None:
 
 def test_targets() -> None:
     """Regression: the explained share of variance, never below 0; random targets in their place."""
-    inputs, labels = separable()
+    inputs, _ = separable()
     targets = inputs[:, :2] * 3 + 1
     examples = Examples(inputs, targets)
     assert float(examples.score(targets)) == 1

@@ -129,9 +129,9 @@ def _recipes() -> None:
 
     def describe(name: str) -> list[str]:
         recipe = get_recipe(name)
-        return [", ".join(recipe.tasks) if recipe else ""]
+        return [", ".join(recipe.tasks), ", ".join(recipe.first)] if recipe else ["", ""]
 
-    columns = ["method", "tasks that it has hyperparameters for"]
+    columns = ["method", "tasks that it has hyperparameters for", "as METHOD@first too"]
     _show("Recipes", columns, registry.recipes, describe, recipe_names())
 
 

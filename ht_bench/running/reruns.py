@@ -19,7 +19,7 @@ from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.verify import CouldNotRun
 from ht_bench.methods.base import Method
 from ht_bench.methods.composed import parts_in
-from ht_bench.methods.recipe import recipe_names
+from ht_bench.methods.recipe import recipe_names, split_regime
 from ht_bench.methods.resolve import MethodSpec, find_class, resolve
 from ht_bench.networks.stacking import is_stacked
 from ht_bench.records.record import Record
@@ -227,7 +227,8 @@ class Trainer:
         hyperparameters = submission.tasks[known.task.name]["hyperparameters"]
         names = {*registry.methods.names(), *recipe_names()}
         # Names alone: a submission's text is never taken for a file or a module.
-        if not self.code and name not in names and not names.issuperset(parts_in(name)):
+        plain = split_regime(name)[0]
+        if not self.code and plain not in names and not names.issuperset(parts_in(plain)):
             raise CouldNotRun(
                 f"The package has no method '{name}'.{did_you_mean(name, names)}"
                 " Name the file that has it: --code my_method.py:ClassName."

@@ -1,8 +1,7 @@
 """Plasticity diagnostics on training inputs; the network is left bit-identical.
 
-Dormant fraction: Sokar et al. 2023 (2302.12902), after each non-linearity. Ranks of the last
-hidden features: effective rank of Roy & Vetterli 2007, stable rank ‖A‖²_F / ‖A‖²₂, and srank_δ of
-Kumar et al. 2021 (2010.14498), δ = 0.01.
+Units (`units`) are looked at after each non-linearity, ranks (`ranks`) are of the last hidden
+features: the input of the last weight layer. Curvature (`curvature`) is apart: it costs more.
 """
 
 from __future__ import annotations
@@ -15,7 +14,35 @@ from torch import Tensor, nn
 
 from ht_bench.networks.modes import evaluation_mode
 from ht_bench.networks.parts import nonlinearities
+from ht_bench.networks.ranks import centred_ranks, ranks
 from ht_bench.networks.stacking import is_stacked, squared_norms
+from ht_bench.networks.unit_outputs import Units, dormant_share, observe, share
+
+NORMALISATIONS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
+
+
+def symptoms(module: nn.Module, inputs: Tensor, threshold: float = 0.0) -> dict[str, Tensor]:
+    """Return what a network's units and features show, [seeds] by metric key.
+
+    Any torch module will do; one without `layers()` is read in the order of its forward pass. What
+    cannot be seen (units of a module whose non-linearities are no modules, say) is nan; of a
+    network of this package without a hidden layer it is 0. Everything is left as it was.
+
+    Args:
+        module: a stack of seeds or a lone network.
+        inputs: training examples as the module takes them.
+        threshold: a unit is dormant when its share of its layer's mean activation is at most this.
+
+    Returns:
+        `plasticity/dormant_fraction`, `plasticity/saturated_fraction`,
+        `plasticity/duplicate_fraction`, `plasticity/effective_rank`, `plasticity/stable_rank`,
+        `plasticity/srank`, and the ranks of mean-removed features as `plasticity/centred_…`.
+
+    """
+    with torch.no_grad(), evaluation_mode(module), recorded(module, last_layer(module)) as records:
+        module(inputs)
+    values = of_records(records, is_stacked(module), threshold, 0.0 if _is_ours(module) else None)
+    return {key: value.detach().cpu() for key, value in values.items()}
 
 
 def diagnose(
@@ -25,7 +52,7 @@ def diagnose(
     initial: Mapping[str, Tensor],
     threshold: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Return each diagnostic, [seeds] by metric key.
+    """Return each diagnostic, [seeds] by metric key: `symptoms`, norms of weights and gradients.
 
     inputs: training examples as the module takes them. loss: outputs → a scalar, each seed's mean
     summed. initial: the parameters at initialisation by name. threshold: a unit is dormant when
@@ -34,18 +61,12 @@ def diagnose(
     """
     stacked = is_stacked(module)
     parameters = dict(module.named_parameters())
-    last = module.layers()[-1]  # type: ignore[operator]
-    with evaluation_mode(module), recorded(module, last) as records:
+    with evaluation_mode(module), recorded(module, last_layer(module)) as records:
         outputs = module(inputs)
         gradients = torch.autograd.grad(loss(outputs), list(parameters.values()))
     away = [p.detach() - initial[name] for name, p in parameters.items()]
-    features = records.features if stacked else records.features[None]
     values = {
-        # A network without a hidden layer has no unit that could be dormant.
-        "plasticity/dormant_fraction": dormant_fraction(records.activations, stacked, threshold)
-        if records.activations
-        else torch.zeros(len(features)),
-        **ranks(features.flatten(2).float()),
+        **of_records(records, stacked, threshold, 0.0 if _is_ours(module) else None),
         "weights/norm": squared_norms([p.detach() for p in parameters.values()], stacked).sqrt(),
         "weights/distance_from_init": squared_norms(away, stacked).sqrt(),
         "gradients/norm": squared_norms(list(gradients), stacked).sqrt(),
@@ -53,65 +74,98 @@ def diagnose(
     return {key: value.detach().cpu() for key, value in values.items()}
 
 
-def dormant_fraction(activations: list[Tensor], stacked: bool, threshold: float = 0.0) -> Tensor:
-    """Return the share of units with score ≤ threshold over all layers, [seeds].
-
-    score_i = E|h_i| / mean_k E|h_k| (Sokar et al. 2023, Eq. 1). A convolution's unit is a
-    channel; a transformer's is a feature. A layer of zeros is all dormant. There must be a layer.
-    """
-    dormant: list[Tensor] = []
-    for activation in activations:
-        batched = activation if stacked else activation[None]
-        channel = 2 if batched.dim() == 5 else batched.dim() - 1
-        others = [d for d in range(1, batched.dim()) if d != channel]
-        mean = batched.detach().float().abs().mean(others)
-        score = mean / mean.mean(1, keepdim=True).clamp(min=1e-9)
-        dormant.append((score <= threshold).float())
-    return torch.cat(dormant, dim=1).mean(1)
-
-
-def ranks(features: Tensor, delta: float = 0.01) -> dict[str, Tensor]:
-    """Return effective rank, stable rank and srank_δ of features [S, B, F], [S] each."""
-    # On the host: CUDA has no deterministic cumulative sum.
-    finite = torch.nan_to_num(features.detach().cpu(), nan=0.0, posinf=0.0, neginf=0.0)
-    singular = torch.linalg.svdvals(finite)
-    total = singular.sum(1, keepdim=True).clamp(min=1e-12)
-    share = singular / total
-    entropy = -(share * share.clamp(min=1e-12).log()).sum(1)
-    largest = singular[:, 0].clamp(min=1e-12)
-    return {
-        "plasticity/effective_rank": entropy.exp(),
-        "plasticity/stable_rank": singular.square().sum(1) / largest.square(),
-        "plasticity/srank": 1 + (share.cumsum(1) < 1 - delta).sum(1).float(),
-    }
-
-
 class Records:
-    """What passed through a network: outputs of non-linearities, input of its last layer."""
+    """What passed through a network: what its units did, and the input of its last layer.
 
-    activations: list[Tensor]
-    features: Tensor
+    features: None where no weight layer was called.
+    """
+
+    def __init__(self) -> None:
+        self.units: list[Units] = []
+        self.features: Tensor | None = None
+
+
+def of_records(
+    records: Records, stacked: bool, threshold: float = 0.0, without: float | None = None
+) -> dict[str, Tensor]:
+    """Return the diagnostics of what was recorded, [seeds] by key.
+
+    without: what shares of units are where there is no non-linearity; None: not a number.
+    """
+    features = records.features
+    if features is None:
+        seeds = len(records.units[0].mean) if records.units else 1
+        found = {key: torch.full((seeds,), torch.nan) for key in _rank_keys()}
+    else:
+        batched = (features if stacked else features[None]).flatten(2).float()
+        seeds, found = len(batched), {**ranks(batched), **centred_ranks(batched)}
+    units = records.units
+    nothing = torch.full((seeds,), torch.nan if without is None else without)
+    shares = {
+        "dormant": dormant_share([u.mean for u in units], threshold) if units else nothing,
+        "saturated": share([u.saturated for u in units]) if units else nothing,
+        "duplicate": share([u.duplicate for u in units]) if units else nothing,
+    }
+    return {**{f"plasticity/{name}_fraction": value for name, value in shares.items()}, **found}
+
+
+def last_layer(module: nn.Module) -> str | None:
+    """Return the name of the last weight layer; None where the module does not tell."""
+    return list(module.layers())[-1] if _is_ours(module) else None  # type: ignore[operator]
 
 
 @contextmanager
-def recorded(module: nn.Module, last: str) -> Iterator[Records]:
-    """Collect every non-linearity's output and the input of the last weight layer, named."""
-    records = Records()
-    records.activations = []
-    children = dict(module.named_modules())
+def recorded(module: nn.Module, last: str | None) -> Iterator[Records]:
+    """Record what every non-linearity's units do, and the input of the last weight layer.
 
-    def keep_output(_: nn.Module, __: object, output: Tensor) -> None:
-        records.activations.append(output)
+    last: its name; None for the weight layer that is called last. Units are judged as they are
+    called: what comes later may work in place.
+    """
+    records = Records()
+    stacked = is_stacked(module)
+    children = dict(module.named_modules())
+    overwritten: list[Tensor] = []
+
+    def keep_copy(_: nn.Module, received: tuple[Tensor, ...]) -> None:
+        overwritten.append(received[0].detach().clone())
+
+    def look(activation: nn.Module, received: tuple[Tensor, ...], output: Tensor) -> None:
+        before = overwritten.pop() if getattr(activation, "inplace", False) else received[0]
+        records.units.append(observe(activation, before, output, stacked))
 
     def keep_input(_: nn.Module, received: tuple[Tensor, ...]) -> None:
         records.features = received[0]
 
-    handles = [
-        child.register_forward_hook(keep_output) for child in nonlinearities(module).values()
-    ]
-    handles.append(children[last].register_forward_pre_hook(keep_input))
+    handles = []
+    for child in nonlinearities(module).values():
+        if getattr(child, "inplace", False):
+            handles.append(child.register_forward_pre_hook(keep_copy))
+        handles.append(child.register_forward_hook(look))
+    weighted = [children[last]] if last is not None else _weight_layers(module)
+    handles += [child.register_forward_pre_hook(keep_input) for child in weighted]
     try:
         yield records
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _weight_layers(module: nn.Module) -> list[nn.Module]:
+    """Return the modules with a matrix or kernel of their own, normalisations apart."""
+    found = []
+    for child in module.modules():
+        weight = getattr(child, "weight", None)
+        matrix = isinstance(weight, Tensor) and weight.dim() >= 2 + is_stacked(module)
+        if matrix and not isinstance(child, (*NORMALISATIONS, nn.Embedding)):
+            found.append(child)
+    return found
+
+
+def _is_ours(module: nn.Module) -> bool:
+    layers = getattr(module, "layers", None)  # many a network's own is a ModuleList
+    return callable(layers) and not isinstance(layers, nn.Module)
+
+
+def _rank_keys() -> list[str]:
+    names = ("effective_rank", "stable_rank", "srank")
+    return [f"plasticity/{centred}{name}" for centred in ("", "centred_") for name in names]

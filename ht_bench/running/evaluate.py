@@ -27,6 +27,7 @@ from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.stream import Split
 from ht_bench.streams.task import AnyTask
+from ht_bench.training.diagnosing import Schedule
 
 
 class Stopped(KeyboardInterrupt):
@@ -62,6 +63,7 @@ def evaluate(
     jobs: int = 1,
     out: str | Path | None = None,
     progress: bool = True,
+    diagnostics: str = "basic",
     **hyperparameters: Any,
 ) -> Result:
     """Train `method` on `task` once per seed and return the Result.
@@ -73,7 +75,8 @@ def evaluate(
     gains from one. precision: "fp32", "tf32" (CUDA alone) or "bf16"; None is the task's own. jobs:
     worker processes; more than 1 needs an importable method. out: a folder for results,
     checkpoints and TensorBoard runs, from which the same call goes on after an interruption; None
-    keeps results in memory.
+    keeps results in memory. diagnostics: "basic", or "all" with curvature and the trainability
+    probe; no bit of training depends on it.
 
     Raises UsageError, one sentence, for whatever cannot be run, with what a method raised as its
     cause; Stopped, a KeyboardInterrupt, after Ctrl-C.
@@ -87,6 +90,7 @@ def evaluate(
         compute=ComputeRequest(device, precision or "auto"),
         out=None if out is None else Path(out).expanduser(),
         overrides=hyperparameters,
+        diagnostics=Schedule(diagnostics),
     )
     plan = make_plan(request)
     for note in plan.notes:

@@ -31,6 +31,7 @@ from ht_bench.training.device import (
     settings,
     software,
 )
+from ht_bench.training.diagnosing import Schedule
 from ht_bench.training.history import Interrupted, Observer
 from ht_bench.version import EPOCH, VERSION
 
@@ -54,6 +55,7 @@ class StackJob:
     checkpoint_seconds: float = 120.0
     twin: int = 0
     """0, or the number of a rounding twin (`Run.twin`); its results need their own folder."""
+    diagnostics: Schedule = field(default_factory=Schedule)
 
     @property
     def folder(self) -> Path | None:
@@ -136,7 +138,7 @@ def _run(job: StackJob, observer: Observer) -> list[Record]:
     with locked(folders), settings(job.compute, matmul):
         memory = PeakMemory(job.compute)
         run = make_run(job.task, job.method, job.seeds, job.split, job.compute)
-        run.twin = job.twin
+        run.twin, run.diagnostics = job.twin, job.diagnostics
         plan = CheckpointPlan(job.checkpoint_file, job.fingerprint(), job.checkpoint_seconds)
         with _writers(job, folders, observer) as writers:
             try:

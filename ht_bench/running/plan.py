@@ -11,9 +11,11 @@ from typing import Any
 
 from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.files import make_folder
+from ht_bench.loading import is_same_definition, place
 from ht_bench.methods.resolve import MethodSpec, Named, find_class, resolve
+from ht_bench.records.keys import COSTLY
+from ht_bench.records.record import read_record
 from ht_bench.records.runs import benchmark_of, is_finished, result_file, write_spec
-from ht_bench.registry import is_same_definition, place
 from ht_bench.running import compute as computing
 from ht_bench.running.compute import ComputeRequest
 from ht_bench.running.failure import in_words
@@ -24,6 +26,7 @@ from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.stream import Split
 from ht_bench.streams.task import AnyTask
 from ht_bench.training.device import Compute
+from ht_bench.training.diagnosing import Schedule
 from ht_bench.version import EPOCH
 
 
@@ -32,6 +35,7 @@ class Request:
     """What a user asked for; `seeds` None means each task's evaluation seeds.
 
     skip_unsuitable: leave out methods that a task cannot train, with a note, instead of refusing.
+    diagnostics: what runs measure beside their curves, which changes no bit of them.
     """
 
     tasks: tuple[AnyTask, ...]
@@ -44,6 +48,7 @@ class Request:
     tensorboard: bool = True
     checkpoint_seconds: float = 120.0
     skip_unsuitable: bool = False
+    diagnostics: Schedule = field(default_factory=Schedule)
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,7 @@ def make_plan(request: Request) -> Plan:
             requested += len(seeds)
             _drop_spent_checkpoints(template)
             done = [seed for seed in seeds if _is_done(template, seed)]
+            remarks += _undiagnosed(template, done)
             notes += _other_code(template, [seed for seed in seeds if seed not in done])
             notes += _other_epoch(template, [seed for seed in seeds if seed not in done])
             stacks = _stacks(template, [seed for seed in seeds if seed not in done])
@@ -139,6 +145,7 @@ def _template(request: Request, task: AnyTask, named: Named, compute: Compute) -
         request.out,
         request.tensorboard,
         request.checkpoint_seconds,
+        diagnostics=request.diagnostics,
     )
 
 
@@ -185,6 +192,20 @@ def _other_epoch(job: StackJob, seeds: Sequence[int]) -> list[str]:
         f"{count} result(s) of '{job.method.name}' on {job.task.name} are of ht-bench {benchmark}, "
         "whose numbers do not compare: trained again and replaced; name another --out to keep them."
         for benchmark, count in sorted(others.items())
+    ]
+
+
+def _undiagnosed(job: StackJob, done: Sequence[int]) -> list[str]:
+    """Say which finished results lack the costly diagnostics that are asked for."""
+    if job.folder is None or not job.diagnostics.costly:
+        return []
+    records = [read_record(result_file(job.folder, seed)) for seed in done]
+    lacking = sum(not set(COSTLY) & set(record["diagnostics"]) for record in records)
+    if not lacking:
+        return []
+    return [
+        f"{lacking} finished result(s) of '{job.method.name}' on {job.task.name} were made without "
+        "the costly diagnostics and are not trained again; name another --out to have them."
     ]
 
 

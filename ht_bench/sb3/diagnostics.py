@@ -10,7 +10,7 @@ import torch
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
-from ht_bench.networks.diagnostics import dormant_fraction, ranks, recorded
+from ht_bench.networks.diagnostics import of_records, recorded
 from ht_bench.networks.modes import evaluation_mode
 from ht_bench.networks.stacking import squared_norms
 
@@ -32,13 +32,13 @@ def diagnose_policy(
     parameters = {n: p.detach() for n, p in policy.named_parameters() if "_target" not in n}
     away = [parameter - initial[name] for name, parameter in parameters.items()]
     values = {
-        **ranks(records.features.flatten(1)[None].float()),
+        **of_records(records, stacked=False),
         "weights/norm": squared_norms(list(parameters.values()), False).sqrt(),
         "weights/distance_from_init": squared_norms(away, False).sqrt(),
     }
-    if records.activations:
-        values["plasticity/dormant_fraction"] = dormant_fraction(records.activations, False)
-    return {key: value.cpu() for key, value in values.items()}
+    # A network without a non-linearity has no unit that could be dormant.
+    known = {key: value for key, value in values.items() if not bool(value.isnan().any())}
+    return {key: value.cpu() for key, value in known.items()}
 
 
 def keep(observations: Any) -> Any:

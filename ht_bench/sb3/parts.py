@@ -91,6 +91,7 @@ _WHY = {
     "phase length": ", whose steps only the supervised loop counts",
     "network": ", which an SB3 policy has not",
     "second pass": ", and stable-baselines3 steps without a closure",
+    "outputs": ", and a policy has many forward passes",
     "old data": ", which an agent's buffer no longer holds",
 }
 

@@ -71,8 +71,14 @@ def point(phase: int, step: int, values: Mapping[str, Sequence[float | None] | T
 
 def _columns(points: Sequence[Point], slot: int) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
-    for key in points[0] if points else ():
+    for key in dict.fromkeys(key for entry in points for key in entry):
         columns[key] = [
-            entry[key] if key in ("phase", "step") else entry[key][slot] for entry in points
+            entry[key] if key in ("phase", "step") else _value(entry, key, slot) for entry in points
         ]
     return columns
+
+
+def _value(entry: Point, key: str, slot: int) -> float | None:
+    """One seed's value; None where this point lacks the key: costly ones may have come later."""
+    value: float | None = entry[key][slot] if key in entry else None
+    return value

@@ -1,4 +1,4 @@
-"""What a supervised run records: training since the last point, test values, diagnostics."""
+"""What a supervised run records on its curve: training since the last point, test values."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from ht_bench.methods.base import Method
-from ht_bench.networks.diagnostics import diagnose
-from ht_bench.networks.stacking import finite, is_stacked
-from ht_bench.training.accuracy import Evaluation, losses
+from ht_bench.networks.stacking import finite
+from ht_bench.training.accuracy import Evaluation
 from ht_bench.training.batches import Examples
 from ht_bench.training.capture import Graphs
 from ht_bench.training.device import Compute
 from ht_bench.training.history import History, Point, point
 
-DIAGNOSED = 256
-"""Training examples that diagnostics look at."""
-
 
 class Recorder:
-    """Adds points and diagnostics to a history, and sums up training between two points.
+    """Adds points to a history, and sums up training between two points.
 
     The sums stay on the device, so that a step reads nothing back to the host. measures_training:
     whether training accuracy is that of the evaluated weights at a point, not of the steps before.
@@ -100,18 +96,6 @@ class Recorder:
         values = self.history.points[-1][key]
         numbers = [float("nan") if value is None else value for value in values]
         return torch.tensor(numbers, dtype=torch.float64)
-
-    def diagnose(self, phase: int, step: int, training: Examples) -> None:
-        """Add diagnostics on the phase's first training examples."""
-        inputs, labels = training.slice(0, DIAGNOSED)
-        stacked = is_stacked(self.module)
-        values = diagnose(
-            self.module,
-            inputs if stacked else inputs[0],
-            lambda outputs: losses(outputs if stacked else outputs[None], labels).mean(1).sum(),
-            self.initial,
-        )
-        self.history.diagnostics.append(point(phase, step, values))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums since the last point; the history saves itself."""

@@ -18,6 +18,7 @@ from ht_bench.streams.randomness import key
 from ht_bench.training import checkpoint
 from ht_bench.training.checkpoint import CheckpointPlan
 from ht_bench.training.device import Compute
+from ht_bench.training.diagnosing import Schedule
 from ht_bench.training.history import History, Interrupted, Observer
 
 
@@ -44,10 +45,12 @@ class Run(ABC):
     data, steps and the method's acts; evaluation_seconds: spent on points of the curve and
     diagnostics instead. Checkpoints count nowhere.
     twin: 0, or the number of a rounding twin: the same run from weights whose last bits differ.
+    diagnostics: when and with what it is diagnosed, which decides no bit of training.
     sparing: seconds without a checkpoint until a phase boundary has one.
     """
 
     twin: int = 0
+    diagnostics: Schedule = Schedule()
     sparing: float = 0.0
 
     def __init__(

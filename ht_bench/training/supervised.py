@@ -24,6 +24,7 @@ from ht_bench.training.capture import CudaGraphs, Graphs, context
 from ht_bench.training.checkpoint import CheckpointPlan
 from ht_bench.training.compiled import CompiledForward, pays
 from ht_bench.training.device import Compute, random_state, set_random_state
+from ht_bench.training.diagnosing import Diagnoser
 from ht_bench.training.history import History, Observer
 from ht_bench.training.offer import Offer
 from ht_bench.training.rate import LearningRate
@@ -52,18 +53,29 @@ class SupervisedRun(Run):
         self.streams = [Stream(task, data, seed, split) for seed in seeds]
         super().__init__(seeds, planned_steps(self.streams[0]), compute)
         self.images = Images(data, self.compute.device)
-        self.module = build.network(task, data, self.seeds, method.network)
+        self.module = build.network(task, data, self.seeds, method.network_changes())
         self.module.to(self.compute.device)
         self.stacked = is_stacked(self.module)
         if not self.stacked:
             self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.noise = build.noise(self.module, len(self.seeds), self.compute.device)
         if graphs == "auto":
             graphs = CudaGraphs() if self.compute.device == "cuda" else None
+        if isinstance(graphs, CudaGraphs) and self.noise is not None:
+            graphs.generators = self.noise.generators
         self.graphs = graphs
         self.optimizer = build.optimizer(task.optimizer, self.module, graphs is not None)
         trainability = get_family(task.family).metric == "train/accuracy"
         self.recorder = Recorder(
             self.module, method, self.history, self.compute, data.classes, trainability, graphs
+        )
+        self.diagnoser = Diagnoser(
+            self.module,
+            self.optimizer,
+            task.optimizer,
+            self.history,
+            self.recorder.initial,
+            data.classes,
         )
         draws = [torch_seed(task.name, seed, "method") for seed in self.seeds]
         generators = [torch.Generator().manual_seed(draw) for draw in draws]
@@ -101,8 +113,9 @@ class SupervisedRun(Run):
             self.recorder,
             self.graphs,
         )
-        watched = "activations" in self.method.needed()  # by hooks, which compiling would follow
-        if not watched and pays(self.module, self.planned, self.compute):
+        # Hooks on modules, which compiling would follow, and random numbers of its own.
+        eager = bool({"activations", "outputs"} & self.method.needed()) or self.noise is not None
+        if not eager and pays(self.module, self.planned, self.compute):
             step.full_forward = CompiledForward(self.module)
         return step
 
@@ -119,7 +132,7 @@ class SupervisedRun(Run):
         """Fresh weights keyed by phase: what other phases drew shifts nothing here."""
         phase, draw = self.position.phase, self.position.draws
         self.position.draws += 1
-        changes = self.method.network
+        changes = self.method.network_changes()
         drawn = build.network(
             self.task, self.data, self.seeds, changes, "fresh weights", phase, draw
         )
@@ -140,14 +153,16 @@ class SupervisedRun(Run):
         if self.position.step == 0:
             self._cross(index)
             self._record(0)
+            with self.evaluating():
+                self.diagnoser.begin(self.step.batches.examples)
         grid = points_of_phase(self.planned[index], self.task.training.points)
+        diagnosed = self.diagnostics.times(grid)
         for target in grid[self.position.recorded :]:
             self._train_until(target)
             self._record(target)
+            if target in diagnosed:
+                self._diagnose(target)
             self.position.recorded += 1
-        with self.evaluating():
-            examples = self.step.batches.examples
-            self.recorder.diagnose(index, self.steps_before(index + 1), examples)
 
     def _cross(self, index: int) -> None:
         """Enter a phase: optimizer state cleared, the method told, its budget asked."""
@@ -187,6 +202,9 @@ class SupervisedRun(Run):
         torch.default_generator.manual_seed(seed)
         if self.compute.device == "cuda":
             torch.cuda.manual_seed(seed)
+        if self.noise is not None:
+            name = self.task.name
+            self.noise.key([torch_seed(name, s, "dropout", phase, epoch) for s in self.seeds])
 
     # ---- records and checkpoints ----
 
@@ -196,6 +214,12 @@ class SupervisedRun(Run):
         examples = self.step.batches.examples
         with self.evaluating():
             self.observer.point(self.recorder.record(phase, step, self.tests, examples))
+
+    def _diagnose(self, step: int) -> None:
+        phase, examples = self.position.phase, self.step.batches.examples
+        step += self.steps_before(phase)
+        with self.evaluating():
+            self.diagnoser.add(phase, step, examples, self.diagnostics.costly)
 
     def retention(self) -> list[list[float]] | None:
         """Return, per seed, the final accuracy on each phase's own test view; None if all agree."""
@@ -226,7 +250,9 @@ class SupervisedRun(Run):
             "optimizer": self.optimizer.state_dict(),
             "method": self.method.checkpoint(),
             "recorder": self.recorder.state_dict(),
+            "diagnoser": self.diagnoser.state_dict(),
             "rng": random_state(self.compute),
+            "noise": [] if self.noise is None else self.noise.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -234,7 +260,10 @@ class SupervisedRun(Run):
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.recorder.load_state_dict(state["recorder"])
+        self.diagnoser.load_state_dict(state["diagnoser"])
         self.step.rate.bind()
         self._open(min(self.position.phase, len(self.planned) - 1))
         self.method.restore(state["method"], self.step.batches.epoch_steps, len(self.planned))
         set_random_state(state["rng"])
+        if self.noise is not None:
+            self.noise.load_state_dict(state["noise"])

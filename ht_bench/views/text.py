@@ -60,12 +60,12 @@ def to_text(comparison: Comparison, width: int = WIDTH, *, details: bool = False
                 console.print(line)
             console.print()
         for line in (*comparison.notes, *_legend(details)):
-            console.print(_folded(line, width), soft_wrap=True)
+            console.print(folded(line, width), soft_wrap=True)
     lines = capture.get().splitlines()
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _folded(line: str, width: int) -> str:
+def folded(line: str, width: int) -> str:
     """Return a note in lines of `width` columns; a path stays whole, to be copied."""
     return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
 
@@ -89,12 +89,17 @@ def to_markdown(comparison: Comparison, *, details: bool = False) -> str:
 def to_json(comparison: Comparison) -> str:
     """Return the whole comparison as JSON; null where a number is missing or not finite."""
     content = dataclasses.asdict(comparison) | {"profile_thresholds": PROFILE_THRESHOLDS}
-    return json.dumps(_finite(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(finite(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def flat_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return a dict per table and entry, its keys the columns of `to_csv`."""
+    return [_flat(table, row) for table in comparison.tables for row in table.rows]
 
 
 def to_csv(comparison: Comparison) -> str:
     """Return one line per table and entry; an interval's ends stand in columns _low and _high."""
-    lines = [_flat(table, row) for table in comparison.tables for row in table.rows]
+    lines = flat_rows(comparison)
     target = io.StringIO()
     if lines:
         writer = csv.DictWriter(target, list(lines[0]), lineterminator="\n")
@@ -239,11 +244,12 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return nested dicts and lists with None for every number that is not finite."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

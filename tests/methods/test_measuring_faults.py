@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from ht_bench.methods.base import Method, evaluation_mode
 from ht_bench.methods.hare_tortoise import HareTortoise
 from ht_bench.networks import diagnostics
-from ht_bench.training import recording
+from ht_bench.training import diagnosing
 from ht_bench.training.batches import Examples
 
 from .conftest import INPUTS, LABELS, Net, copied, descend, leaves_no_trace, make_run
@@ -33,7 +33,7 @@ def test_dormancy_is_measured_on_training_inputs(
     """Plant: on test images."""
     run = make_run(Method(), trained=False)
     measured: list[Tensor] = []
-    original = recording.diagnose
+    original = diagnosing.diagnose
 
     def watched(module: nn.Module, inputs: Tensor, *rest: Any) -> dict[str, Tensor]:
         measured.append(inputs)
@@ -45,7 +45,7 @@ def test_dormancy_is_measured_on_training_inputs(
         examples = getattr(run, "tests", self)  # before them training's are prepared
         return training(examples, start, min(stop, self.examples))
 
-    monkeypatch.setattr(recording, "diagnose", watched)
+    monkeypatch.setattr(diagnosing, "diagnose", watched)
     if planted:
         monkeypatch.setattr(Examples, "slice", tests_first)
     run.train()

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ht_bench import networks
-from ht_bench.networks.diagnostics import diagnose, dormant_fraction, ranks
+from ht_bench.networks.diagnostics import diagnose
 from ht_bench.networks.parts import Chain, CReLU
+from ht_bench.networks.ranks import ranks
+from ht_bench.networks.unit_outputs import dormant_share, mean_activations
 
 KEYS = {
-    "plasticity/dormant_fraction",
-    "plasticity/effective_rank",
-    "plasticity/stable_rank",
-    "plasticity/srank",
+    *(f"plasticity/{name}_fraction" for name in ("dormant", "saturated", "duplicate")),
+    *(f"plasticity/{name}" for name in ("effective_rank", "stable_rank", "srank")),
+    *(f"plasticity/centred_{name}" for name in ("effective_rank", "stable_rank", "srank")),
     "weights/norm",
     "weights/distance_from_init",
     "gradients/norm",
@@ -42,6 +43,10 @@ def by_hand(first: list[list[float]], second: list[list[float]]) -> Chain:
 
 
 # ---- dormancy ----
+
+
+def dormant_fraction(layers: list[Tensor], stacked: bool, threshold: float = 0.0) -> Tensor:
+    return dormant_share([mean_activations(layer, stacked) for layer in layers], threshold)
 
 
 def test_a_unit_is_dormant_when_its_share_of_the_mean_is_at_most_the_threshold() -> None:

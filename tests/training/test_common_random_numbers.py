@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ht_bench.records.keys import BASIC
 from ht_bench.records.record import Record
 from ht_bench.running.job import StackJob, run_stack
 
@@ -15,10 +16,7 @@ MakeJob = Callable[..., StackJob]
 Trained = Callable[..., list[Record]]
 BOUNDARY = ("full-reset", "head-reset", "shrink-perturb")
 OTHERS = ("hare-tortoise", "ema", "l2", "l2-init", "self-distillation", "early-stop")
-DIAGNOSTICS = {
-    *("plasticity/dormant_fraction", "plasticity/effective_rank", "plasticity/stable_rank"),
-    *("plasticity/srank", "weights/norm", "weights/distance_from_init", "gradients/norm"),
-}
+DIAGNOSTICS = set(BASIC)
 
 
 def points(record: Record, phase: int | None = None) -> dict[str, list[Any]]:

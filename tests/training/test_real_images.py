@@ -50,7 +50,7 @@ def test_a_few_steps_of_the_published_resnet_on_cifar10(
     small["test_labels"] = load("cifar10").test_labels[:20]
     data = dataclasses.replace(load("cifar10"), **small)
     monkeypatch.setattr("ht_bench.running.kinds.dataset", lambda name: data)
-    monkeypatch.setattr("ht_bench.training.recording.DIAGNOSED", 8)
+    monkeypatch.setattr("ht_bench.training.diagnosing.DIAGNOSED", 8)
     [record] = run_stack(StackJob(task, resolve(method, task.name), (100,)))
     assert record["status"] == "finished"
     assert record["steps"] == 4

@@ -151,4 +151,6 @@ def _print_choices(searches: list[Search]) -> None:
         choice = escape(_settings(best.hyperparameters))
         table.add_row(found.task.name, escape(found.method), score, *counts, choice)
     console = Console()
-    console.print(table, width=None if console.is_terminal else 140)
+    if not console.is_terminal:  # a file or a pipe has no width
+        console = Console(width=140)
+    console.print(table)

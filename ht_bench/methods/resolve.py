@@ -96,9 +96,9 @@ def resolve(
     if not isinstance(named, str):
         return _spec(find_class(named), own_name(named), named, changes)
     named, regime = split_regime(named)
-    if is_composed(named):
-        return _resolve_composed(named, task, changes, agent, regime)
     place = _place(named)
+    if is_composed(place):
+        return _resolve_composed(named, place, task, changes, agent, regime)
     if loading.is_reference(place):
         loading.forget_if_edited(Path(place.rpartition(":")[0]))
     cls = find_class(place)
@@ -111,11 +111,7 @@ def resolve(
     reference = place if loading.is_reference(place) else cls
     values = {**settings, **changes}
     spec = _spec(cls, name, reference, values, _suffix(named, recipe, task, regime))
-    return (
-        dataclasses.replace(spec, recipe=loading.absolute(named))
-        if named.endswith(".toml")
-        else spec
-    )
+    return _of_file(spec, named)
 
 
 def is_composed(named: str) -> bool:
@@ -128,25 +124,41 @@ def is_composed(named: str) -> bool:
 
 
 def _resolve_composed(
-    named: str, task: str, changes: Mapping[str, Any], agent: bool, regime: Regime
+    named: str,
+    composed: str,
+    task: str,
+    changes: Mapping[str, Any],
+    agent: bool,
+    regime: Regime,
 ) -> MethodSpec:
-    """Resolve "a+b": each part's recipe, then the combination's own, then `changes`."""
-    parts = [resolve(part, task, agent=agent) for part in parts_in(named)]
+    """Resolve "a+b": each part's recipe, then the combination's own, then `changes`.
+
+    named: that, or the file of the combination's recipe.
+    """
+    parts = [resolve(part, task, agent=agent) for part in parts_in(composed)]
     cls = compose(tuple(find_class(part.reference) for part in parts))
     settings = {
         prefixed(part.name, key): value
         for part in parts
         for key, value in part.hyperparameters.items()
     }
-    recipe = get_recipe(cls.name)
+    recipe = get_recipe(named if named.endswith(".toml") else cls.name)
     if recipe is not None:
         settings |= spread(cls, recipe.hyperparameters(task, agent, regime))
     suffix = _suffix(named, recipe, task, regime)
     reference = "+".join(
         part.reference if isinstance(part.reference, str) else word
-        for part, word in zip(parts, parts_in(named), strict=True)
+        for part, word in zip(parts, parts_in(composed), strict=True)
     )
-    return _spec(cls, cls.name, reference, {**settings, **spread(cls, changes)}, suffix)
+    values = {**settings, **spread(cls, changes)}
+    return _of_file(_spec(cls, cls.name, reference, values, suffix), named)
+
+
+def _of_file(spec: MethodSpec, named: str) -> MethodSpec:
+    """Let a method that was named by its recipe's file keep the file."""
+    if not named.endswith(".toml"):
+        return spec
+    return dataclasses.replace(spec, recipe=loading.absolute(named))
 
 
 def _suffix(named: str, recipe: Recipe | None, task: str, regime: Regime) -> str:
@@ -160,11 +172,15 @@ def _suffix(named: str, recipe: Recipe | None, task: str, regime: Regime) -> str
 
 def _place(named: str) -> str:
     """Return what tells the class: a registered name, or the reference that a recipe gives."""
+    if is_composed(named):
+        return named
     if named in registry.methods.names() or loading.is_reference(named):
         return loading.absolute(named)
     recipe = get_recipe(named)
     if recipe is None or recipe.method in registry.methods.names():
         return recipe.method if recipe else named
+    if not recipe.implementation and is_composed(recipe.method):
+        return recipe.method
     if not recipe.implementation:
         raise UsageError(
             f"{named} gives no class of the method '{recipe.method}'; add "
@@ -177,11 +193,10 @@ def find_class(reference: str | type[Method]) -> type[Method]:
     """Return the class behind a name, "file.py:Class", a recipe's TOML file or the class itself."""
     cls: Any = reference
     if isinstance(reference, str):
-        reference, _ = split_regime(reference)
-    if isinstance(reference, str) and is_composed(reference):
-        return compose(tuple(map(find_class, parts_in(reference))))
-    if isinstance(reference, str):
-        cls = registry.methods.find(_place(reference))
+        place = _place(split_regime(reference)[0])
+        if is_composed(place):
+            return compose(tuple(map(find_class, parts_in(place))))
+        cls = registry.methods.find(place)
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         raise UsageError(f"{reference} is not a subclass of ht_bench.Method; make it one.")
     return cls

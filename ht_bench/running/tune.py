@@ -272,11 +272,13 @@ class _Running:
 
 
 def _space(method: str, name: str, task: AnyTask, budget: Budget) -> Space:
+    """Return the space given, or the recipe's; of "a+b" without its own, those of its parts."""
     if budget.space is not None:
         return budget.space
     recipe = get_recipe(method if method.endswith(".toml") else name)
-    if recipe is None and is_composed(method):
-        parts = [resolve(part).name for part in parts_in(method)]
+    own = recipe.search_space(task.name) if recipe is not None else {}
+    if not own and is_composed(name):
+        parts = [resolve(part).name for part in parts_in(name)]
         return {
             prefixed(part, key): values
             for part in parts
@@ -287,7 +289,7 @@ def _space(method: str, name: str, task: AnyTask, budget: Budget) -> Space:
             f"'{method}' has no recipe with a [grid] or [space] to search; give one with --space."
         )
     recipe.configurations(task.name)
-    return recipe.search_space(task.name)
+    return own
 
 
 def merge(plans: Sequence[Plan]) -> Plan:

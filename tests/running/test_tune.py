@@ -15,7 +15,7 @@ from ht_bench.errors import UsageError
 from ht_bench.files import folder
 from ht_bench.leaderboard import choosing, submit
 from ht_bench.methods.recipe import Recipe, get_recipe, runs_of
-from ht_bench.methods.resolve import resolve
+from ht_bench.methods.resolve import find_class, resolve
 from ht_bench.methods.space import Range
 from ht_bench.ranking.entries import read_groups
 from ht_bench.records.metrics import final_metric
@@ -265,6 +265,20 @@ def test_searches_recorded_before_optuna_are_read() -> None:
     assert runs_of(old) == 10 and runs_of({**old, "runs": 8}) == 8
     recipe = Recipe("m", "s.", "s", search={"t": old})
     assert recipe.searched()[0].startswith("grid search per task, at most 2 configuration(s)")
+
+
+def test_a_combination_searches_the_grids_of_its_parts(tmp_path: Path) -> None:
+    """In a recipe of its own that serves by its file, to go on and to run."""
+    [found] = find(("l2+ema",), tmp_path, trials=2).searches
+    keys = {"l2__strength", "ema__decay"}
+    assert all(set(trial.hyperparameters) == keys for trial in found.trials)
+    assert len(found.trials) == 2 and found.sampler == "random subset of a grid"
+    path = write_recipe(found, VERSIONS, tmp_path)
+    spec = resolve(f"{path}", "tiny-v1")
+    assert spec.name == "l2+ema" and isinstance(spec.build().parts[1], find_class("ema"))
+    assert spec.hyperparameters.items() >= found.best.hyperparameters.items()
+    [again] = find((path,), tmp_path, trials=2).searches
+    assert again.trials == found.trials
 
 
 # ---- NAME@first ----

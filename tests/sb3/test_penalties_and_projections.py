@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from ht_bench.errors import UsageError
 from ht_bench.methods.parseval import Parseval
 from ht_bench.methods.recipe import get_recipe
+
+from .conftest import assert_equal
 
 METHODS = (
     "weight-clipping",
@@ -66,3 +69,20 @@ def test_of_towers_parseval_leaves_every_output(make: Any) -> None:
 def test_what_an_agents_loop_lacks_is_refused(make: Any, method: str) -> None:
     with pytest.raises(UsageError, match=f"'{method}' needs the supervised loop"):
         make("ppo", "PlasticMlpPolicy", policy_kwargs={"plasticity": method})
+
+
+@pytest.mark.parametrize("method", ["spectral-regularization", "wasserstein", "upgd"])
+def test_a_saved_agent_goes_on_alike(make: Any, tmp_path: Path, method: str) -> None:
+    recipe = get_recipe(method)
+    assert recipe is not None
+    model = trained(make, "ppo", "Mlp", method, recipe.active)
+    model.save(tmp_path / "agent")
+    loaded = type(model).load(tmp_path / "agent", env=model.get_env())
+    (mine,), (theirs,) = model.policy.methods.values(), loaded.policy.methods.values()
+    (kind,) = mine.state_dict()
+    assert_equal(mine.state_dict()[kind], theirs.state_dict()[kind])
+    for agent in (model, loaded):
+        for parameter in agent.policy.parameters():
+            parameter.grad = torch.full_like(parameter, 0.1)
+        agent.policy.optimizer.step()
+    assert all(map(torch.equal, weights(model), weights(loaded)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -218,11 +219,9 @@ class ContinualBackprop(UnitMethod):
         row = weight.shape[1 + int(self.stacked) :]
         bound = math.sqrt(6 / math.prod(row))
         slots = list(weight) if self.stacked else [weight]
-        generators: list[Any] = self._generators() or [None] * len(slots)
-        for slot, units, generator in zip(
-            slots, chosen.view(len(slots), -1), generators, strict=True
-        ):
-            drawn = torch.rand(len(units), *row, generator=generator) * (2 * bound) - bound
+        sources = itertools.cycle(self._generators() or [None])
+        for slot, units, source in zip(slots, chosen.view(len(slots), -1), sources, strict=False):
+            drawn = torch.rand(len(units), *row, generator=source) * (2 * bound) - bound
             slot[units] = drawn.to(slot)  # assigned by index: into the slot, not into a copy
 
     # ---- state ----

@@ -76,7 +76,7 @@ def some(method: UnitMethod) -> list[Tensor]:
         mask = torch.zeros_like(method.zeros(units, 1).squeeze(-2), dtype=torch.bool)
         for slot, mine in enumerate(mask if mask.dim() > 1 else [mask]):
             mine[(place + slot) % units.count] = True
-            mine[-1 - 2 * slot] = True
+            mine[-1 - slot % units.count] = True
         masks.append(mask)
     return masks
 

@@ -292,21 +292,6 @@ def test_a_network_that_is_none_is_refused(
 # ---- tables ----
 
 
-def test_references_are_beside_the_file_that_names_them(tmp_path: Path) -> None:
-    table = {
-        "name": "nets.py:Net",
-        "activation": {"name": "parts.py:Snake", "start": 2},
-        "linear_norm": "layer",
-        "text": "a:b",
-    }
-    assert networks.located(table, tmp_path / "task.toml") == {
-        "name": f"{tmp_path}/nets.py:Net",
-        "activation": {"name": f"{tmp_path}/parts.py:Snake", "start": 2},
-        "linear_norm": "layer",
-        "text": "a:b",
-    }
-
-
 @pytest.mark.parametrize(
     "table",
     [

@@ -247,7 +247,7 @@ def outsider(name: str, stack: int | None = None, **options: Any) -> nn.Module:
     [
         ("pooled", {"width": 4}, ["0", "5"]),
         ("ByPosition", {}, ["1", "3"]),
-        ("Perceptron", {"width": 4}, [""]),
+        ("Perceptron", {"width": 4}, ["first", "last"]),
     ],
 )
 def test_a_network_maps_images_to_logits(

@@ -145,6 +145,14 @@ def test_its_trait_is_the_same_for_every_hyperparameter() -> None:
         networks.filled({"activation": {"keep": "$kept"}}, {"keep": 0.9})
 
 
+def test_in_a_combination_its_probability_reaches_the_network() -> None:
+    """There the hyperparameter has another name."""
+    spec = resolve("interval-dropout+layer-norm", "", {"interval-dropout.keep": 0.7})
+    changes = spec.build().network_changes()
+    assert changes["activation"]["keep"] == 0.7 and changes["linear_norm"] == "layer"
+    assert networks.filled(spec.traits()["network"], spec.hyperparameters) == changes
+
+
 # ---- in this package's loop ----
 
 

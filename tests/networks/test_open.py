@@ -247,7 +247,7 @@ def outsider(name: str, stack: int | None = None, **options: Any) -> nn.Module:
     [
         ("pooled", {"width": 4}, ["0", "5"]),
         ("ByPosition", {}, ["1", "3"]),
-        ("Perceptron", {"width": 4}, [""]),
+        ("Perceptron", {"width": 4}, ["first", "last"]),
     ],
 )
 def test_a_network_maps_images_to_logits(
@@ -290,21 +290,6 @@ def test_a_network_that_is_none_is_refused(
 
 
 # ---- tables ----
-
-
-def test_references_are_beside_the_file_that_names_them(tmp_path: Path) -> None:
-    table = {
-        "name": "nets.py:Net",
-        "activation": {"name": "parts.py:Snake", "start": 2},
-        "linear_norm": "layer",
-        "text": "a:b",
-    }
-    assert networks.located(table, tmp_path / "task.toml") == {
-        "name": f"{tmp_path}/nets.py:Net",
-        "activation": {"name": f"{tmp_path}/parts.py:Snake", "start": 2},
-        "linear_norm": "layer",
-        "text": "a:b",
-    }
 
 
 @pytest.mark.parametrize(

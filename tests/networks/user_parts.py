@@ -113,36 +113,36 @@ def pooled(options: Any, shape: tuple[int, int, int], classes: int) -> nn.Module
 pooled.options = ("width",)  # type: ignore[attr-defined]
 
 
+class Product(nn.Module):
+    """x W, of each seed with its own W where there is a stack."""
+
+    def __init__(self, inputs: int, outputs: int, stack: int | None) -> None:
+        super().__init__()
+        seeds = () if stack is None else (stack,)
+        self.weight = nn.Parameter(torch.empty(*seeds, outputs, inputs))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for row in self.weight if self.weight.dim() == 3 else [self.weight]:
+            nn.init.normal_(row, std=0.1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs @ self.weight.mT
+
+
 class Perceptron(nn.Module):
     """Options by keyword, and a stack of its own."""
 
     def __init__(
-        self,
-        shape: tuple[int, int, int],
-        classes: int,
-        *,
-        width: int = 6,
-        stack: int | None = None,
+        self, shape: tuple[int, int, int], classes: int, *, width: int = 6, stack: int | None = None
     ) -> None:
         super().__init__()
         self.stacked = stack is not None
-        seeds = () if stack is None else (stack,)
-        features = shape[0] * shape[1] * shape[2]
-        self.first = nn.Parameter(torch.empty(*seeds, width, features))
-        self.weight = nn.Parameter(torch.empty(*seeds, classes, width))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        for weight in (self.first, self.weight):
-            for row in weight if self.stacked else [weight]:
-                nn.init.normal_(row, std=0.1)
-
-    def layers(self) -> list[str]:
-        return [""]
+        self.first = Product(shape[0] * shape[1] * shape[2], width, stack)
+        self.last = Product(width, classes, stack)
 
     def forward(self, images: Tensor) -> Tensor:
-        hidden = torch.relu(images.flatten(-3) @ self.first.mT)
-        return hidden @ self.weight.mT
+        return self.last(torch.relu(self.first(images.flatten(-3))))
 
 
 class ByPosition(nn.Sequential):

@@ -84,7 +84,7 @@ class SelfNormalizedResets(PeriodicRecycling):
 
     def _thresholds(self, times: Tensor) -> Tensor:
         """Return the η-percentile of each unit's times, [S?, 1, units], in steps."""
-        reached = times.cumsum(-1)
+        reached = times.cumsum(-1, dtype=times.dtype)
         total = reached[..., -1:]
         # The first time up to which a share of η lies: so many are below it.
         below = (reached < self.percentile * total).sum(-1, keepdim=True)

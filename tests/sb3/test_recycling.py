@@ -96,7 +96,7 @@ class TwoViews(BaseFeaturesExtractor):
         return torch.cat((self.left(observations), self.right(observations)), 1)
 
 
-def test_an_extractor_of_ones_own_is_only_trusted_within_its_sequentials() -> None:
+def test_the_units_of_an_extractor_of_ones_own_are_left_out() -> None:
     model = agent(PPO, features_extractor_class=TwoViews, net_arch=[6])
     assert [g.layer for g in find_units(model.policy)] == [
         *("mlp_extractor.policy_net.0", "mlp_extractor.value_net.0"),

@@ -1,6 +1,7 @@
 """ht-bench: does a network that has already been trained still learn as well as a fresh one?
 
 evaluate            train a method on a task, once per seed → Result
+compare             rank the methods of a runs folder, or of results
 diagnose            does a given network, with given data, have plasticity loss? → Diagnosis
 register_method     decorator: make a Method available by name; and so, for other kinds of things,
                     register_recipe, _task, _suite, _dataset, _network, _activation, _norm,
@@ -8,7 +9,7 @@ register_method     decorator: make a Method available by name; and so, for othe
 Method              the contract a method implements
 Loop                what a training program offers a method that needs more than gradients
 HareTortoise        Hare & Tortoise for any torch program: `.attach(model, optimizer)`
-…and every other built-in method's class, `get_task`, `Result`, `compare`.
+…and every other built-in method's class, `get_task`, `Result`.
 
 Importing this package loads no torch; names are served when they are first used.
 """
@@ -46,6 +47,7 @@ if TYPE_CHECKING:  # what editors see; a method that is not here is served all t
     from ht_bench.methods.resets import HeadReset as HeadReset
     from ht_bench.methods.resets import ShrinkPerturb as ShrinkPerturb
     from ht_bench.methods.self_distillation import SelfDistillation as SelfDistillation
+    from ht_bench.running.compared import compare as compare
     from ht_bench.running.evaluate import evaluate as evaluate
     from ht_bench.running.result import Result as Result
     from ht_bench.streams.catalog import get_task as get_task
@@ -58,6 +60,7 @@ _PRESENT = (
 )
 _PLACES = {
     "Loop": "ht_bench.methods.loop",
+    "compare": "ht_bench.running.compared",
     "diagnose": "ht_bench.diagnosis.diagnose",
     "evaluate": "ht_bench.running.evaluate",
     "Result": "ht_bench.running.result",

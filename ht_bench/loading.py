@@ -225,7 +225,7 @@ def is_same_definition(present: Any, thing: Any) -> bool:
     if present is thing:
         return True
     if isinstance(present, str):
-        return present == f"{_module(thing)}:{getattr(thing, '__qualname__', '')}"
+        return present in (f"{_module(thing)}:{getattr(thing, '__qualname__', '')}", place(thing))
     if getattr(present, "__qualname__", 0) != getattr(thing, "__qualname__", 1):
         return False
     files = module_file(present), module_file(thing)

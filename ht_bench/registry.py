@@ -82,10 +82,11 @@ class Registry:
         Raises UsageError for what cannot be a name, and when another object has it already, unless
         both are one definition: a file imported again, a notebook's cell run again.
         """
-        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+/-]*", name):
+        files = (".py", ".toml")
+        if not re.fullmatch(r"\w[\w.+/-]*", str(name)) or str(name).endswith(files):
             raise UsageError(
                 f"{name!r} cannot name a {self.kind}; use letters, digits, '-', '_', '+', '.' and "
-                "'/', a letter or digit first."
+                "'/', a letter or digit first, and no file's name."
             )
 
         def keep(thing: T) -> T:

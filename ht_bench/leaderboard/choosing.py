@@ -144,7 +144,7 @@ def _command(
 
 def _changes(entry: Entry, info: TaskInfo, choice: Choice) -> list[str]:
     """Return the --set and --threads that the entry's runs were given."""
-    recipe = get_recipe(entry.method)
+    recipe = get_recipe(choice.named if choice.named.endswith(".toml") else entry.method)
     agent, regime = get_family(info.family).is_control, split_regime(entry.method)[1]
     usual = recipe.hyperparameters(info.name, agent, regime) if recipe else {}
     usual = {**choice.defaults, **usual}

@@ -24,7 +24,7 @@ from ht_bench.ranking.rows import Row, make_rows
 from ht_bench.records.metrics import Record, describe_metric
 from ht_bench.streams.families import get_family
 from ht_bench.streams.seeds import format_seeds
-from ht_bench.streams.suite import get_suite, known_suites
+from ht_bench.streams.suite import Suite, get_suite, known_suites
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,9 @@ def _seed_notes(task: PairedTask, setting: Setting) -> list[str]:
     return notes
 
 
-def compare_folder(out: Path, suite: str = "") -> tuple[Comparison, Groups, Mapping[str, TaskInfo]]:
+def compare_folder(
+    out: Path, suite: str | Path | Suite = ""
+) -> tuple[Comparison, Groups, Mapping[str, TaskInfo]]:
     """Compare everything below `out`; returns the comparison and what it was made from.
 
     suite: score that suite alone, by its name or file. Otherwise every known suite that has runs,

@@ -36,8 +36,8 @@ def test_evaluation_by_hand() -> None:
 
 
 def test_training_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kept where the draw lies below p, of negative numbers below 1 − p; never scaled."""
-    draws = torch.tensor([[0.05, 0.15, 0.5, 0.95, 0.85]])
+    """Kept where the draw lies below p, of negative numbers where it does not; never scaled."""
+    draws = torch.tensor([[0.95, 0.85, 0.5, 0.95, 0.85]])
     monkeypatch.setattr(activations.IntervalDropout, "uniform", lambda self, inputs: draws)
     inputs = INPUTS.clone().requires_grad_()
     outputs = activations.IntervalDropout(0.9)(inputs)
@@ -71,7 +71,7 @@ class TwoDroppedLayers(TwoLayers):
     def dropped(self, inputs: Array, labels: Any, draws: Array, keep: float) -> dict[str, Array]:
         w = self.weights
         before = inputs @ w["0.weight"].T + w["0.bias"]
-        mask = np.where(before >= 0, draws < keep, draws < 1 - keep)
+        mask = np.where(before >= 0, draws < keep, draws >= keep)
         hidden = before * mask
         logits = hidden @ w["2.weight"].T + w["2.bias"]
         error = (softmax(logits) - np.eye(3)[labels]) / len(labels)

@@ -22,14 +22,6 @@ Call = Callable[..., Any]
 Patch = pytest.MonkeyPatch
 
 
-@pytest.fixture(autouse=True)
-def _registries(monkeypatch: Patch) -> None:
-    """Whatever a test registers is forgotten after it."""
-    for names in (registry.methods, registry.tasks):
-        monkeypatch.setattr(names, "_entries", dict(names._entries))
-        monkeypatch.setattr(names, "_searched", names._searched)
-
-
 @pytest.fixture
 def task(write_task: Write) -> Task:
     return load_task(write_task())

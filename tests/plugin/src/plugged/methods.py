@@ -1,5 +1,6 @@
 """A method: after every step the weights shrink by a factor."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -7,6 +8,7 @@ import torch
 import ht_bench
 
 
+@dataclass(eq=False)
 class Decay(ht_bench.Method):
     """θ ← (1 − strength) θ after every step."""
 

@@ -1,11 +1,15 @@
 """ht-bench: does a network that has already been trained still learn as well as a fresh one?
 
 evaluate            train a method on a task, once per seed → Result
-register_method     decorator: make a Method available by name
+compare             rank the methods of a runs folder, or of results
+diagnose            does a given network, with given data, have plasticity loss? → Diagnosis
+register_method     decorator: make a Method available by name; and so, for other kinds of things,
+                    register_recipe, _task, _suite, _dataset, _network, _activation, _norm,
+                    _environment
 Method              the contract a method implements
 Loop                what a training program offers a method that needs more than gradients
 HareTortoise        Hare & Tortoise for any torch program: `.attach(model, optimizer)`
-…and every other built-in method's class, `get_task`, `Result`, `compare`, `measure`.
+…and every other built-in method's class, `get_task`, `Result`, `measure`.
 
 Importing this package loads no torch; names are served when they are first used.
 """
@@ -18,10 +22,18 @@ from typing import TYPE_CHECKING, Any
 from ht_bench import registry, version
 from ht_bench.envs.ids import register_all
 from ht_bench.errors import UsageError as UsageError
+from ht_bench.registry import register_activation as register_activation
+from ht_bench.registry import register_dataset as register_dataset
+from ht_bench.registry import register_environment as register_environment
 from ht_bench.registry import register_method as register_method
+from ht_bench.registry import register_network as register_network
+from ht_bench.registry import register_norm as register_norm
+from ht_bench.registry import register_recipe as register_recipe
+from ht_bench.registry import register_suite as register_suite
 from ht_bench.registry import register_task as register_task
 
 if TYPE_CHECKING:  # what editors see; a method that is not here is served all the same
+    from ht_bench.diagnosis.diagnose import diagnose as diagnose
     from ht_bench.methods.architecture import ConcatenatedReLU as ConcatenatedReLU
     from ht_bench.methods.architecture import LayerNorm as LayerNorm
     from ht_bench.methods.base import Method as Method
@@ -36,14 +48,21 @@ if TYPE_CHECKING:  # what editors see; a method that is not here is served all t
     from ht_bench.methods.resets import ShrinkPerturb as ShrinkPerturb
     from ht_bench.methods.self_distillation import SelfDistillation as SelfDistillation
     from ht_bench.networks.measure import measure as measure
+    from ht_bench.running.compared import compare as compare
     from ht_bench.running.evaluate import evaluate as evaluate
     from ht_bench.running.result import Result as Result
     from ht_bench.streams.catalog import get_task as get_task
 
 __version__ = version.VERSION
-_PRESENT = ("UsageError", "__version__", "register_method", "register_task")
+_PRESENT = (
+    *("UsageError", "__version__", "register_method", "register_recipe", "register_task"),
+    *("register_suite", "register_dataset", "register_network", "register_activation"),
+    *("register_norm", "register_environment"),
+)
 _PLACES = {
     "Loop": "ht_bench.methods.loop",
+    "compare": "ht_bench.running.compared",
+    "diagnose": "ht_bench.diagnosis.diagnose",
     "evaluate": "ht_bench.running.evaluate",
     "Result": "ht_bench.running.result",
     "get_task": "ht_bench.streams.catalog",

@@ -6,15 +6,19 @@ Exit codes: 0 done, 1 the answer is no, 2 wrong use or missing things, 130 inter
 from __future__ import annotations
 
 import codecs
+import functools
+import inspect
 import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import tyro
 
 from ht_bench.commands.compare import compare
 from ht_bench.commands.data import data
+from ht_bench.commands.diagnose import diagnose
 from ht_bench.commands.explain import explain
 from ht_bench.commands.freeze import freeze
 from ht_bench.commands.listing import list_things
@@ -25,6 +29,7 @@ from ht_bench.commands.tensorboard import tensorboard
 from ht_bench.commands.tune import tune
 from ht_bench.commands.verify import verify
 from ht_bench.errors import UsageError
+from ht_bench.loading import import_sources
 from ht_bench.version import VERSION
 
 COMMANDS: dict[str, Callable[..., int]] = {
@@ -39,12 +44,54 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "data": data,
     "tune": tune,
     "freeze": freeze,
+    "diagnose": diagnose,
 }
 DESCRIPTION = (
     f"ht-bench {VERSION}: does a network that has already been trained still learn as well as a "
     "fresh one? Start with `ht-bench run --task warm-start-digits-v1 --method "
     "none,full-reset,hare-tortoise` and then `ht-bench compare runs`."
 )
+
+
+IMPORT = inspect.Parameter(
+    "sources",
+    inspect.Parameter.KEYWORD_ONLY,
+    default="",
+    annotation=Annotated[
+        str,
+        tyro.conf.arg(
+            name="import",
+            metavar="FILE[,FILE]",
+            help="Python files or modules to import first: what their decorators register is "
+            "then known by name, here and in worker processes.",
+        ),
+    ],
+)
+"""The option of every command."""
+
+
+def _with_import(command: Callable[..., int]) -> Callable[..., int]:
+    """Return a command that also takes `--import`, and imports before it does anything."""
+    own = inspect.signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def run(*arguments: object, sources: str = "", **options: object) -> int:
+        import_sources(word.strip() for word in sources.split(",") if word.strip())
+        return command(*arguments, **options)
+
+    parameters = [*own.parameters.values(), IMPORT]
+    del vars(run)["__wrapped__"]  # or tyro would read the command's own annotations
+    vars(run)["__signature__"] = own.replace(parameters=parameters)
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def _import_last(given: Sequence[str]) -> list[str]:
+    """Return the words with a leading `--import FILES` after the command, where it is read."""
+    if given[:1] == ["--import"]:
+        return [*given[2:3], *given[:2], *given[3:]]
+    leads = given[:1] and given[0].startswith("--import=")
+    return [*given[1:2], given[0], *given[2:]] if leads else list(given)
 
 
 PLAIN = {"│": "|", "×": "x", "–": "-", "−": "-", "±": "+-", "…": "...", "∞": "inf", "→": "->"}
@@ -73,10 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         code = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
+            {name: _with_import(command) for name, command in COMMANDS.items()},
             prog="ht-bench",
             description=DESCRIPTION,
-            args=given or ["--help"],
+            args=_import_last(given) or ["--help"],
             config=(tyro.conf.OmitArgPrefixes,),
         )
         return int(code)

@@ -39,6 +39,13 @@ def folder(name: str) -> Path:
     )
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether a path lies in an installed package, where no command writes."""
+    place = path.expanduser().resolve()
+    in_wheel = place.is_relative_to(_PACKAGE)
+    return in_wheel or not {"site-packages", "dist-packages"}.isdisjoint(place.parts)
+
+
 def glance(path: Path, key: str) -> str:
     """Return the text that a TOML file gives `key` in a line of its own; "" where there is none.
 

@@ -22,7 +22,7 @@ INSTALLED = ("site-packages", "dist-packages")
 def local_files(start: Path) -> dict[Path, str]:
     """Return file → text: `start`, then what it imports, in the order of their first import.
 
-    Of this package only the methods' own files are followed.
+    Of this package only the methods' own files are followed, of an installed one its own.
     """
     files: dict[Path, str] = {}
     waiting = [start.resolve()]
@@ -58,17 +58,30 @@ def is_installed(file: Path) -> bool:
 
 def _imported(file: Path, text: str) -> list[Path]:
     own = file.is_relative_to(PACKAGE)
+    within = _installed_package(file)
     found = []
     for level, name in _parsed(text)[0]:
         is_ours = name.partition(".")[0] == PACKAGE.name and not level
         if is_ours != own:
             continue
+        if within is not None and not level and name.partition(".")[0] != within.stem:
+            continue  # another installed library, which has a version
         roots = [file.parents[min(level, len(file.parents)) - 1]] if level else _roots(file)
         for root in roots:
             if files := list(_files_of(root, name)):
                 found += files
                 break
-    return [path for path in found if path.is_relative_to(METHODS)] if own else found
+    if own:
+        return [path for path in found if path.is_relative_to(METHODS)]
+    return found if within is None else [path for path in found if path.is_relative_to(within)]
+
+
+def _installed_package(file: Path) -> Path | None:
+    """Return the folder of the installed package that a file is of, or the lone file; else None."""
+    for folder in (file, *file.parents):
+        if folder.parent.name in INSTALLED:
+            return folder
+    return None
 
 
 @functools.lru_cache(maxsize=256)

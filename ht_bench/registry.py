@@ -1,94 +1,127 @@
-"""Names to things: built in by lazy string, registered in a program, or found by entry point.
+"""Names to things: methods, recipes, tasks, suites, datasets, networks, parts, environments.
 
-A built-in method is known by its recipe, `baselines/<name>.toml`, which names its class.
-
-`register_method` and `register_task` are the decorators that add a user's own.
+Each kind of thing has one `Registry`. What it knows is built in (by lazy string or file), was
+registered by a decorator, or is offered by an installed package's entry point. Wherever a name may
+stand, a reference may: "file.py:Name", "package.module:Name", or for a recipe, task or suite the
+path of its TOML file. A built-in method is known by its recipe, `baselines/<name>.toml`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
 import importlib
-import importlib.util
-import sys
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.machinery import SourceFileLoader
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
 from ht_bench.errors import UsageError, did_you_mean, reason
 from ht_bench.files import folder, glance
-from ht_bench.local_code import local_files, module_file
+from ht_bench.loading import (
+    absolute,
+    imported_sources,
+    is_reference,
+    is_same_definition,
+    load_reference,
+    place,
+    user_file,
+)
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
+BUILT_IN = "built in"
 
 
 class Registry:
-    """Names of one kind of thing, each an object or a lazy "module:attribute" string."""
+    """Names of one kind of thing, each an object, a lazy "module:attribute" or a TOML file's path.
+
+    kind: what one of them is called, in errors. group: the entry points' group. home: the module
+    whose import calls `provide`, for things that the package has itself. toml: whether a thing may
+    be a TOML file. plural: as `ht-bench list` has it.
+    """
 
     def __init__(
-        self, kind: str, group: str, find_built_in: Callable[[], Mapping[str, str]] = dict
+        self,
+        kind: str,
+        group: str,
+        find_built_in: Callable[[], Mapping[str, Any]] = dict,
+        *,
+        home: str = "",
+        toml: bool = False,
+        plural: str = "",
     ) -> None:
-        self.kind, self._group, self._find_built_in = kind, group, find_built_in
+        self.kind, self.toml, self.plural = kind, toml, plural or f"{kind}s"
+        self._group, self._home, self._find_built_in = group, home, find_built_in
         self._searched = False
+        self._entries: dict[str, Any] = {}
+        self._points: dict[str, EntryPoint] = {}
+        """Which entry point gave a name."""
         self._rivals: dict[str, str] = {}
         """Entry points whose name was there already; a built-in one stays itself."""
 
-    @functools.cached_property
-    def built_in(self) -> Mapping[str, str]:
-        """The package's own: name → "module:attribute"."""
+    @property
+    def built_in(self) -> Mapping[str, Any]:
+        """The package's own: name → "module:attribute", object or path."""
+        if self._home:
+            importlib.import_module(self._home)
         return self._find_built_in()
 
-    @functools.cached_property
-    def _entries(self) -> dict[str, Any]:
-        return dict(self.built_in)
+    def provide(self, find_built_in: Callable[[], Mapping[str, Any]]) -> None:
+        """Say what the package has itself: a function that returns name → thing, asked each time.
+
+        For the module that is this registry's `home`.
+        """
+        self._find_built_in = find_built_in
 
     def register(self, name: str) -> Callable[[T], T]:
         """Return a decorator that registers its object under `name`.
 
-        Raises UsageError when another object has the name already, unless both are one
-        definition: a file imported again, a notebook's cell run again.
+        Raises UsageError for what cannot be a name, and when another object has it already, unless
+        both are one definition: a file imported again, a notebook's cell run again.
         """
+        files = (".py", ".toml")
+        if not re.fullmatch(r"\w[\w.+/-]*", str(name)) or str(name).endswith(files):
+            raise UsageError(
+                f"{name!r} cannot name a {self.kind}; use letters, digits, '-', '_', '+', '.' and "
+                "'/', a letter or digit first, and no file's name."
+            )
 
         def keep(thing: T) -> T:
-            present = self._entries.get(name)
+            present = self.built_in.get(name, self._entries.get(name))
             if present is not None and not is_same_definition(present, thing):
                 raise UsageError(self.taken(name, thing))
-            self._entries[name] = thing
+            if name not in self.built_in:
+                self._entries[name] = thing
             return thing
 
         return keep
 
     def taken(self, name: str, thing: Any) -> str:
         """Say that `thing` cannot have a name, and both places."""
+        present = self.built_in.get(name, self._entries.get(name))
         return (
-            f"The {self.kind} name '{name}' is taken by {place(self._entries[name])}; give "
+            f"The {self.kind} name '{name}' is taken by {place(present)}; give "
             f"{place(thing)} another."
         )
 
     def names(self) -> list[str]:
         """Return all known names: built in first, then registered, then entry points."""
         self._search()
-        return list(self._entries)
+        return list(dict.fromkeys((*self.built_in, *self._entries)))
 
     def get(self, name: str) -> Any:
         """Return the thing called `name`; raises UsageError with the nearest name otherwise."""
         self._search()
-        if name not in self._entries:
-            raise UsageError(
-                f"Unknown {self.kind} '{name}'.{did_you_mean(name, self._entries)} "
-                f"`ht-bench list {self.kind}s` shows all of them."
-            )
+        built_in = self.built_in
+        if name not in built_in and name not in self._entries:
+            raise UsageError(self.unknown(name))
+        if name in built_in:
+            return _loaded(built_in[name])
         entry = self._entries[name]
-        found = load_reference(entry) if isinstance(entry, str) else entry
+        found = _loaded(entry)
         rival = self._rivals.get(name)
         if rival is not None and load_reference(rival) is not found:
             raise UsageError(
@@ -97,176 +130,133 @@ class Registry:
             )
         return found
 
+    def unknown(self, name: str) -> str:
+        """Say that there is no `name`, and the nearest."""
+        return (
+            f"Unknown {self.kind} '{name}'.{did_you_mean(name, self.names())} "
+            f"`ht-bench list {self.plural}` shows all of them."
+        )
+
+    def find(self, reference: str, beside: Path | None = None) -> Any:
+        """Return the thing that a name or a reference stands for.
+
+        A path of a TOML file is returned as an absolute Path. beside: the file in which the
+        reference stands, to whose folder a relative path belongs. Raises UsageError as `get` and
+        `load_reference` do. Never call it with a text from an untrusted file: it runs code.
+        """
+        if self.toml and reference.endswith(".toml"):
+            return Path(absolute(reference, beside))
+        if is_reference(reference):
+            return load_reference(reference, beside)
+        return self.get(reference)
+
+    def is_from_outside(self, name: str) -> bool:
+        """Whether a name or reference is not the package's own."""
+        return name not in self.built_in
+
+    def origin(self, name: str) -> str:
+        """Say where the thing called `name` is from: built in, a package, a file or a module."""
+        if name in self.built_in:
+            return BUILT_IN
+        self._search()
+        point = self._points.get(name)
+        if point is not None and self._entries.get(name) == point.value:
+            dist = point.dist
+            return f"{dist.name} {dist.version}" if dist else "an installed package"
+        thing = self._entries.get(name, name)
+        return user_file(thing) or place(thing).rpartition(":")[0] or str(thing)
+
+    def registered(self) -> Iterator[Any]:
+        """Yield the objects that decorators have registered."""
+        yield from (thing for thing in self._entries.values() if not isinstance(thing, str))
+
     def _search(self) -> None:
         if self._searched:
             return
         self._searched = True
         for point in entry_points(group=self._group):
+            if point.name in self.built_in:
+                continue
             present = self._entries.setdefault(point.name, point.value)
-            if present != point.value and point.name not in self.built_in:
+            if present == point.value:
+                self._points[point.name] = point
+            else:
                 self._rivals[point.name] = point.value
 
 
-def load_reference(reference: str) -> Any:
-    """Import "package.module:attribute" or "path/to/file.py:attribute".
-
-    Raises UsageError when the file, the module or the attribute does not exist, or when the file
-    fails while it is imported.
-    """
-    place, _, attribute = reference.rpartition(":")
-    if not place:
-        raise UsageError(f"'{reference}' names no module; write package.module:Name.")
-    module = load_file(Path(place)) if place.endswith(".py") else _import_module(place)
-    try:
-        return getattr(module, attribute)
-    except AttributeError as error:
-        raise UsageError(
-            f"{place} has no '{attribute}'.{did_you_mean(attribute, vars(module))}"
-        ) from error
-
-
-def _import_module(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UsageError(f"Could not import {name}: {error}.") from error
-    except Exception as error:  # whatever another's module does when it is imported
-        raise UsageError(
-            f"{name} failed while it was imported: {type(error).__name__}: {reason(error)}."
-        ) from error
-
-
-def load_file(path: Path) -> ModuleType:
-    """Import a Python file by its path, once; raises UsageError when it is not there or fails."""
-    path = path.resolve()
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}; write path/to/file.py:ClassName.")
-    name = _module_name(path)
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_loader(name, _Loader(name, str(path)))
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{path} cannot be imported as Python; write path/to/file.py:ClassName.")
-    files = local_files(path)
-    _make_room(path, files)
-    module = importlib.util.module_from_spec(spec)
-    module.__dict__[FILES] = files
-    sys.modules[name] = module
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # files beside it, as for a script; it may import later
-    try:
-        with _as_script(path):
-            spec.loader.exec_module(module)
-    except BaseException as error:
-        del sys.modules[name]
-        if isinstance(error, Exception):
-            raise UsageError(
-                f"{path} failed while it was imported: {type(error).__name__}: {error}"
-                f"{_line(error, path)}."
-            ) from error
-        raise
-    return module
-
-
-def forget_if_edited(path: Path) -> None:
-    """Have `load_file` import a file anew where it, or what it imports beside it, has changed."""
-    path = path.resolve()
-    loaded = sys.modules.get(_module_name(path))
-    if loaded is None or not path.is_file():
-        return
-    before, now = vars(loaded)[FILES], local_files(path)
-    if before == now:
-        return
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if name != "__main__" and file and Path(file).resolve() in {*before, *now}:
-            del sys.modules[name]
-
-
-FILES = "__ht_bench_files__"
-
-
-def _module_name(path: Path) -> str:
-    return f"ht_bench_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-
-
-class _Loader(SourceFileLoader):
-    """Reads the text itself: bytecode counts as current when an edit kept second and size."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
-@contextlib.contextmanager
-def _as_script(path: Path) -> Iterator[None]:
-    """Import from beside a file before anywhere else, and leave no bytecode there."""
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    sys.path.insert(0, str(path.parent))
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = before
-        sys.path.remove(str(path.parent))
-
-
-def _make_room(path: Path, files: Iterable[Path]) -> None:
-    """Forget modules of other methods' files that are called as those beside this one.
-
-    Raises UsageError where such a module is the program's own.
-    """
-    modules = [getattr(module, "__dict__", {}) for module in list(sys.modules.values())]
-    loaded = [names[FILES] for names in modules if FILES in names]
-    for file in files:
-        if file == path or not file.is_relative_to(path.parent):
-            continue
-        name = ".".join(file.relative_to(path.parent).with_suffix("").parts)
-        name = name.removesuffix(".__init__")
-        present = getattr(sys.modules.get(name), "__file__", None)
-        if present is None or Path(present).resolve() == file:
-            continue
-        if not any(Path(present).resolve() in others for others in loaded):
-            raise UsageError(
-                f"{path} imports {name} from beside it, but this process has another {name} "
-                f"already, {present}; rename {file.name}."
-            )
-        del sys.modules[name]
-
-
-def _line(error: Exception, path: Path) -> str:
-    """Return " (line n)" for the file's own line that raised; a syntax error has it in its text."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    return f" (line {lines[-1]})" if lines else ""
-
-
-def is_same_definition(present: Any, thing: Any) -> bool:
-    """Whether two objects are one definition, imported twice (a script run as __main__)."""
-    if present is thing:
-        return True
-    if isinstance(present, str):
-        return present == f"{thing.__module__}:{thing.__qualname__}"
-    if getattr(present, "__qualname__", 0) != getattr(thing, "__qualname__", 1):
-        return False
-    files = module_file(present), module_file(thing)
-    return files[0] == files[1] if all(files) else present.__module__ == thing.__module__
-
-
-def place(thing: Any) -> str:
-    """Say where a class or function is defined."""
-    if isinstance(thing, str):
-        return thing
-    return f"{module_file(thing) or thing.__module__}:{thing.__qualname__}"
+def _loaded(entry: Any) -> Any:
+    return load_reference(entry) if isinstance(entry, str) else entry
 
 
 def _implementations() -> dict[str, str]:
     """Return the built-in methods' names and classes, as their recipes in `baselines/` say."""
-    recipes = folder("baselines").glob("*.toml")
-    places = {path.stem: glance(path, "implementation") for path in recipes}
+    place = folder("baselines")
+    return dict(_read_implementations(place, place.stat().st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=8)
+def _read_implementations(place: Path, changed: int) -> dict[str, str]:
+    places = {path.stem: glance(path, "implementation") for path in place.glob("*.toml")}
     return {name: places[name] for name in sorted(places) if places[name]}
 
 
 methods = Registry("method", "ht_bench.methods", _implementations)
-tasks = Registry("task", "ht_bench.tasks")
+recipes = Registry("recipe", "ht_bench.recipes", home="ht_bench.methods.recipe", toml=True)
+tasks = Registry("task", "ht_bench.tasks", home="ht_bench.streams.catalog", toml=True)
+suites = Registry("suite", "ht_bench.suites", home="ht_bench.streams.suite", toml=True)
+datasets = Registry("dataset", "ht_bench.datasets", home="ht_bench.streams.data", plural="data")
+networks = Registry("network", "ht_bench.networks", home="ht_bench.networks")
+activations = Registry("activation", "ht_bench.activations", home="ht_bench.networks")
+norms = Registry("norm", "ht_bench.norms", home="ht_bench.networks")
+environments = Registry("environment", "ht_bench.environments")
+
+KINDS: dict[str, Registry] = {
+    each.kind: each
+    for each in (
+        *(methods, recipes, tasks, suites, datasets),
+        *(networks, activations, norms, environments),
+    )
+}
+"""Every kind of thing that may come from outside."""
+
+
+def find(kind: str, reference: str, beside: Path | None = None) -> Any:
+    """Return what a name or reference of a kind stands for, see `Registry.find`."""
+    return KINDS[kind].find(reference, beside)
+
+
+def made(things: Registry, reference: str) -> Any:
+    """Return what a name or reference stands for, a function's answer if it is one.
+
+    For kinds whose things are objects or files. Raises UsageError as `Registry.find` does, and
+    where the function fails or returns the name that it was asked by.
+    """
+    thing = things.find(reference)
+    if not callable(thing):
+        return thing
+    try:
+        answer = thing()
+    except UsageError:
+        raise
+    except Exception as error:  # whatever another's function does
+        raise UsageError(
+            f"The function registered for the {things.kind} '{reference}' failed: "
+            f"{type(error).__name__}: {reason(error)}."
+        ) from error
+    if answer == reference:  # it would be asked again, for ever
+        raise UsageError(
+            f"The function registered for '{reference}' returns its own name; no {things.kind}."
+        )
+    return answer
+
+
+def sources() -> tuple[str, ...]:
+    """Return the files and modules that another process must import to know the same names.
+
+    Those of `--import`, and files imported by their path whose decorators registered something.
+    """
+    files = (user_file(thing) for each in KINDS.values() for thing in each.registered())
+    return tuple(dict.fromkeys((*imported_sources(), *filter(None, files))))
 
 
 def register_method(name: str) -> Callable[[C], C]:
@@ -286,6 +276,47 @@ def register_method(name: str) -> Callable[[C], C]:
     return keep
 
 
+def register_recipe(name: str) -> Callable[[T], T]:
+    """Register the recipe of the method called `name`: a function that returns its TOML file.
+
+    The function may also return a `Recipe`.
+    """
+    return recipes.register(name)
+
+
 def register_task(name: str) -> Callable[[F], F]:
     """Register a function that returns a Task, or the path of its TOML file, under `name`."""
     return tasks.register(name)
+
+
+def register_suite(name: str) -> Callable[[F], F]:
+    """Register a function that returns a Suite, or the path of its TOML file, under `name`."""
+    return suites.register(name)
+
+
+def register_dataset(name: str) -> Callable[[F], F]:
+    """Register a function that returns the arrays of a dataset under `name`."""
+    return datasets.register(name)
+
+
+def register_network(name: str) -> Callable[[T], T]:
+    """Register `build(options, shape, classes) -> nn.Module` as a network for `[net] name`."""
+    return networks.register(name)
+
+
+def register_activation(name: str) -> Callable[[T], T]:
+    """Register a non-linearity, a class or function `(dim) -> nn.Module`, for `[net] activation`.
+
+    Its attribute `features` says how many features it makes of one unit; 1 where it has none.
+    """
+    return activations.register(name)
+
+
+def register_norm(name: str) -> Callable[[T], T]:
+    """Register a normalisation, `(units) -> nn.Module`, for `[net] linear_norm`."""
+    return norms.register(name)
+
+
+def register_environment(name: str) -> Callable[[T], T]:
+    """Register an environment's class, or a function that makes one, as a Gymnasium id."""
+    return environments.register(name)

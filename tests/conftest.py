@@ -42,6 +42,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test registers is forgotten after it."""
+    from ht_bench import loading, registry
+
+    monkeypatch.setattr(loading, "_imported", {})
+    for names in registry.KINDS.values():
+        monkeypatch.setattr(names, "_entries", dict(names._entries))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _quick_collections() -> None:
     """Spare what is alive, torch above all: every run collects garbage, and that took seconds."""

@@ -76,7 +76,7 @@ def refused(answer: Any, sentence: str) -> None:
         ("data verify cifar1", "Did you mean 'cifar10'"),
         ("tune --method l2", "Name a task"),
         ("tune --task tiny.toml", "Name a method"),
-        ("tune --task tiny.toml,warm-start-digits-v1 --method l2", "Tune one task at a time"),
+        ("tune --task tiny.toml --method l2 --regime first --share 0", "a share lies above 0"),
         ("tune --task warm-start-digit-v1 --method l2", "Did you mean 'warm-start-digits-v1'"),
         ("tune --task tiny.toml --method l2-ini", "Did you mean 'l2-init'"),
         ("tune --task tiny.toml --method l2 --seeds 100-104", "tuning uses seeds 0 to 99 only"),
@@ -296,8 +296,7 @@ def test_tune_and_write(call: Call, write_task: Write, tmp_path: Path, monkeypat
     (baselines / "l2.toml").write_text(
         'method = "l2"\nsummary = "s"\nsource = "s"\n[grid]\nstrength = [0.0, 0.1]\n'
     )
-    for module in ("running.tune", "methods.recipe"):
-        monkeypatch.setattr(f"ht_bench.{module}.folder", lambda name: baselines)
+    monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: baselines)
     words = ("tune", "--task", write_task(), "--method", "l2", "--seeds", "0-1", *ONE_JOB)
     assert call(*words).code == 0
     assert "[search" not in (baselines / "l2.toml").read_text()

@@ -16,6 +16,7 @@ FLOORS = (
     ("cli", "commands", "__main__"),
     ("testing",),
     ("running",),
+    ("diagnosis",),
     ("training",),
     ("sb3", "envs"),
     ("views",),
@@ -25,7 +26,7 @@ FLOORS = (
     ("methods",),
     ("streams",),
     ("networks",),
-    ("registry", "local_code", "files", "errors", "version"),
+    ("registry", "loading", "local_code", "files", "errors", "version"),
 )
 """Top first. A module may import its own floor and those below it."""
 FLOOR_OF = {name: index for index, names in enumerate(FLOORS) for name in names}

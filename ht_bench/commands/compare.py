@@ -30,7 +30,7 @@ def compare(
 
     Args:
         runs: the folder that `ht-bench run --out` filled.
-        suite: score this suite only.
+        suite: score this suite only, by its name or TOML file.
         format: table (terminal), markdown, json or csv; the last two hold all numbers.
         details: also probabilities of improvement, other statistics, area, memory.
         figures: also draw learning curves and the ranking, PNG and SVG, in this folder.

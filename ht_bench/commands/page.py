@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from ht_bench.commands.naming import own_suites
 from ht_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ def page(
     folder: Annotated[Path, tyro.conf.Positional] = Path("leaderboard"),
     out: Path | None = None,
     check: bool = False,
+    task: str = "",
+    suite: str = "",
 ) -> int:
     """Render the leaderboard's site from its submissions, and write the ranking.
 
@@ -35,9 +38,11 @@ def page(
         out: where to write the site; FOLDER/site if left out.
         check: write nothing; say whether FOLDER/ranking.json, and that of every earlier epoch, is
             what the committed curves give, to 1e-4 (exit code 1 if not).
+        task: TOML files of tasks of your own, separated by commas; their entries are shown too.
+        suite: suites of your own, by name or TOML file, that the page scores beside its own.
 
     """
-    from ht_bench.leaderboard.board import make_boards, read_entries
+    from ht_bench.leaderboard.board import make_boards, read_entries, shown_suites
     from ht_bench.leaderboard.ranking_file import write_rankings
     from ht_bench.leaderboard.verified import read_verified
 
@@ -45,6 +50,7 @@ def page(
         raise UsageError(
             f"{folder} has no folder submissions/; run this beside leaderboard/, or name it."
         )
+    suites = shown_suites(own_suites(task, suite))
     entries = read_entries(folder / "submissions", read_verified(folder / "verified.json"))
     if check:
         return _check(folder, entries)
@@ -52,7 +58,7 @@ def page(
         raise UsageError("The page needs jinja2: pip install 'ht-bench[page]'.")
     from ht_bench.views.page import write_site
 
-    newest, *earlier = make_boards(entries)
+    newest, *earlier = make_boards(entries, suites)
     written = write_site(newest, out or folder / "site", earlier)
     rankings = write_rankings(folder, [newest, *earlier])
     print(f"Wrote {len(written)} pages and {' and '.join(map(str, rankings))}; open {written[0]}")

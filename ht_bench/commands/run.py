@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from ht_bench.commands.naming import find_methods, find_tasks
 from ht_bench.errors import UsageError
+from ht_bench.loading import imported_sources
 
 if TYPE_CHECKING:
     from ht_bench.running.evaluate import Finished
     from ht_bench.running.plan import Plan
-    from ht_bench.streams.task import AnyTask
 
 
 def run(
@@ -26,6 +27,7 @@ def run(
     method: str = "",
     seeds: str = "",
     split: Literal["test", "validation"] = "test",
+    tuned: Literal["whole", "first"] = "whole",
     settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE …")] = (),
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto",
@@ -51,11 +53,15 @@ def run(
     --for 14m
 
     Args:
-        task: names or TOML files of tasks, separated by commas.
-        suite: a suite's name: all of its tasks.
-        method: names or file.py:Class, separated by commas; "all" is every method with a recipe.
+        task: names, TOML files or file.py:function of tasks, separated by commas.
+        suite: suites, by name or TOML file: all of their tasks.
+        method: names, file.py:Class or TOML files of recipes, separated by commas; "all" is every
+            method with a recipe, and every one of a plug-in.
         seeds: seeds such as 100-119 or 0,3,7; the task's evaluation seeds if left out.
         split: test, or validation to choose hyperparameters by.
+        tuned: take the hyperparameters that a search on the whole stream chose, or on its first
+            share (`ht-bench tune --regime first`); NAME@first does the same for one method, and is
+            its name in results.
         settings: hyperparameters that override the recipe's, e.g. --set decay=0.99.
         device: where to train; auto takes a CUDA device for tasks that gain from one.
         precision: fp32, tf32 (CUDA alone), or bf16 by autocast; auto is each task's own.
@@ -78,7 +84,7 @@ def run(
 
     limit = TimeLimit(parse_duration(time_limit, "--for")) if time_limit else NO_LIMIT
     tasks = find_tasks(task, suite)
-    methods = find_methods(method)
+    methods = [name if tuned == "whole" else f"{name}@{tuned}" for name in find_methods(method)]
     overrides = dict(_read_setting(text) for text in settings)
 
     from ht_bench.running.compute import ComputeRequest
@@ -109,32 +115,6 @@ def run(
     if done.left:
         print(what_is_left(plan, done, _command(given)))
     return code
-
-
-def find_tasks(task: str, suite: str) -> list[AnyTask]:
-    """Return the tasks named by --task and --suite; raises UsageError when there is none."""
-    from ht_bench.streams.catalog import get_task
-    from ht_bench.streams.suite import get_suite
-
-    names = [name.strip() for name in task.split(",") if name.strip()]
-    if suite:
-        names += get_suite(suite).tasks
-    if not names:
-        raise UsageError(
-            "Name a task or a suite: --task warm-start-digits-v1 or --suite suite-core-v1."
-        )
-    return [get_task(name) for name in dict.fromkeys(names)]
-
-
-def find_methods(method: str) -> list[str]:
-    """Return the methods named by --method; "all" stands for every recipe."""
-    from ht_bench.methods.recipe import recipe_names
-
-    names = [name.strip() for name in method.split(",") if name.strip()]
-    if not names:
-        raise UsageError("Name a method: --method none,full-reset,hare-tortoise, or --method all.")
-    found = [each for name in names for each in (recipe_names() if name == "all" else [name])]
-    return list(dict.fromkeys(found))
 
 
 def _read_setting(text: str) -> tuple[str, Any]:
@@ -201,6 +181,8 @@ def _command(given: Mapping[str, Any]) -> str:
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             words += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
+    if sources := imported_sources():
+        words += ["--import", ",".join(sources)]
     return shlex.join(words)
 
 

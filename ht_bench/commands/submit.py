@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from ht_bench.commands.naming import words
 from ht_bench.errors import UsageError
 
 
@@ -36,7 +37,7 @@ def submit(
 
     Args:
         runs: the folder that `ht-bench run --out` filled.
-        method: the method's name, or file.py:Class as given to `ht-bench run`.
+        method: the method's name, or file.py:Class or a recipe's file as given to `ht-bench run`.
         out: the file to write, leaderboard/submissions/NAME.json; its name is the entry's.
         authors: who submits, separated by commas.
         name: the entry's name; the file's if left out.
@@ -45,7 +46,8 @@ def submit(
         citation: how to cite it; a recipe's source if there is one.
         tuning: how the hyperparameters were chosen, in words; a recipe's search if there is one.
         tuning_runs: how many training runs that took.
-        task: only these tasks, separated by commas; all that the method was run on if left out.
+        task: only these tasks, by name or TOML file, separated by commas; all that the method was
+            run on if left out.
         variant: for methods that were run with several sets of hyperparameters, the digits at the
             end of the run folders to take, separated by commas.
         replace: write over an existing file.
@@ -58,10 +60,20 @@ def submit(
         raise UsageError("Name the method: --method my_method.py:MyMethod, or a name.")
     path = _target(out, name, replace)
     own, traits, defaults = _find(method)
-    choice = Choice(own, _words(task), _words(variant), method, defaults)
+    choice = Choice(own, _tasks(task), words(variant), method, defaults)
     if not authors:
         raise UsageError('Say who submits: --authors "A. Author, B. Author".')
-    about = About(path.stem, _words(authors), link, summary, citation, tuning, tuning_runs, traits)
+    about = About(
+        name=path.stem,
+        authors=words(authors),
+        link=link,
+        summary=summary,
+        citation=citation,
+        how=tuning,
+        runs=tuning_runs,
+        traits=traits,
+        recipe=method if method.endswith(".toml") else "",
+    )
     content = make_submission(runs, choice, about)
     write_submission(path, content)
     seeds = sum(len(table["seeds"]) for table in content["tasks"].values())
@@ -71,8 +83,14 @@ def submit(
     return 0
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+def _tasks(text: str) -> tuple[str, ...]:
+    """Return the tasks' names; one of a user's own is known by its name from then on."""
+    from ht_bench.loading import is_reference
+    from ht_bench.streams.catalog import adopt_task
+
+    named = words(text)
+    own = [each for each in named if each.endswith(".toml") or is_reference(each)]
+    return tuple(adopt_task(each).name if each in own else each for each in named)
 
 
 def _target(out: Path | None, name: str, replace: bool) -> Path:
@@ -95,9 +113,12 @@ def _find(method: str) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
     from dataclasses import MISSING, fields
 
     from ht_bench import registry
+    from ht_bench.methods.recipe import recipe_names, split_regime
     from ht_bench.methods.resolve import find_class, resolve
 
-    if ":" not in method and method not in registry.methods.names():
+    own_file = ":" in method or method.endswith(".toml")
+    known = (*registry.methods.names(), *recipe_names())
+    if not own_file and split_regime(method)[0] not in known:
         return method, None, {}
     spec = resolve(method)
     own = fields(find_class(method))

@@ -22,6 +22,7 @@ def tensorboard(
     port: int = 6006,
     serve: bool = True,
     seeds: bool = False,
+    suite: str = "",
 ) -> int:
     """Compare methods in TensorBoard: a run per method, its curves averaged over seeds.
 
@@ -37,6 +38,7 @@ def tensorboard(
         serve: start TensorBoard; --no-serve only writes RUNS/aggregate.
         seeds: serve all of RUNS, the run of every seed beside the means. HPARAMS then lists seeds,
             and of more than 40 runs TensorBoard shows those that you pick.
+        suite: score this suite only, by its name or TOML file.
 
     """
     if serve:
@@ -44,7 +46,7 @@ def tensorboard(
     from ht_bench.ranking.comparison import compare_folder
     from ht_bench.views.tensorboard import write_aggregate
 
-    comparison, groups, infos = compare_folder(runs)
+    comparison, groups, infos = compare_folder(runs, suite)
     folder = runs / "aggregate"
     written = write_aggregate(folder, comparison, groups, infos, hparams=not seeds)
     print(

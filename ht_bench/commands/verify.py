@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from ht_bench.commands.naming import own_suites
 from ht_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def verify(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     record: Path | None = None,
+    task: str = "",
+    suite: str = "",
 ) -> int:
     """Say whether submissions are valid, consistent and, trained again, reproduced.
 
@@ -53,6 +56,8 @@ def verify(
         as_json: print one JSON object for each file, an array for several.
         record: a JSON file in which to record what was reached, for the page
             (leaderboard/verified.json).
+        task: TOML files of tasks of your own that submissions may name, separated by commas.
+        suite: TOML files of suites of your own, whose tasks they may name.
 
     """
     from ht_bench.leaderboard.verified import add_report, digests, verified_beside
@@ -62,6 +67,7 @@ def verify(
         raise UsageError("Name a file: ht-bench verify leaderboard/submissions/NAME.json.")
     if rerun < 0:
         raise UsageError(f"--rerun {rerun}: give the number of seeds to train again.")
+    own_suites(task, suite)
     if code:
         _ask_for_trust(code, trust_code)
     checks = _checks(level, rerun, seeds, code, device)

@@ -1,27 +1,48 @@
-"""`gymnasium.make` whose errors are sentences; games of the ALE with their modes."""
+"""`gymnasium.make` whose errors are sentences; games of the ALE; environments from outside.
+
+An environment from outside is a Gymnasium id whose module registers it (`register`), a name that
+`ht_bench.register_environment` or an installed package gives a class, or "file.py:Class".
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
-from ht_bench.errors import UsageError
+from ht_bench import registry
+from ht_bench.errors import UsageError, reason
+from ht_bench.loading import load_module
 
 Environment = gymnasium.Env[Any, Any]
+Identifier = str | EnvSpec
+_REFERENCE = r".+\.py:\w+|[\w.]+:[A-Za-z_]\w*"
+"""Not Gymnasium's own "module:Name-v0", which imports the module and makes the id behind it."""
 
 
 def make(
-    identifier: str, kwargs: Mapping[str, Any], where: str, render_mode: str | None = None
+    identifier: str,
+    kwargs: Mapping[str, Any],
+    where: str,
+    render_mode: str | None = None,
+    register: str = "",
 ) -> Environment:
     """Return `gymnasium.make(identifier, **kwargs)` without its first-step checker.
 
-    Raises UsageError for an unknown id or argument, a missing extra, and a mode or difficulty
-    that the game lacks. `where` names the task in errors.
+    register: a module or Python file that is imported before, and registers the id. Raises
+    UsageError for an unknown id or argument, a missing extra, a mode or difficulty that the game
+    lacks, and code from outside that fails. `where` names the task in errors.
     """
+    if register:
+        load_module(register)
     if identifier.startswith("ALE/"):
         _register_games()
+    specification = _outside(identifier)
+    if specification is not None:
+        return _make_outside(specification, kwargs, where, render_mode)
     try:
         return _make(identifier, kwargs, render_mode)
     except gymnasium.error.DependencyNotInstalled as error:
@@ -37,7 +58,36 @@ def make(
         raise _not_in_the_game(identifier, kwargs, where) or error from error
 
 
-def _make(identifier: str, kwargs: Mapping[str, Any], render_mode: str | None) -> Environment:
+def _outside(identifier: str) -> EnvSpec | None:
+    """Return what makes an environment from outside; None for an id of Gymnasium's."""
+    if identifier in gymnasium.registry:
+        return None
+    if not re.fullmatch(_REFERENCE, identifier):
+        if identifier not in registry.environments.names():
+            return None
+        return EnvSpec(identifier, entry_point=registry.environments.get(identifier))
+    thing = registry.environments.find(identifier)
+    return EnvSpec(identifier.rpartition(":")[2], entry_point=thing)
+
+
+def _make_outside(
+    specification: EnvSpec, kwargs: Mapping[str, Any], where: str, render_mode: str | None
+) -> Environment:
+    name = specification.id
+    try:
+        environment = _make(specification, kwargs, render_mode)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever another's environment does
+        raise UsageError(
+            f"{where}: '{name}' cannot be made: {type(error).__name__}: {reason(error)}."
+        ) from error
+    return environment
+
+
+def _make(
+    identifier: Identifier, kwargs: Mapping[str, Any], render_mode: str | None
+) -> Environment:
     rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     return gymnasium.make(identifier, disable_env_checker=True, **rendering, **dict(kwargs))
 

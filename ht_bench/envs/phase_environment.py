@@ -77,7 +77,8 @@ def _build(
 ) -> Environment:
     where = f"Task {task.name}, phase {index}"
     identifier, kwargs = task.environment_of(index)
-    environment = make(identifier, kwargs, where, render_mode)
+    register = task.environment.register
+    environment = make(identifier, kwargs, where, render_mode, register)
     apply_physics(environment.unwrapped, task.phases[index].physics, where)
     for wrapper in task.environment.wrappers:
         environment = wrap(environment, wrapper, where, evaluation)

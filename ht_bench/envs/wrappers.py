@@ -1,8 +1,13 @@
-"""Wrappers of environments by name, with JSON options: the [[environment.wrappers]] of a task."""
+"""Wrappers of environments with JSON options: the [[environment.wrappers]] of a task.
+
+By name those of this package, by "file.py:Class" or "module:Class" any other: a class or function
+that takes the environment and the options.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +18,8 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import FrameStackObservation, ReshapeObservation, TimeLimit
 
-from ht_bench.errors import UsageError, did_you_mean
+from ht_bench.errors import UsageError, did_you_mean, reason
+from ht_bench.loading import is_reference, load_reference
 from ht_bench.streams.tables import read_table
 
 Environment = gymnasium.Env[Any, Any]
@@ -60,24 +66,48 @@ def wrap(
 ) -> Environment:
     """Return the environment in the wrapper `{"name": …, option: value, …}`.
 
-    evaluation: without what serves training only, life-loss episodes and clipped rewards.
-    "task-id" is left to `ht_bench.envs.phase_environment`, which knows the task; here its options
-    are checked and nothing is wrapped. `where` names the task in errors.
+    evaluation: without what serves training only, life-loss episodes and clipped rewards; a
+    wrapper from outside is told if it has a parameter of this name. "task-id" is left to
+    `ht_bench.envs.phase_environment`, which knows the task; here its options are checked and
+    nothing is wrapped. `where` names the task in errors.
     Raises UsageError for an unknown name or option, or an environment the wrapper does not fit.
     """
     name = wrapper["name"]
+    given = {key: value for key, value in wrapper.items() if key != "name"}
+    if is_reference(name):
+        return _from_outside(environment, name, given, where, evaluation)
     if name not in OPTIONS:
         raise UsageError(
             f"{where}: there is no wrapper '{name}'.{did_you_mean(name, OPTIONS)} "
-            f"Known: {', '.join(OPTIONS)}."
+            f"Known: {', '.join(OPTIONS)}, or file.py:Class."
         )
-    given = {key: value for key, value in wrapper.items() if key != "name"}
     options: Any = read_table(OPTIONS[name], given, f"{where}, wrapper '{name}'")
     if name == "atari":
         return _atari(environment, options, where, evaluation)
     if name == "time-limit":
         return TimeLimit(environment, options.max_episode_steps)
     return environment
+
+
+def _from_outside(
+    environment: Environment, name: str, options: dict[str, Any], where: str, evaluation: bool
+) -> Environment:
+    make = load_reference(name)
+    try:
+        if "evaluation" in inspect.signature(make).parameters:
+            options = {**options, "evaluation": evaluation}
+        wrapped = make(environment, **options)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever another's wrapper does
+        raise UsageError(
+            f"{where}: the wrapper '{name}' failed: {type(error).__name__}: {reason(error)}."
+        ) from error
+    if not isinstance(wrapped, gymnasium.Env):
+        raise UsageError(
+            f"{where}: the wrapper '{name}' returns {type(wrapped).__name__}, no environment."
+        )
+    return wrapped
 
 
 def _atari(

@@ -17,7 +17,7 @@ from ht_bench.ranking.curves import MeanCurve, mean_curve
 from ht_bench.ranking.entries import Setting, TaskInfo
 from ht_bench.ranking.pairs import Measured, PairedTask, measure
 from ht_bench.records.metrics import metric_key
-from ht_bench.streams.suite import Suite, get_suite, suite_files
+from ht_bench.streams.suite import Suite, known_suites
 from ht_bench.version import EPOCH, epoch_order
 
 SETTING = Setting("test", "any precision", "any device")
@@ -155,15 +155,16 @@ def _info(known: KnownTask) -> TaskInfo:
     return TaskInfo(task.name, task.family, known.classes, task.seeds, task.sha256, known.random)
 
 
-def shipped_suites() -> list[Suite]:
-    """Return the shipped suites, those of generalization first."""
-    names = sorted(suite_files(), key=lambda name: ("core" not in name, "control" in name, name))
-    return [get_suite(name) for name in names]
+def shown_suites(more: Iterable[Suite] = ()) -> list[Suite]:
+    """Return the suites known by name, those of generalization first, then `more`."""
+    suites = {**known_suites(), **{suite.name: suite for suite in more}}
+    names = sorted(suites, key=lambda name: ("core" not in name, "control" in name, name))
+    return [suites[name] for name in names]
 
 
 def make_boards(entries: Sequence[Submitted], suites: Iterable[Suite] | None = None) -> list[Board]:
     """Return a board for each epoch that has entries, the newest first."""
-    shown = shipped_suites() if suites is None else list(suites)
+    shown = shown_suites() if suites is None else list(suites)
     epochs = sorted({entry.benchmark for entry in entries}, key=epoch_order, reverse=True)
     return [
         make_board([entry for entry in entries if entry.benchmark == epoch], shown)
@@ -182,7 +183,7 @@ def make_board(entries: Sequence[Submitted], suites: Iterable[Suite] | None = No
     if len(epochs) > 1:
         raise UsageError(f"Entries of {' and '.join(epochs)} do not compare: a board holds one.")
     [benchmark] = epochs
-    shown = _suites_of(benchmark, shipped_suites() if suites is None else suites)
+    shown = _suites_of(benchmark, shown_suites() if suites is None else suites)
     known = {task.known.task.name: task.known for e in entries for task in e.tasks.values()}
     order = list(dict.fromkeys(name for suite in shown for name in suite.tasks))
     names = [*(n for n in order if n in known), *sorted(known.keys() - set(order))]

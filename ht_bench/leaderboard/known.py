@@ -13,7 +13,7 @@ from ht_bench.streams.families import get_family
 from ht_bench.streams.points import curve_grid
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.stream import Stream
-from ht_bench.streams.suite import get_suite, suite_files
+from ht_bench.streams.suite import known_suites
 from ht_bench.streams.task import AnyTask, Task
 
 
@@ -72,7 +72,9 @@ def find_known(name: str) -> KnownTask | str:
     """Return a released task by its name, or a sentence that says why there is none."""
     # `get_task` would also open a path: an untrusted name is looked up, never followed.
     if name not in task_names():
-        return "is no task of this benchmark; `ht-bench list tasks` shows them"
+        return (
+            "is no task of this benchmark; `ht-bench list tasks` shows them, --task adds a file's"
+        )
     task = get_task(name)
     if task.status == "draft":
         return "is a draft, which may still change; only released tasks are compared"
@@ -107,7 +109,7 @@ def _load(name: str) -> Dataset | None:
 
 
 def _frozen_sha256(task: Task) -> str | None:
-    for suite in map(get_suite, suite_files()):
+    for suite in known_suites().values():
         if task.name in suite.anchors:
             return suite.anchors[task.name].data_sha256
     return datasets.content_sha256(task.data.name)

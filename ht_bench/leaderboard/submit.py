@@ -16,7 +16,7 @@ from ht_bench.files import write_atomically
 from ht_bench.leaderboard.choosing import SAME, Choice, check_complete, choose_runs
 from ht_bench.leaderboard.reading import CURVES, SCHEMA, parse_untrusted, read_bounded
 from ht_bench.leaderboard.valid import check_bytes
-from ht_bench.methods.recipe import get_recipe
+from ht_bench.methods.recipe import get_recipe, split_regime
 from ht_bench.ranking.entries import Entry, TaskInfo, read_groups
 from ht_bench.ranking.pairs import NONE
 from ht_bench.records.metrics import Record, metric_key
@@ -28,7 +28,8 @@ class About:
 
     how, runs: how they were chosen and the training runs that took; "" and None take the search
     of the method's recipe. summary, citation: "" takes the recipe's. traits: "needs_boundaries"
-    and "network" of the method's class, where the records do not tell.
+    and "network" of the method's class, where the records do not tell. recipe: the recipe's file,
+    where it is not the one known by the method's name.
     """
 
     name: str
@@ -39,6 +40,7 @@ class About:
     how: str = ""
     runs: int | None = None
     traits: Mapping[str, Any] | None = None
+    recipe: str = ""
 
 
 def make_submission(runs: Path, choice: Choice, about: About) -> dict[str, Any]:
@@ -153,7 +155,7 @@ def _method(name: str, about: About, source: str, traits: Sequence[Any]) -> dict
             f"The runs of '{name}' do not say what the method is (an older version made them); "
             f"name its class, --method file.py:ClassName, or run it again."
         )
-    recipe = get_recipe(name)
+    recipe = get_recipe(about.recipe or name)
     summary = about.summary or (recipe.summary if recipe else "")
     if not summary:
         raise UsageError(f"Say in a sentence what '{name}' does: --summary \"…\".")
@@ -168,8 +170,8 @@ def _method(name: str, about: About, source: str, traits: Sequence[Any]) -> dict
 
 
 def _tuning(name: str, about: About, tasks: tuple[str, ...]) -> dict[str, Any]:
-    recipe = get_recipe(name)
-    how, runs = recipe.searched(tasks) if recipe else ("", None)
+    recipe = get_recipe(about.recipe or name)
+    how, runs = recipe.searched(tasks, split_regime(name)[1]) if recipe else ("", None)
     how, runs = about.how or how, runs if about.runs is None else about.runs
     if not how or runs is None:
         raise UsageError(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ht_bench.methods.hooks import CAPTURED_HOOKS, says_so
 from ht_bench.methods.loop import BY_HOOK
+from ht_bench.networks import filled
 
 
 class Contract:
@@ -16,7 +17,8 @@ class Contract:
 
     name: ClassVar[str]
     network: ClassVar[Mapping[str, Any]] = {}
-    """Changes to the task's `[net]` table, merged in before the network is built."""
+    """Changes to the task's `[net]` table, merged in before the network is built; a text "$name"
+    stands for the hyperparameter `name`."""
     has_tortoise: ClassVar[bool] = False
     """Whether other weights than the trained ones are judged, so that both are logged."""
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -28,6 +30,10 @@ class Contract:
     a captured CUDA graph. A class that overrides one of them says so itself, or counts as not
     capturable."""
 
+    may_rest: ClassVar[bool] = False
+    """Whether the rule may hold all weights still for some steps, so that no test expects each of
+    them to move."""
+
     steps_seen: int
 
     @classmethod
@@ -37,6 +43,10 @@ class Contract:
         if cls.network:
             implied.add("network")
         return cls.needs | implied
+
+    def network_changes(self) -> dict[str, Any]:
+        """Return `network` with this instance's hyperparameters in it."""
+        return filled(self.network, vars(self))
 
     @classmethod
     def overrides(cls, hook: str) -> bool:
@@ -108,3 +118,9 @@ class Contract:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned; the method is attached to an equal module."""
+
+
+def own_name(cls: type[Contract]) -> str:
+    """Return the `name` that the class itself says, never one that it inherits; or its own."""
+    own = vars(cls).get("name")
+    return own if isinstance(own, str) else cls.__name__

@@ -15,6 +15,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from ht_bench.errors import UsageError
 from ht_bench.methods.derived import Derived, old_hooks
+from ht_bench.networks.stacking import is_stacked
 
 _REFUSED = (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError)
 
@@ -30,8 +31,9 @@ def redraw(
     `_reset_parameters`, as torch's attention has it) has the last word; then a model's
     `_init_weights(module)` is applied where it has one. Weights under a parametrization are drawn
     without it and put through its inverse; masks of pruning stay. The draws come from `generator`
-    (its first, of a list) and leave torch's own state untouched; without one they come from
-    torch's default generator. Raises UsageError for a layer below one of the prefixes `within`
+    (of a list each seed of a stack draws from its own, a lone network from the first) and leave
+    torch's own state untouched; without one they come from torch's default generator. Raises
+    UsageError for a layer below one of the prefixes `within`
     that cannot be redrawn, before anything is drawn.
     """
     _check(module, within)
@@ -39,17 +41,35 @@ def redraw(
     bare = _without_derived_weights(twin)
     if generator is None:
         _reset(bare)
+    elif isinstance(generator, list) and len(generator) > 1 and is_stacked(module):
+        _reset_stack(bare, generator)
     else:
-        source = generator[0] if isinstance(generator, list) else generator
-        seed = int(torch.randint(2**62, (1,), generator=source, device=source.device).item())
-        with torch.random.fork_rng(devices=_cuda_devices(module)):
-            torch.manual_seed(seed)
-            _reset(bare)
+        _reset_from(bare, generator[0] if isinstance(generator, list) else generator)
     if bare is not twin:
         _put_into(twin, bare)
     named: dict[str, Tensor] = dict(twin.named_parameters())
     named.update(twin.named_buffers())
     return {name: tensor.detach() for name, tensor in named.items()}
+
+
+def _reset_from(module: nn.Module, source: torch.Generator) -> None:
+    """Redraw by a seed that `source` gives."""
+    seed = int(torch.randint(2**62, (1,), generator=source, device=source.device).item())
+    with torch.random.fork_rng(devices=_cuda_devices(module)):
+        torch.manual_seed(seed)
+        _reset(module)
+
+
+@torch.no_grad()
+def _reset_stack(module: nn.Module, sources: list[torch.Generator]) -> None:
+    """Redraw each seed of a stack by its own generator, whatever its mates and its slot."""
+    tensors = [*module.parameters(), *module.buffers()]
+    drawn = []
+    for source in sources:
+        _reset_from(module, source)
+        drawn.append([tensor[0].clone() for tensor in tensors])
+    for tensor, values in zip(tensors, zip(*drawn, strict=True), strict=True):
+        tensor.copy_(torch.stack(values))
 
 
 def _check(module: nn.Module, within: tuple[str, ...]) -> None:

@@ -22,6 +22,7 @@ NEEDS = {
     "old data": "reads the examples of the phase that has ended",
     "second batch": "draws a second batch in each step",
     "activations": "watches what the units put out",
+    "outputs": "adds to what the module puts out",
 }
 """Everything that a method may need, and what a method that needs it does."""
 
@@ -33,7 +34,7 @@ BY_HOOK = {
 """The need that follows from overriding a hook."""
 
 LEFT_TO_THE_PROGRAM = frozenset(
-    {"auxiliary loss", "phase length", "network", "second pass", "activations"}
+    {"auxiliary loss", "phase length", "network", "second pass", "activations", "outputs"}
 )
 """What a program that is not one of this package's loops carries out itself, or hooks do."""
 

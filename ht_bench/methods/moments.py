@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -35,3 +35,28 @@ def clear_moments(
     else:
         for parameter in parameters:
             optimizer.state.pop(parameter, None)
+
+
+_AT_FIRST = {
+    **dict.fromkeys(("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf"), 0.0),
+    **dict.fromkeys(("momentum_buffer", "square_avg", "grad_avg", "acc_delta"), 0.0),
+}
+"""What the moments of torch's optimizers begin with, number by number."""
+
+
+def clear_entries(
+    optimizer: torch.optim.Optimizer, parameter: Tensor, fill: Callable[[Tensor, float], object]
+) -> None:
+    """Forget the moments of some of a parameter's numbers, in their storage.
+
+    fill(moment, value): sets these entries of a moment, shaped as the parameter, to `value`. The
+    clock of the optimizer's bias correction is the whole parameter's and goes on; state that is no
+    moment (Rprop's step sizes, Adagrad's sum) is left.
+    """
+    # In the RMSprop of stable-baselines3's A2C, which follows TensorFlow's, squares begin at 1.
+    first = dict(_AT_FIRST)
+    if type(optimizer).__name__ == "RMSpropTFLike":
+        first["square_avg"] = 1.0
+    for key, moment in optimizer.state.get(parameter, {}).items():
+        if key in first and isinstance(moment, Tensor) and moment.shape == parameter.shape:
+            fill(moment, first[key])

@@ -36,7 +36,7 @@ class L2(Method):
         """Add λ θ to every gradient."""
         trained: list[Tensor] = [p for p in self.module.parameters() if p.grad is not None]
         if self.strength and trained:
-            gradients = _dense([p.grad for p in trained if p.grad is not None])
+            gradients = dense([p.grad for p in trained if p.grad is not None])
             torch._foreach_add_(gradients, trained, alpha=self.strength)
 
 
@@ -61,7 +61,7 @@ class L2Init(L2):
         trained = [(p, initial) for p, initial in pairs if p.grad is not None]
         if not trained:
             return
-        gradients = _dense([p.grad for p, _ in trained if p.grad is not None])
+        gradients = dense([p.grad for p, _ in trained if p.grad is not None])
         away: tuple[Tensor, ...] = torch._foreach_sub(
             [p.detach() for p, _ in trained], [initial for _, initial in trained]
         )
@@ -81,7 +81,8 @@ class L2Init(L2):
         self._initial.load(state["initial"])
 
 
-def _dense(gradients: list[Tensor]) -> list[Tensor]:
+def dense(gradients: list[Tensor]) -> list[Tensor]:
+    """Return the gradients; raises UsageError if one of them is sparse."""
     if any(gradient.is_sparse for gradient in gradients):
         raise UsageError(
             "A gradient is sparse (an embedding with sparse=True), and a penalty moves every row; "

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-from ht_bench.errors import UsageError
+from ht_bench import registry
+from ht_bench.errors import Unsuitable, UsageError, shown
 from ht_bench.files import folder
+from ht_bench.loading import absolute
+from ht_bench.methods.space import Space, combinations, read_space
 from ht_bench.streams.seeds import parse_seeds
-from ht_bench.streams.tables import read_table, read_toml
+from ht_bench.streams.tables import check_kind, read_table, read_toml
 
 LARGEST_SEARCH = 12
 """Configurations a search may try for one task: the same budget for every method."""
+Regime = Literal["whole", "first"]
+"""What a search sees: the whole stream, or its first share of steps alone (k %-tuning)."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,10 @@ class Recipe:
     implementation: the class, "package.module:Class", by which the registry knows the method.
     default: hyperparameters where nothing more special is said. agents: replaces it where
     reinforcement-learning agents are trained. tasks: per task name. grid: the
-    values a search tries, by hyperparameter; `grids` replaces it for a task. search: per task,
-    what the search found. needs_boundaries: whether its rule needs to be told when the data
+    values a search tries, by hyperparameter; `grids` replaces it for a task. space, spaces: the
+    same with ranges (`ht_bench.methods.space`), in place of the grid. search: per task, what the
+    search found. first, search_first: as `tasks` and `search`, for searches that saw only the
+    first share of a stream. needs_boundaries: whether its rule needs to be told when the data
     change (None: as its hooks say). inert: hyperparameters with which it trains as `none` does, bit
     for bit (None: there are none); active: with which it acts within a dozen steps. The tests of
     the contract read these two.
@@ -39,25 +46,51 @@ class Recipe:
     tasks: dict[str, Any] = field(default_factory=dict)
     grid: dict[str, Any] = field(default_factory=dict)
     grids: dict[str, Any] = field(default_factory=dict)
+    space: dict[str, Any] = field(default_factory=dict)
+    spaces: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
+    first: dict[str, Any] = field(default_factory=dict)
+    search_first: dict[str, Any] = field(default_factory=dict)
     needs_boundaries: bool | None = None
     inert: dict[str, Any] | None = None
     active: dict[str, Any] = field(default_factory=dict)
 
-    def hyperparameters(self, task: str, agent: bool = False) -> dict[str, Any]:
-        """Return the hyperparameters for a task; "" is not a task and gives the default."""
+    def hyperparameters(
+        self, task: str, agent: bool = False, regime: Regime = "whole"
+    ) -> dict[str, Any]:
+        """Return the hyperparameters for a task; "" is not a task and gives the default.
+
+        Raises Unsuitable where the regime is "first" and no search of that kind is recorded;
+        a method without anything to search has nothing to record.
+        """
         general = {**self.default, **self.agents} if agent else self.default
-        return {**general, **self.tasks.get(task, {})}
+        if regime == "whole" or not task:
+            return {**general, **self.tasks.get(task, {})}
+        if task not in self.first and self.search_space(task):
+            raise Unsuitable(
+                f"The recipe of '{self.method}' has no [first.{task}]; `ht-bench tune --task "
+                f"{task} --method {self.method} --regime first --write` searches it."
+            )
+        return {**general, **self.first.get(task, {})}
+
+    def search_space(self, task: str) -> Space:
+        """Return what a search on a task tries; empty where there is nothing to choose."""
+        for key, table in {
+            f"spaces.{task}": self.spaces.get(task, {}),
+            "space": self.space,
+            f"grids.{task}": self.grids.get(task, {}),
+            "grid": self.grid,
+        }.items():
+            if table:
+                return read_space(table, f"The recipe of '{self.method}' [{key}]")
+        return {}
 
     def configurations(self, task: str) -> list[dict[str, Any]]:
         """Return every combination of the task's grid; one empty one if there is no grid.
 
         Raises UsageError for more than `LARGEST_SEARCH`.
         """
-        grid: Mapping[str, list[Any]] = self.grids.get(task, self.grid)
-        configurations = [
-            dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
-        ]
+        configurations = combinations(self.grids.get(task, self.grid))
         if len(configurations) > LARGEST_SEARCH:
             raise UsageError(
                 f"baselines/{self.method}.toml: the grid for {task} has {len(configurations)} "
@@ -65,32 +98,72 @@ class Recipe:
             )
         return configurations
 
-    def searched(self, tasks: Sequence[str] = ()) -> tuple[str, int]:
+    def searched(self, tasks: Sequence[str] = (), regime: Regime = "whole") -> tuple[str, int]:
         """Say how the hyperparameters were chosen, and with how many training runs.
 
         tasks: only these count; none named means every task with a search.
         """
-        searches = {t: s for t, s in self.search.items() if not tasks or t in tasks}
-        runs = sum(len(s["tried"]) * len(parse_seeds(s["seeds"])) for s in searches.values())
+        recorded = self.search if regime == "whole" else self.search_first
+        searches = {t: s for t, s in recorded.items() if not tasks or t in tasks}
         if not searches:
             return f"values of {self.source}; no search", 0
         largest = max(len(s["tried"]) for s in searches.values())
         seeds = " or ".join(sorted({str(s["seeds"]) for s in searches.values()}))
+        shares = sorted({f"{s['share']:.0%}" for s in searches.values() if "share" in s})
+        seen = f" of the first {' or '.join(shares)} of the stream" if shares else ""
+        samplers = sorted({str(s.get("sampler", "grid")) for s in searches.values()})
         return (
-            f"grid search per task, at most {largest} configuration(s), tuning seeds {seeds}, "
-            f"validation split (baselines/{self.method}.toml)",
-            runs,
+            f"{' or '.join(samplers)} search per task, at most {largest} configuration(s), tuning "
+            f"seeds {seeds}, validation split{seen} (baselines/{self.method}.toml)",
+            sum(map(runs_of, searches.values())),
         )
 
 
+def recipe_files() -> dict[str, Path]:
+    """Return the shipped recipes' files by method name."""
+    return {path.stem: path for path in sorted(folder("baselines").glob("*.toml"))}
+
+
+registry.recipes.provide(recipe_files)
+
+
+def runs_of(search: Mapping[str, Any]) -> int:
+    """Return the training runs that a recorded search took."""
+    return int(search.get("runs", len(search["tried"]) * len(parse_seeds(search["seeds"]))))
+
+
+def split_regime(name: str) -> tuple[str, Regime]:
+    """Return a method's name without "@first" or "@whole", and the regime it was tuned by."""
+    for regime in get_args(Regime):
+        if name.endswith(f"@{regime}"):
+            return name.removesuffix(f"@{regime}"), regime
+    return name, "whole"
+
+
 def recipe_names() -> list[str]:
-    """Return the methods that have a recipe."""
-    return sorted(path.stem for path in folder("baselines").glob("*.toml"))
+    """Return the methods that have a recipe: shipped, registered, or found by entry point."""
+    return registry.recipes.names()
 
 
 def get_recipe(method: str) -> Recipe | None:
-    """Return a method's recipe, or None if it has none; raises UsageError for a malformed one."""
-    path = folder("baselines") / f"{method}.toml"
-    if not path.is_file():
+    """Return a method's recipe, or None if it has none; raises UsageError for a malformed one.
+
+    method: its name, with or without "@first", or the path of a recipe's TOML file.
+    """
+    method, _ = split_regime(method)
+    if not method.endswith(".toml") and method not in recipe_names():
         return None
-    return read_table(Recipe, read_toml(path), str(path))
+    return _read(registry.made(registry.recipes, method), method)
+
+
+def _read(found: Any, name: str) -> Recipe:
+    if isinstance(found, str):
+        found = Path(found)
+    if isinstance(found, Path):
+        table = read_toml(found)
+        check_kind(table, "recipe", str(found))
+        recipe = read_table(Recipe, table, str(found))
+        return replace(recipe, implementation=absolute(recipe.implementation, found))
+    if not isinstance(found, Recipe):
+        raise UsageError(f"{name} is {shown(found)}, no recipe; name its TOML file.")
+    return found

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ht_bench import registry
-from ht_bench.errors import UsageError, did_you_mean
+from ht_bench import loading, registry
+from ht_bench.errors import Unsuitable, UsageError, did_you_mean
 from ht_bench.methods.base import Method
+from ht_bench.methods.composed import compose, parts_in, prefixed, spread
+from ht_bench.methods.contract import own_name
 from ht_bench.methods.hyperparameters import plain
-from ht_bench.methods.recipe import get_recipe
+from ht_bench.methods.recipe import Recipe, Regime, get_recipe, split_regime
 from ht_bench.methods.source import source_of
 from ht_bench.streams.tables import fits
 
@@ -26,13 +28,15 @@ Named = str | type[Method] | Method
 class MethodSpec:
     """A method with its hyperparameters, picklable, so that a worker process can build it.
 
-    reference: a registered name or "path/to/file.py:Class"; or the class itself.
+    reference: a registered name or "path/to/file.py:Class"; or the class itself. recipe: the name
+    or TOML file of its recipe, which need not be there.
     """
 
     name: str
     reference: str | type[Method]
     hyperparameters: Mapping[str, Any]
     source_sha256: str
+    recipe: str = ""
 
     def build(self) -> Method:
         """Return a new, unattached method."""
@@ -46,7 +50,7 @@ class MethodSpec:
         """
         cls = find_class(self.reference)
         return {
-            "needs_boundaries": needs_boundaries(cls, self.name),
+            "needs_boundaries": needs_boundaries(cls, self.recipe or self.name),
             "network": dict(cls.network),
         }
 
@@ -79,39 +83,131 @@ def resolve(
 ) -> MethodSpec:
     """Return the method to run on `task`: recipe first, then `overrides` (not for an instance).
 
-    agent: the task trains a reinforcement-learning agent, for which recipes have a table.
+    named: a name, "file.py:Class", the TOML file of a recipe, which names the class, a class or an
+    instance. "name@first" takes what a search on the first share of the task's stream chose, and
+    keeps that name. agent: the task trains a reinforcement-learning agent, for which recipes have a
+    table.
     Raises UsageError for an unknown name or hyperparameter, or a value the method refuses.
     """
     changes = dict(overrides or {})
     if isinstance(named, Method):
         values = {**_fields(named), **changes}
         return _spec(type(named), own_name(type(named)), type(named), values)
-    if isinstance(named, str) and ".py:" in named:
-        registry.forget_if_edited(Path(named.rpartition(":")[0]))
-    cls = find_class(named)
-    name = named if isinstance(named, str) and ":" not in named else own_name(cls)
-    recipe = get_recipe(name) if isinstance(named, str) else None
-    settings = recipe.hyperparameters(task, agent) if recipe else {}
+    if not isinstance(named, str):
+        return _spec(find_class(named), own_name(named), named, changes)
+    named, regime = split_regime(named)
+    place = _place(named)
+    if is_composed(place):
+        return _resolve_composed(named, place, task, changes, agent, regime)
+    if loading.is_reference(place):
+        loading.forget_if_edited(Path(place.rpartition(":")[0]))
+    cls = find_class(place)
+    name = own_name(cls) if loading.is_reference(named) else named
+    recipe = get_recipe(name)
+    if recipe is not None and named.endswith(".toml"):
+        name = recipe.method
+    settings = recipe.hyperparameters(task, agent, regime) if recipe else {}
     # A worker process has not registered what this one has: it gets the class.
-    reference = named if isinstance(named, str) and ":" in named else cls
-    return _spec(cls, name, reference, {**settings, **changes})
+    reference = place if loading.is_reference(place) else cls
+    values = {**settings, **changes}
+    spec = _spec(cls, name, reference, values, _suffix(named, recipe, task, regime))
+    return _of_file(spec, named)
+
+
+def is_composed(named: str) -> bool:
+    """Whether a name stands for several methods, "a+b"; a registered name with a plus does not."""
+    file, _, attribute = named.rpartition(":")
+    if "+" not in attribute and Path(file).is_file():  # a plus in a file's path
+        return False
+    several = len(parts_in(named)) > 1 and not named.endswith(".toml")
+    return several and named not in registry.methods.names()
+
+
+def _resolve_composed(
+    named: str,
+    composed: str,
+    task: str,
+    changes: Mapping[str, Any],
+    agent: bool,
+    regime: Regime,
+) -> MethodSpec:
+    """Resolve "a+b": each part's recipe, then the combination's own, then `changes`.
+
+    named: that, or the file of the combination's recipe.
+    """
+    parts = [resolve(part, task, agent=agent) for part in parts_in(composed)]
+    cls = compose(tuple(find_class(part.reference) for part in parts))
+    settings = {
+        prefixed(part.name, key): value
+        for part in parts
+        for key, value in part.hyperparameters.items()
+    }
+    recipe = get_recipe(named if named.endswith(".toml") else cls.name)
+    if recipe is not None:
+        settings |= spread(cls, recipe.hyperparameters(task, agent, regime))
+    suffix = _suffix(named, recipe, task, regime)
+    reference = "+".join(
+        part.reference if isinstance(part.reference, str) else word
+        for part, word in zip(parts, parts_in(composed), strict=True)
+    )
+    values = {**settings, **spread(cls, changes)}
+    return _of_file(_spec(cls, cls.name, reference, values, suffix), named)
+
+
+def _of_file(spec: MethodSpec, named: str) -> MethodSpec:
+    """Let a method that was named by its recipe's file keep the file."""
+    if not named.endswith(".toml"):
+        return spec
+    return dataclasses.replace(spec, recipe=loading.absolute(named))
+
+
+def _suffix(named: str, recipe: Recipe | None, task: str, regime: Regime) -> str:
+    """Return "@first" for what was tuned so; a method with nothing to tune has one name."""
+    if regime == "whole":
+        return ""
+    if recipe is None:
+        raise Unsuitable(f"'{named}' has no recipe that a search on a first share could be in.")
+    return f"@{regime}" if not task or task in recipe.first else ""
+
+
+def _place(named: str) -> str:
+    """Return what tells the class: a registered name, or the reference that a recipe gives."""
+    if is_composed(named):
+        return named
+    if named in registry.methods.names() or loading.is_reference(named):
+        return loading.absolute(named)
+    recipe = get_recipe(named)
+    if recipe is None or recipe.method in registry.methods.names():
+        return recipe.method if recipe else named
+    if not recipe.implementation and is_composed(recipe.method):
+        return recipe.method
+    if not recipe.implementation:
+        raise UsageError(
+            f"{named} gives no class of the method '{recipe.method}'; add "
+            'implementation = "file.py:Class".'
+        )
+    return recipe.implementation
 
 
 def find_class(reference: str | type[Method]) -> type[Method]:
-    """Return the class behind a name, a "file.py:Class" or the class itself."""
+    """Return the class behind a name, "file.py:Class", a recipe's TOML file or the class itself."""
     cls: Any = reference
     if isinstance(reference, str):
-        if reference.endswith(".py"):
-            raise UsageError(f"{reference} is a file; name its class too: {reference}:ClassName.")
-        is_file = ".py:" in reference
-        cls = registry.load_reference(reference) if is_file else registry.methods.get(reference)
+        place = _place(split_regime(reference)[0])
+        if is_composed(place):
+            return compose(tuple(map(find_class, parts_in(place))))
+        cls = registry.methods.find(place)
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         raise UsageError(f"{reference} is not a subclass of ht_bench.Method; make it one.")
     return cls
 
 
 def _spec(
-    cls: type[Method], name: str, reference: str | type[Method], values: Mapping[str, Any]
+    cls: type[Method],
+    name: str,
+    reference: str | type[Method],
+    values: Mapping[str, Any],
+    suffix: str = "",
 ) -> MethodSpec:
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise UsageError(
@@ -120,7 +216,7 @@ def _spec(
         )
     if name in registry.methods.names():
         registered = registry.methods.get(name)
-        if not registry.is_same_definition(registered, cls):
+        if not loading.is_same_definition(registered, cls):
             raise UsageError(registry.methods.taken(name, cls))
     fields = [field.name for field in dataclasses.fields(cls) if field.init]
     for key in values:
@@ -133,7 +229,7 @@ def _spec(
     values = plain(cls, values)
     _check_types(cls, name, values)
     built = cls(**values)
-    return MethodSpec(name, reference, _fields(built), source_of(cls).sha256)
+    return MethodSpec(name + suffix, reference, _fields(built), source_of(cls).sha256)
 
 
 def _check_types(cls: type[Method], name: str, values: Mapping[str, Any]) -> None:
@@ -162,11 +258,7 @@ def needs_boundaries(cls: type[Method], name: str = "") -> bool:
     recipe = get_recipe(name) if name else None
     if recipe is not None and recipe.needs_boundaries is not None:
         return recipe.needs_boundaries
-    hooks = ("on_phase", "phase_steps")
-    return any(getattr(cls, hook) is not getattr(Method, hook) for hook in hooks)
-
-
-def own_name(cls: type[Method]) -> str:
-    """Return the `name` that the class itself says, never one that it inherits; or its own."""
-    own = vars(cls).get("name")
-    return own if isinstance(own, str) else cls.__name__
+    parts = getattr(cls, "classes", ())
+    if parts:
+        return any(needs_boundaries(part, part.name) for part in parts)
+    return cls.overrides("on_phase") or cls.overrides("phase_steps")

@@ -36,9 +36,15 @@ def source_of(cls: type) -> Source:
     """Hash the files that define the class and its bases, and what they import beside them.
 
     Whole files, since constants and functions beside a class are part of its rule. Of installed
-    libraries and of Python, which have versions, the names of bases count.
+    libraries and of Python, which have versions, the names of bases count. Of a combination
+    the parts count.
     """
-    return _source_of(cls)
+    parts = [source_of(part) for part in getattr(cls, "classes", ())]
+    if not parts:
+        return _source_of(cls)
+    content = "\n".join(part.sha256 for part in parts)
+    known = all(part.known for part in parts)
+    return Source(hashlib.sha256(content.encode()).hexdigest(), known)
 
 
 @functools.cache  # parsing files takes milliseconds, and agents are made again and again

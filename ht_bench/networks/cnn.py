@@ -14,16 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ht_bench.networks.parts import (
-    Chain,
-    Style,
-    check_divisible,
-    check_size,
-    convolution,
-    head,
-    read_widths,
-)
+from ht_bench.networks.parts import Chain, check_divisible, check_size, read_widths
 from ht_bench.networks.stacked_conv import StackedChain
+from ht_bench.networks.style import Style, convolution, head
 
 
 def build_cnn(
@@ -39,16 +32,20 @@ def build_cnn(
     Raises UsageError for values and shapes it cannot take.
     """
     if stack is None:
-        return _build_lone(options, shape, classes)
+        return _build_lone(options, shape, classes, Style.read(options))
+    style = Style.read(options)
     with torch.device("meta"):
-        lone = _build_lone(options, shape, classes, stack)
-    return StackedChain(lone, stack)
+        lone = _build_lone(options, shape, classes, style, stack)
+    return StackedChain(lone, stack, style.forms)
 
 
 def _build_lone(
-    options: Mapping[str, Any], shape: tuple[int, int, int], classes: int, stack: int = 1
+    options: Mapping[str, Any],
+    shape: tuple[int, int, int],
+    classes: int,
+    style: Style,
+    stack: int = 1,
 ) -> Chain:
-    style = Style.read(options)
     channels = read_widths(options, "channels", (32, 64, 128))
     hidden = read_widths(options, "hidden", (256,))
     factor = 2 ** len(channels)

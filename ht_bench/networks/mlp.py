@@ -14,10 +14,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ht_bench.errors import UsageError, shown
+from ht_bench.errors import UsageError
 from ht_bench.networks.chain import Chain, plain_autograd, unobserved
-from ht_bench.networks.parts import CReLU, check_size, read_widths
+from ht_bench.networks.parts import check_size, read_widths
 from ht_bench.networks.stacking import is_stacked
+from ht_bench.networks.style import Style
 
 
 class StackedLinear(nn.Module):
@@ -107,24 +108,26 @@ class StackedLayerNorm(nn.Module):
 
 
 class StackedMLP(nn.Module):
-    """S perceptrons trained as one module: linear, normalisation, activation; then the output."""
+    """S perceptrons trained as one module: linear, normalisation, activation; then the output.
+
+    sizes: features from input to output. activation, linear_norm: as a `[net]` table has them.
+    """
 
     stacked = True
 
     def __init__(
-        self, sizes: tuple[int, ...], stack: int, activation: str, linear_norm: str
+        self, sizes: tuple[int, ...], stack: int, activation: Any, linear_norm: Any
     ) -> None:
         super().__init__()
-        self.stack = stack
+        self.stack, style = stack, Style(activation, linear_norm)
         modules: dict[str, nn.Module] = {}
         for index, (inputs, width) in enumerate(itertools.pairwise(sizes[:-1])):
-            units = width // 2 if activation == "crelu" else width
+            units = style.units(width)
             modules[f"linear{index}"] = StackedLinear(stack, inputs, units)
-            if linear_norm == "batch":
-                modules[f"norm{index}"] = StackedBatchNorm(stack, units)
-            elif linear_norm == "layer":
-                modules[f"norm{index}"] = StackedLayerNorm(stack, units)
-            modules[f"activation{index}"] = CReLU() if activation == "crelu" else nn.ReLU()
+            norm = style.make_linear_norm(units, stack)
+            if norm is not None:
+                modules[f"norm{index}"] = norm
+            modules[f"activation{index}"] = style.make_activation(stack=stack)
         modules["output"] = StackedLinear(stack, sizes[-2], sizes[-1])
         for name, module in modules.items():
             self.add_module(name, module)
@@ -157,15 +160,14 @@ def build_mlp(
 ) -> nn.Module:
     """Build the stacked perceptron of a `[net]` table: hidden, activation, linear_norm.
 
-    Raises UsageError for widths that are not positive, or odd ones with CReLU.
+    Raises UsageError for values it does not know and widths that are not positive or, with an
+    activation of two features a unit, odd.
     """
     hidden = read_widths(options, "hidden", (128, 128))
-    activation = options.get("activation", "relu")
-    if activation == "crelu" and any(width % 2 for width in hidden):
-        raise UsageError(f"[net] hidden = {shown(list(hidden))}: CReLU needs even widths.")
     sizes = (math.prod(shape), *hidden, classes)
     check_size(sizes, stack)
-    return StackedMLP(sizes, stack, activation, options.get("linear_norm", "none"))
+    activation, norm = options.get("activation", "relu"), options.get("linear_norm", "none")
+    return StackedMLP(sizes, stack, activation, norm)
 
 
 @torch.no_grad()

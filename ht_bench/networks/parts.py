@@ -1,21 +1,15 @@
-"""Parts the networks share: activations, normalisations, convolutions and perceptron heads."""
+"""What the networks share: non-linearities, names of layers, checks of sizes."""
 
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ht_bench.errors import UsageError, shown
-
-ACTIVATIONS = ("relu", "crelu")
-LINEAR_NORMS = ("none", "layer", "batch")
-
 
 LARGEST, DEEPEST = 2**29, 1_000
 """Weights, and layers under one key, of the largest network that is built (2 GiB)."""
@@ -80,47 +74,26 @@ def features_per_unit(activation: nn.Module) -> int:
     return int(getattr(activation, "features", 1))
 
 
-@dataclass(frozen=True)
-class Style:
-    """The options common to all `[net]` tables: what follows a layer's product.
+def layers_of(network: nn.Module) -> list[str]:
+    """Return the names of a network's weight-carrying layers, the output last.
 
-    activation: "relu" or "crelu". linear_norm: "none", "layer" or "batch", the normalisation
-    after each hidden linear layer, before its activation. Raises UsageError for other values.
+    As its `layers()` says; else the modules with a weight of two dimensions or more (beside that
+    of seeds), in the order in which they were registered. Raises UsageError where there is none.
     """
-
-    activation: str = "relu"
-    linear_norm: str = "none"
-
-    def __post_init__(self) -> None:
-        for key, names in (("activation", ACTIVATIONS), ("linear_norm", LINEAR_NORMS)):
-            value = getattr(self, key)
-            if value not in names:
-                raise UsageError(
-                    f"[net] {key} = {shown(value)}: it must be one of {', '.join(names)}."
-                )
-
-    @classmethod
-    def read(cls, options: Mapping[str, Any]) -> Style:
-        """Take the common options out of a table; keys left out keep their defaults."""
-        return cls(options.get("activation", "relu"), options.get("linear_norm", "none"))
-
-    def units(self, width: int) -> int:
-        """Return how many units make `width` features; raises UsageError for odd CReLU widths."""
-        if self.activation != "crelu":
-            return width
-        if width % 2:
-            raise UsageError(f"[net]: a layer of width {width} with CReLU; it needs an even width.")
-        return width // 2
-
-    def make_activation(self, dim: int = -1) -> nn.Module:
-        """Return a new activation whose features lie along `dim`."""
-        return CReLU(dim) if self.activation == "crelu" else nn.ReLU()
-
-    def make_linear_norm(self, units: int) -> nn.Module | None:
-        """Return a new normalisation for a linear layer's `units`, or None."""
-        if self.linear_norm == "none":
-            return None
-        return nn.LayerNorm(units) if self.linear_norm == "layer" else nn.BatchNorm1d(units)
+    own = getattr(network, "layers", None)
+    if callable(own):
+        return list(own())
+    least = 3 if getattr(network, "stacked", False) else 2
+    names = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(weight := getattr(module, "weight", None), Tensor) and weight.dim() >= least
+    ]
+    if not names:
+        raise UsageError(
+            f"{type(network).__name__} has no layer with a weight; name them by `layers()`."
+        )
+    return names
 
 
 class Network(nn.Module):
@@ -177,34 +150,3 @@ def check_divisible(network: str, shape: tuple[int, int, int], factor: int) -> N
             f"The network '{network}' takes images whose height and width are multiples of "
             f"{factor}, not {height} x {width}; name another under [net]."
         )
-
-
-def convolution(
-    style: Style, inputs: int, width: int, index: int, *, bias: bool
-) -> OrderedDict[str, nn.Module]:
-    """Return a 3 x 3 convolution with its BatchNorm and activation; `width` channels come out."""
-    units = style.units(width)
-    return OrderedDict(
-        {
-            f"conv{index}": nn.Conv2d(inputs, units, 3, padding=1, bias=bias),
-            f"conv_norm{index}": nn.BatchNorm2d(units),
-            f"conv_activation{index}": style.make_activation(dim=1),
-        }
-    )
-
-
-def head(
-    style: Style, inputs: int, widths: tuple[int, ...], classes: int
-) -> OrderedDict[str, nn.Module]:
-    """Return the perceptron on top: hidden linear layers of `widths` features, then `output`."""
-    modules: OrderedDict[str, nn.Module] = OrderedDict()
-    for index, width in enumerate(widths):
-        units = style.units(width)
-        modules[f"linear{index}"] = nn.Linear(inputs, units)
-        norm = style.make_linear_norm(units)
-        if norm is not None:
-            modules[f"norm{index}"] = norm
-        modules[f"activation{index}"] = style.make_activation()
-        inputs = width
-    modules["output"] = nn.Linear(inputs, classes)
-    return modules

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ht_bench.networks.parts import Network, Style, convolution, head
+from ht_bench.networks.parts import Network
+from ht_bench.networks.style import CHANNELS, Style, convolution, head
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 """Channels and first stride of the four stages, two blocks each."""
@@ -32,12 +33,17 @@ class Block(nn.Module):
         units = style.units(width)
         self.conv1 = nn.Conv2d(inputs, units, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(units)
-        self.activation1 = style.make_activation(dim=1)
+        self.activation1 = style.make_activation(CHANNELS)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(width)
         self.shortcut = _shortcut(inputs, width, stride)
-        # Always ReLU: CReLU would double the sum, which the next identity shortcut must match.
-        self.activation2 = nn.ReLU()
+        # ReLU where a unit gives two features (CReLU, [sin, cos]): they would double the sum, which
+        # the next identity shortcut must match.
+        self.activation2 = style.make_activation(CHANNELS) if style.features == 1 else nn.ReLU()
+
+    def unit_groups(self) -> list[list[str]]:
+        """Return the run of modules whose units nothing but the next of them reads."""
+        return [["conv1", "norm1", "activation1", "conv2"]]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return activation(residual(inputs) + shortcut(inputs))."""
@@ -69,8 +75,9 @@ def build_resnet18(
 ) -> ResNet18:
     """Build the network for images of any size.
 
-    Options: activation, linear_norm. "crelu" replaces every ReLU but those after a residual sum.
-    Raises UsageError for values it does not know.
+    Options: activation, linear_norm. An activation with several features of a unit ("crelu")
+    replaces every ReLU but those after a residual sum. Raises UsageError for values it does not
+    know.
     """
     return ResNet18(Style.read(options), shape[0], classes)
 

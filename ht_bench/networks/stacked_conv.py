@@ -9,6 +9,7 @@ there each seed goes through the layers alone, by the arithmetic of a lone netwo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ht_bench.networks.mlp import StackedBatchNorm, StackedLayerNorm, StackedLinear
+from ht_bench.networks.noise import SeedNoise
 from ht_bench.networks.parts import Chain, CReLU
+from ht_bench.networks.seed_by_seed import call_each
 
 
 def side_by_side(maps: Tensor) -> bool:
@@ -114,7 +117,7 @@ class StackedCReLU(CReLU):
     """`CReLU` over the channels of [S, B, C, H, W], leaving memory as `fold` reads it."""
 
     def __init__(self) -> None:
-        super().__init__(dim=2)
+        super().__init__(dim=-3)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return both halves, the positive first."""
@@ -122,28 +125,33 @@ class StackedCReLU(CReLU):
         return torch.cat((torch.relu(maps), torch.relu(-maps)), -1).permute(3, 0, 4, 1, 2)
 
 
+Forms = Mapping[nn.Module, Callable[[int], nn.Module | None]]
+
+
 class StackedChain(nn.Module):
     """S networks like `lone` trained as one module: [S, B, C, H, W] → [S, B, classes].
 
     Its layers have the names of the lone network's, its tensors a dimension S in front, and its
     weights are drawn layer by layer, seed after seed. lone: a chain of this package's parts, best
-    on the meta device, since its weights are not used.
+    on the meta device, since its weights are not used. forms: for other modules of it what makes
+    their like for a stack.
     """
 
     stacked = True
+    noise: SeedNoise | None = None
 
-    def __init__(self, lone: Chain, stack: int) -> None:
+    def __init__(self, lone: Chain, stack: int, forms: Forms | None = None) -> None:
         super().__init__()
         self.stack = stack
         for name, module in lone.named_children():
-            self.add_module(name, _stack(module, stack))
+            self.add_module(name, _stack(module, stack, forms or {}))
         self._order = _pooling_first(lone)
         children = dict(lone.named_children())
         seed = Chain()
         for name in self._order:
             seed.add_module(name, children[name])
         # In a tuple, so that it is no submodule: its tensors are none of this network's.
-        self._seed = (seed,)
+        self.lone = (seed,)
         self._kinds = [type(child) for child in self.children()]
 
     def layers(self) -> list[str]:
@@ -172,26 +180,17 @@ class StackedChain(nn.Module):
             or child._forward_pre_hooks
             or child._backward_hooks
             or child._backward_pre_hooks
-            for child in self.children()
+            for child in list(self.modules())[1:]
         )
 
     def _seed_by_seed(self, inputs: Tensor) -> Tensor:
         """Send each seed's inputs through the lone network with the seed's tensors in it."""
-        (network,) = self._seed
+        [network] = self.lone
+        network.training = self.training
         for name, child in network.named_children():
-            child.training = self.get_submodule(name).training
-        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        rows = zip(*(tensor.unbind() for tensor in tensors.values()), strict=True)
-        return torch.stack(
-            [
-                torch.func.functional_call(
-                    network,
-                    dict(zip(tensors, row, strict=True)),
-                    (images.contiguous(memory_format=torch.channels_last),),
-                )
-                for images, row in zip(inputs.unbind(), rows, strict=True)
-            ]
-        )
+            child.train(self.get_submodule(name).training)
+        images = [own.contiguous(memory_format=torch.channels_last) for own in inputs.unbind()]
+        return call_each(network, self, images, self.noise)
 
 
 def _pooling_first(chain: Chain) -> list[str]:
@@ -208,8 +207,12 @@ def _pooling_first(chain: Chain) -> list[str]:
     return names
 
 
-def _stack(module: nn.Module, stack: int) -> nn.Module:
+def _stack(module: nn.Module, stack: int, forms: Forms) -> nn.Module:
     """Return S new modules like `module` as one."""
+    if module in forms and not isinstance(module, CReLU):
+        form = forms[module](stack)
+        assert form is not None  # as it was in the lone chain
+        return form
     match module:
         case nn.Conv2d():
             sizes = module.in_channels, module.out_channels, module.kernel_size[0]
@@ -227,7 +230,7 @@ def _stack(module: nn.Module, stack: int) -> nn.Module:
         case nn.LayerNorm():
             return StackedLayerNorm(stack, module.normalized_shape[0])
         case CReLU():
-            return StackedCReLU() if module.dim == 1 else CReLU()
+            return StackedCReLU() if module.dim in (1, -3) else CReLU()
         case nn.ReLU():
             return nn.ReLU()
     raise TypeError(f"{type(module).__name__} has no form for a stack of seeds.")

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from ht_bench.networks.parts import Chain, Style, check_divisible, convolution, head
+from ht_bench.networks.parts import Chain, check_divisible
+from ht_bench.networks.style import Style, convolution, head
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of the convolutions before each of the five poolings."""

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from ht_bench.errors import UsageError, shown
 from ht_bench.networks.parts import Network, check_divisible
+from ht_bench.networks.style import Style
 
 PATCH, WIDTH, DEPTH, HEADS, MLP_WIDTH, DROPOUT = 4, 192, 12, 3, 768, 0.1
 
@@ -90,14 +91,14 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention, then a two-layer perceptron, each added to its input: [B, N, WIDTH]."""
 
-    def __init__(self) -> None:
+    def __init__(self, style: Style) -> None:
         super().__init__()
         self.attention = Attention()
         self.mlp = nn.Sequential(
             OrderedDict(
                 norm=nn.LayerNorm(WIDTH),
-                linear0=nn.Linear(WIDTH, MLP_WIDTH),
-                activation=nn.GELU(),
+                linear0=nn.Linear(WIDTH, style.units(MLP_WIDTH)),
+                activation=style.make_activation(),
                 dropout0=nn.Dropout(DROPOUT),
                 linear1=nn.Linear(MLP_WIDTH, WIDTH),
                 dropout1=nn.Dropout(DROPOUT),
@@ -113,12 +114,12 @@ class Block(nn.Module):
 class ViT(Network):
     """The transformer, read out from the class token: [B, C, H, W] → [B, classes]."""
 
-    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(self, style: Style, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
         channels, height, width = shape
         self.embedding = PatchEmbedding(channels)
         self.tokens = Tokens((height // PATCH) * (width // PATCH))
-        self.blocks = nn.Sequential(*(Block() for _ in range(DEPTH)))
+        self.blocks = nn.Sequential(*(Block(style) for _ in range(DEPTH)))
         self.norm = nn.LayerNorm(WIDTH)
         self.output = nn.Linear(WIDTH, classes)
 
@@ -131,19 +132,15 @@ class ViT(Network):
 def build_vit(options: Mapping[str, Any], shape: tuple[int, int, int], classes: int) -> ViT:
     """Build the network for images whose height and width are multiples of 4.
 
-    The common options may only name what it has: activation "gelu", linear_norm "none". Raises
-    UsageError for anything else, since a run would then be credited to a change never made.
+    Options: activation, in each block's perceptron ("gelu" by default); linear_norm may only be
+    "none". Raises UsageError for another, since a run would then be credited to a change never
+    made, and for values it does not know.
     """
     check_divisible("vit", shape, PATCH)
-    activation, norm = options.get("activation", "gelu"), options.get("linear_norm", "none")
-    if activation != "gelu":
-        raise UsageError(
-            f"[net] activation = {shown(activation)}: the network 'vit' computes with GELU and "
-            "has no ReLU to replace; leave the key out."
-        )
+    style, norm = Style.read(options, activation="gelu"), options.get("linear_norm", "none")
     if norm != "none":
         raise UsageError(
             f"[net] linear_norm = {shown(norm)}: the network 'vit' already has LayerNorm in every "
             "block; leave the key out."
         )
-    return ViT(shape, classes)
+    return ViT(style, shape, classes)

@@ -24,7 +24,7 @@ from ht_bench.ranking.rows import Row, make_rows
 from ht_bench.records.metrics import Record, describe_metric
 from ht_bench.streams.families import get_family
 from ht_bench.streams.seeds import format_seeds
-from ht_bench.streams.suite import get_suite, suite_files
+from ht_bench.streams.suite import Suite, get_suite, known_suites
 
 
 @dataclass(frozen=True)
@@ -190,15 +190,18 @@ def _seed_notes(task: PairedTask, setting: Setting) -> list[str]:
     return notes
 
 
-def compare_folder(out: Path, suite: str = "") -> tuple[Comparison, Groups, Mapping[str, TaskInfo]]:
+def compare_folder(
+    out: Path, suite: str | Path | Suite = ""
+) -> tuple[Comparison, Groups, Mapping[str, TaskInfo]]:
     """Compare everything below `out`; returns the comparison and what it was made from.
 
-    suite: score that suite alone. Otherwise every shipped suite that has runs, or, without any,
-    the mean over the tasks that pass admission.
+    suite: score that suite alone, by its name or file. Otherwise every known suite that has runs,
+    or, without any, the mean over the tasks that pass admission.
     """
     runs = read_groups(out)
     infos = runs.infos
-    suites = {name: get_suite(name).tasks for name in ([suite] if suite else suite_files())}
+    asked = [get_suite(suite)] if suite else known_suites().values()
+    suites = {each.name: each.tasks for each in asked}
     several = {name: tasks for name, tasks in suites.items() if suite or set(tasks) <= set(infos)}
     shown = {name: tasks for name, tasks in several.items() if len(tasks) > 1 or suite}
     comparison = compare(runs.records, infos, suites=shown or None)

@@ -51,7 +51,7 @@ def read_spec(out: Path, name: str) -> Spec:
     path = out / name / "task.json"
     if not path.is_file():
         return get_task(name)
-    return parse_task(read_json(path, "delete it and run again"), str(path))
+    return parse_task(read_json(path, "delete it and run again"), str(path), kept=True)
 
 
 def is_finished(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ def freeze(runs: Path, name: str, title: str, tasks: Sequence[str], folder: Path
     Anchors are of the task's own precision. Every task must pass admission (PROTOCOL: anchors and
     score) on all of its evaluation seeds. Raises UsageError for a missing run, a task that does
     not pass, or a suite that exists: a released suite never changes.
+
+    tasks: names, or TOML files, which the suite's file then names by their path from beside it.
     """
-    path = folder / f"{name}.toml"
+    path = folder.expanduser() / f"{name}.toml"
     if path.exists():
         raise UsageError(f"{path} exists and a released suite never changes; give a new name.")
     found = read_groups(runs)
@@ -45,10 +48,18 @@ def freeze(runs: Path, name: str, title: str, tasks: Sequence[str], folder: Path
         anchors = _anchors(task, entries, infos[task.name].classes if entries else 0)
         _admit(task, anchors, infos[task.name].random)
         blocks.append(_block(task.name, anchors))
-    head = {"name": name, "title": title, "benchmark": EPOCH, "tasks": list(tasks)}
+    members = [_beside(task, folder) for task in tasks]
+    head = {"name": name, "title": title, "benchmark": EPOCH, "tasks": members}
     text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in head.items())
     write_atomically(path, text + "\n" + "\n".join(blocks))
     return path
+
+
+def _beside(task: str, folder: Path) -> str:
+    """Return how the suite's file names a task: a file by its path from there."""
+    if not task.endswith(".toml"):
+        return task
+    return Path(os.path.relpath(Path(task).expanduser().resolve(), folder.resolve())).as_posix()
 
 
 def _entries(groups: Groups, task: Spec, runs: Path) -> dict[str, Entry]:

@@ -18,7 +18,7 @@ from ht_bench.streams.dataset import Dataset
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.stream import Split, Stream, planned_steps
 from ht_bench.streams.task import AnyTask
-from ht_bench.training.build import network
+from ht_bench.training import build
 from ht_bench.training.device import Compute
 from ht_bench.training.supervised import SupervisedRun
 
@@ -57,7 +57,7 @@ def check(task: AnyTask, method: MethodSpec) -> None:
         ReinforcementRun(task, method, 0)
         return
     try:
-        network(task, dataset(task.data.name), [0], method.build().network)
+        build.check(task, dataset(task.data.name), method.build().network_changes())
     except UsageError as error:
         raise UsageError(f"Task {task.name}: {error}") from error
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.files import make_folder
+from ht_bench.loading import is_same_definition, place
 from ht_bench.methods.resolve import MethodSpec, Named, find_class, resolve
 from ht_bench.records.keys import COSTLY
 from ht_bench.records.record import read_record
 from ht_bench.records.runs import benchmark_of, is_finished, result_file, write_spec
-from ht_bench.registry import is_same_definition, place
 from ht_bench.running import compute as computing
 from ht_bench.running.compute import ComputeRequest
 from ht_bench.running.failure import in_words

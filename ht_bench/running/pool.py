@@ -24,7 +24,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ht_bench.errors import UsageError
+from ht_bench.loading import import_sources
 from ht_bench.records.record import Record
+from ht_bench.registry import sources
 from ht_bench.running.expected import Left, Times
 from ht_bench.running.failure import Failure, failure
 from ht_bench.running.job import StackJob, run_stack
@@ -178,7 +180,7 @@ class Pool:
 
     def executor(self, slot: int) -> ProcessPoolExecutor:
         """Return an executor whose process starts with its first job."""
-        shared = (self.steps, slot, self.halt, self.parent)
+        shared = (self.steps, slot, self.halt, self.parent, sources())
         return ProcessPoolExecutor(1, self.context, _begin, shared)
 
     def start(self, job: StackJob, packed: bytes) -> None:
@@ -252,11 +254,18 @@ def _death(job: StackJob) -> str:
 # ---- inside a worker process ----
 
 _observer = Observer()
+_sources: tuple[str, ...] = ()
 
 
-def _begin(steps: Any, slot: int, halt: Any, parent: Connection) -> None:
-    """Start a worker's life: it reports in its own slot, and never outlives the parent."""
-    global _observer
+def _begin(
+    steps: Any, slot: int, halt: Any, parent: Connection, sources: tuple[str, ...] = ()
+) -> None:
+    """Start a worker's life: it reports in its own slot, and never outlives the parent.
+
+    sources: what it imports before its first job, to know the names that the parent knows.
+    """
+    global _observer, _sources
+    _sources = sources
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
@@ -274,7 +283,10 @@ def _end_with(parent: Connection) -> None:
 
 def _train(packed: bytes) -> Outcome:
     try:
+        import_sources(_sources)
         job = pickle.loads(packed)
+    except UsageError as error:
+        return Outcome(failures=[Failure(str(error), error)])
     except Exception as error:  # a user's module is imported here: it may raise anything
         return Outcome(failures=[Failure(_not_importable("The method", error), error)])
     return _execute_here([job], _observer)

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ht_bench import networks, registry
+from ht_bench import loading, networks, registry
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.leaderboard.known import KnownTask
 from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.verify import CouldNotRun
 from ht_bench.methods.base import Method
+from ht_bench.methods.composed import parts_in
+from ht_bench.methods.recipe import recipe_names, split_regime
 from ht_bench.methods.resolve import MethodSpec, find_class, resolve
 from ht_bench.networks.stacking import is_stacked
 from ht_bench.records.record import Record
@@ -53,7 +55,8 @@ def first_points(known: KnownTask, submission: Submission) -> dict[int, dict[str
 
     Raises UsageError for a `network` that the task refuses or that is too large to build.
     """
-    spec = _shaped(known, submission.method["network"])
+    hyperparameters = submission.tasks[known.task.name]["hyperparameters"]
+    spec = _shaped(known, networks.filled(submission.method["network"], hyperparameters))
     seeds = submission.seeds(known.task.name)
     # On this CPU, which has no TF32: fp32 is the nearest to it.
     precision = str(submission.content["precision"]).replace("tf32", "fp32")
@@ -113,8 +116,10 @@ def _shaped(known: KnownTask, network: Mapping[str, Any]) -> MethodSpec:
 def _check_network(known: KnownTask, network: Mapping[str, Any]) -> None:
     if not network:
         return
+    networks.refuse_references(network)
     for key, value in network.items():
-        numbers = value if isinstance(value, list) else [value]
+        values = value.values() if isinstance(value, Mapping) else value
+        numbers = values if isinstance(value, list | Mapping) else [value]
         if any(isinstance(n, int | float) and abs(n) > LARGEST_NUMBER for n in numbers):
             raise UsageError(f"'{key}' holds a number beyond {LARGEST_NUMBER}.")
     task = known.task
@@ -220,9 +225,12 @@ class Trainer:
     def _method(self, known: KnownTask, submission: Submission) -> MethodSpec:
         name = submission.method["name"]
         hyperparameters = submission.tasks[known.task.name]["hyperparameters"]
-        if not self.code and name not in registry.methods.names():
+        names = {*registry.methods.names(), *recipe_names()}
+        # Names alone: a submission's text is never taken for a file or a module.
+        plain = split_regime(name)[0]
+        if not self.code and plain not in names and not names.issuperset(parts_in(plain)):
             raise CouldNotRun(
-                f"The package has no method '{name}'.{did_you_mean(name, registry.methods.names())}"
+                f"The package has no method '{name}'.{did_you_mean(name, names)}"
                 " Name the file that has it: --code my_method.py:ClassName."
             )
         named = reference(self.code, name) if self.code else name
@@ -262,7 +270,7 @@ def reference(code: str, method: str) -> str:
         if not code.endswith(".py"):
             find_class(code)
             return code
-        module = registry.load_file(Path(code))
+        module = loading.load_file(Path(code))
     except UsageError as error:
         raise CouldNotRun(f"--code {code}: {error}") from error
     classes = {

@@ -15,7 +15,7 @@ from ht_bench.records.metrics import final_metric, metric_key
 from ht_bench.records.record import Record, group_digest, seeds_of, write_record
 from ht_bench.records.runs import group_folder, result_file, write_spec
 from ht_bench.streams.spec import Spec
-from ht_bench.streams.suite import get_suite, suite_files
+from ht_bench.streams.suite import known_suites
 
 
 class Result:
@@ -100,7 +100,7 @@ class Result:
         setting = f"{first['precision']} on {first['device'].partition(':')[0]}"
         identity = (self.task.sha256, first["data_sha256"])
         others: list[str] = []
-        for suite in map(get_suite, suite_files()):
+        for suite in known_suites().values():
             anchors = suite.anchors.get(self.task.name)
             if anchors is None or first["split"] != "test":
                 continue

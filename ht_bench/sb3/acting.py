@@ -33,7 +33,8 @@ class Acting:
     def __init__(self, module: nn.Module, method: Method) -> None:
         self.fixed: Which | None = None
         self._module, self._method = module, method
-        self.differs = type(method).evaluating is not Method.evaluating
+        parts = getattr(method, "parts", [method])
+        self.differs = any(type(part).evaluating is not Method.evaluating for part in parts)
         self._inside = False
         self._places = places_of(module, "_parameters") + places_of(module, "_buffers")
         self._pairs: list[tuple[dict[str, Any], str, Tensor]] = []

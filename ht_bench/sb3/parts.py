@@ -13,6 +13,11 @@ from typing import Any
 
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    FlattenExtractor,
+    NatureCNN,
+)
 from torch import nn
 
 from ht_bench.errors import Unsuitable, UsageError
@@ -86,6 +91,7 @@ _WHY = {
     "phase length": ", whose steps only the supervised loop counts",
     "network": ", which an SB3 policy has not",
     "second pass": ", and stable-baselines3 steps without a closure",
+    "outputs": ", and a policy has many forward passes",
     "old data": ", which an agent's buffer no longer holds",
 }
 
@@ -129,6 +135,44 @@ def chains_of(module: nn.Module) -> list[list[str]]:
     # In the order of the prefixes: a recurrent policy makes its first layers last.
     branches = [[n for prefix in head for n in apart if _within(n, (prefix,))] for head in heads]
     return [trunk + branch for branch in branches] or [trunk]
+
+
+def unit_groups_of(module: nn.Module) -> list[list[str]]:
+    """Return, per chain, the modules that are applied one after the other, for `networks.units`.
+
+    An extractor of features that is not stable-baselines3's own may join what it reads in any way:
+    its layers are left out, and so are those of one that several inputs go through.
+    """
+    foreign = tuple(
+        name
+        for name, child in module.named_modules()
+        if isinstance(child, BaseFeaturesExtractor)
+        and type(child) not in (FlattenExtractor, NatureCNN)
+    )
+    modules = dict(module.named_modules())
+    runs = []
+    for chain in chains_of(module):
+        run: list[str] = []
+        for name in chain:
+            if not _within(name, foreign):
+                run += [name, *_followers(modules, name)]
+        runs.append(run)
+    return runs
+
+
+def _followers(modules: dict[str, nn.Module], name: str) -> list[str]:
+    """Return what comes after a layer in its nn.Sequential, before the next weight layer."""
+    prefix, _, own = name.rpartition(".")
+    if not isinstance(modules[prefix], nn.Sequential):
+        return []
+    siblings = list(modules[prefix]._modules)
+    found: list[str] = []
+    for sibling in siblings[siblings.index(own) + 1 :]:
+        full = f"{prefix}.{sibling}"
+        if any(p.dim() >= 2 for p in modules.get(full, nn.Identity()).parameters()):
+            break
+        found.append(full)
+    return found
 
 
 def _heads(module: nn.Module) -> list[tuple[str, ...]]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ht_bench import registry
-from ht_bench.errors import UsageError, did_you_mean, reason
+from ht_bench.errors import UsageError
 from ht_bench.files import folder
 from ht_bench.streams.lock import check_lock
 from ht_bench.streams.spec import Spec
@@ -21,6 +19,9 @@ def task_files() -> dict[str, Path]:
     return dict(_task_files(place, place.stat().st_mtime_ns))
 
 
+registry.tasks.provide(task_files)
+
+
 @functools.lru_cache(maxsize=8)
 def _task_files(place: Path, changed: int) -> dict[str, Path]:
     # Listed anew when the folder changes: a large leaderboard asks thousands of times.
@@ -30,46 +31,40 @@ def _task_files(place: Path, changed: int) -> dict[str, Path]:
 
 def task_names() -> list[str]:
     """Return all task names: shipped, then registered or found by entry point."""
-    shipped = list(task_files())
-    return shipped + [name for name in registry.tasks.names() if name not in shipped]
+    return registry.tasks.names()
 
 
 def get_task(name: str | Path | AnyTask) -> AnyTask:
-    """Return a task by its name, its file's path, or itself.
+    """Return a task by its name, its file's path, "file.py:function", or itself.
 
     An entry point or a registered task is a Task, a path to a TOML file, or a function that
     returns one. Raises UsageError for an unknown name, with the nearest known one.
     """
     if isinstance(name, Spec):
         return name
-    if not isinstance(name, str | Path):
+    if isinstance(name, Path):
+        return load_task(name)
+    if not isinstance(name, str):
         raise UsageError(f"{name!r} is no task; give a name, the path of a TOML file or a Task.")
-    if isinstance(name, Path) or name.endswith(".toml"):
-        return load_task(Path(name))
     if name in task_files():
         return _shipped(name)
-    if name in registry.tasks.names():
-        registered = registry.tasks.get(name)
-        return get_task(_called(name, registered) if callable(registered) else registered)
-    raise UsageError(
-        f"Unknown task '{name}'.{did_you_mean(name, task_names())} "
-        "`ht-bench list tasks` shows all of them."
-    )
+    return get_task(registry.made(registry.tasks, name))
 
 
-def _called(name: str, function: Callable[[], Any]) -> Any:
-    try:
-        made = function()
-    except UsageError:
-        raise
-    except Exception as error:  # whatever another's function does
+def adopt_task(reference: str | Path | AnyTask) -> AnyTask:
+    """Make a user's task known by its own name in this process; returns it.
+
+    For whoever then goes by names: suites, submissions. Raises UsageError where another task has
+    the name.
+    """
+    task = get_task(reference)
+    if task.name not in task_names():
+        registry.tasks.register(task.name)(task)
+    elif get_task(task.name).sha256 != task.sha256:
         raise UsageError(
-            f"The function registered for the task '{name}' failed: {type(error).__name__}: "
-            f"{reason(error)}."
-        ) from error
-    if made == name:  # it would be asked again, for ever
-        raise UsageError(f"The function registered for '{name}' returns its own name; no task.")
-    return made
+            f"{reference}: the name '{task.name}' is that of another task; give this one its own."
+        )
+    return task
 
 
 @functools.cache

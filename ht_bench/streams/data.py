@@ -1,4 +1,4 @@
-"""Datasets by name: load, fetch, import, verify."""
+"""Datasets by name: load, fetch, import, verify; those from outside are functions (`own_data`)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ht_bench.errors import UsageError, did_you_mean
-from ht_bench.streams import cache, pins, sources
+from ht_bench import registry
+from ht_bench.errors import UsageError
+from ht_bench.streams import cache, own_data, pins, sources
 from ht_bench.streams.dataset import Dataset, DatasetSource
 
 DIGITS_SHA256 = "f3814f133cbe59dfafb468dfcf9d88bb0bd2f10c2282407e63e5723e201a877c"
@@ -97,20 +98,39 @@ for _source in (
     register_dataset(_source)
 
 
+registry.datasets.provide(lambda: {"digits": sources.digits, **_SOURCES})
+
+
 def known() -> list[Known]:
-    """Return every dataset that `load` knows; digits is always here."""
+    """Return every dataset that `load` knows; digits, and functions, are always here."""
     embedded = Known("digits", "1,297 + 500 handwritten digits, 1×8×8, 10 classes, bundled", True)
     rest = [Known(s.name, s.description, cache.is_cached(s.name)) for s in _SOURCES.values()]
-    return [embedded, *rest]
+    return [embedded, *rest, *map(_known_outside, filter(is_outside, registry.datasets.names()))]
+
+
+def _known_outside(name: str) -> Known:
+    try:
+        return Known(name, own_data.description(own_data.find(name)), True)
+    except UsageError as error:  # a package that cannot be imported hides no other's dataset
+        return Known(name, f"not to be had: {error}", False)
+
+
+def is_outside(name: str) -> bool:
+    """Whether a name or reference stands for a function of a user's or a package's own."""
+    return registry.datasets.is_from_outside(name)
 
 
 def classes(name: str) -> int:
     """Return how many classes a dataset has, whether or not it is on this machine."""
+    if is_outside(name):
+        return load(name).classes
     return 10 if name == "digits" else _find(name).classes
 
 
 def content_sha256(name: str) -> str | None:
     """Return the content hash that a dataset must have; None where that is not known."""
+    if is_outside(name):
+        return load(name).sha256
     return DIGITS_SHA256 if name == "digits" else _find(name).sha256
 
 
@@ -118,10 +138,14 @@ def load(name: str) -> Dataset:
     """Return a dataset, its content hash checked.
 
     Looks in the cache, then in the folder that HT_BENCH_DATA names (imported from there once).
-    Raises UsageError for an unknown name, a changed cache, or data that are not on this machine.
+    One from outside ("my_data.py:load", or a registered name) is made by its function, once in a
+    process. Raises UsageError for an unknown name, a changed cache, data that are not on this
+    machine, and a function that fails.
     """
     if name == "digits":
         return _digits()
+    if is_outside(name):
+        return own_data.call(own_data.find(name), own_data.short(name))
     source = _find(name)
     if cache.is_cached(name):
         return _cached(source)
@@ -139,7 +163,7 @@ def load(name: str) -> Dataset:
 
 def is_pinned(name: str) -> bool:
     """Whether the content that a dataset must have is known: other data are refused."""
-    return name == "digits" or pins.is_pinned(_find(name))
+    return name == "digits" or is_outside(name) or pins.is_pinned(_find(name))
 
 
 def fetch(name: str) -> Dataset:
@@ -157,8 +181,8 @@ def verify(name: str = "") -> list[tuple[str, str]]:
 
     name: check this one only; raises UsageError for an unknown name.
     """
-    if name not in ("", "digits"):
-        _find(name)
+    if name not in ("", "digits") and name not in registry.datasets.names():
+        raise UsageError(registry.datasets.unknown(name))
     return [(entry.name, _state(entry)) for entry in known() if name in ("", entry.name)]
 
 
@@ -186,12 +210,10 @@ def _find(name: str) -> DatasetSource:
         raise UsageError(
             "digits is bundled with scikit-learn; there is nothing to fetch or import."
         )
-    if name not in _SOURCES:
-        names = ["digits", *_SOURCES]
-        raise UsageError(
-            f"Unknown dataset '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}."
-        )
-    return _SOURCES[name]
+    if name in _SOURCES:
+        return _SOURCES[name]
+    own_data.find(name)
+    raise UsageError(f"The dataset '{name}' is a function; there is nothing to fetch or import.")
 
 
 def _cached(source: DatasetSource) -> Dataset:

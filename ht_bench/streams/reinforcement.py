@@ -21,14 +21,17 @@ ALGORITHMS = ("ppo", "a2c", "dqn", "qrdqn", "sac", "td3")
 class EnvironmentSpec:
     """What every phase's environment is made from.
 
-    id: a Gymnasium id. kwargs: its keyword arguments, JSON. wrappers: names with options, applied
-    in order (`ht_bench.envs.wrappers`). copies: environments that the agent steps side by side.
+    id: a Gymnasium id, a registered name, or "file.py:Class". register: a module or Python file to
+    import first, which registers the id. kwargs: its keyword arguments, JSON. wrappers: names, or
+    "file.py:Class", with options, applied in order (`ht_bench.envs.wrappers`). copies: environments
+    that the agent steps side by side.
     """
 
     id: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     wrappers: tuple[Mapping[str, Any], ...] = ()
     copies: int = 1
+    register: str = ""
 
 
 @dataclass(frozen=True)

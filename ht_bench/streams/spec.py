@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from ht_bench.errors import UsageError, shown
 from ht_bench.streams.families import get_family
+from ht_bench.streams.outside import identified
 from ht_bench.streams.seeds import format_seeds, parse_seeds
 from ht_bench.streams.tables import check_values, read_table
 
@@ -59,8 +60,11 @@ class Spec:
         return get_family(self.family).retains
 
     def canonical(self) -> dict[str, Any]:
-        """Return the spec as JSON types, without descriptions and without keys at defaults."""
-        spec = without_defaults(self)
+        """Return the spec as JSON types, without descriptions and without keys at defaults.
+
+        What it names from outside is named by its code (`streams.outside`).
+        """
+        spec = identified(without_defaults(self))
         spec["seeds"] = format_seeds(self.seeds)
         return {key: value for key, value in spec.items() if key not in NOT_HASHED}
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ht_bench.errors import UsageError, did_you_mean
+from ht_bench import registry
+from ht_bench.errors import UsageError
 from ht_bench.files import folder
+from ht_bench.loading import absolute, is_reference
+from ht_bench.streams.catalog import adopt_task
 from ht_bench.streams.seeds import parse_seeds
-from ht_bench.streams.tables import read_table, read_toml
+from ht_bench.streams.tables import check_kind, read_table, read_toml
+from ht_bench.version import EPOCH
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Suite:
     name: str
     title: str
     tasks: tuple[str, ...]
-    benchmark: str
+    benchmark: str = EPOCH
     description: str = ""
     anchors: Mapping[str, Anchors] = field(default_factory=dict)
 
@@ -60,11 +64,48 @@ def suite_files() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder("tasks").glob("suite-*.toml"))}
 
 
-def get_suite(name: str) -> Suite:
-    """Return a suite by name; raises UsageError for an unknown or malformed one."""
-    files = suite_files()
-    if name not in files:
-        raise UsageError(
-            f"Unknown suite '{name}'.{did_you_mean(name, files)} `ht-bench list suites` shows them."
-        )
-    return read_table(Suite, read_toml(files[name]), str(files[name]))
+registry.suites.provide(suite_files)
+
+
+def suite_names() -> list[str]:
+    """Return all suites by name: shipped, then registered or found by entry point."""
+    return registry.suites.names()
+
+
+def get_suite(name: str | Path | Suite) -> Suite:
+    """Return a suite by its name, its file's path, "file.py:function", or itself.
+
+    Tasks that a suite's file names by a path are taken from beside it, and known by their names
+    from then on. Raises UsageError for an unknown or malformed one.
+    """
+    if isinstance(name, Suite):
+        return name
+    if isinstance(name, Path):
+        table = read_toml(name)
+        check_kind(table, "suite", str(name))
+        suite = read_table(Suite, table, str(name))
+        return replace(suite, tasks=tuple(_name(task, name) for task in suite.tasks))
+    if not isinstance(name, str):
+        raise UsageError(f"{name!r} is no suite; give a name, the path of a TOML file or a Suite.")
+    return get_suite(registry.made(registry.suites, name))
+
+
+def known_suites() -> dict[str, Suite]:
+    """Return all suites by name, but those from outside that cannot be loaded.
+
+    `ht-bench list suites` says why.
+    """
+    suites = {}
+    for name in suite_names():
+        try:
+            suites[name] = get_suite(name)
+        except UsageError:
+            if not registry.suites.is_from_outside(name):
+                raise
+    return suites
+
+
+def _name(task: str, suite: Path) -> str:
+    if task.endswith(".toml") or is_reference(task):
+        return adopt_task(absolute(task, suite)).name
+    return task

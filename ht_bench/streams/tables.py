@@ -42,6 +42,18 @@ def read_toml(path: Path, cure: str = "fix that line") -> dict[str, Any]:
     return table
 
 
+_MARKS = {"recipe": "summary", "suite": "tasks", "task": "phases"}
+"""A key that files of one kind have; the first tells most, since recipes have [tasks] too."""
+
+
+def check_kind(table: Mapping[str, Any], kind: str, where: str) -> None:
+    """Raise UsageError for a file that is plainly of another kind: a suite, not a task."""
+    others = [other for other, mark in _MARKS.items() if other != kind and mark in table]
+    if others and _MARKS[kind] not in table:
+        how = "--method" if others[0] == "recipe" else f"--{others[0]}"
+        raise UsageError(f"{where} is a {others[0]}, no {kind}; name it with {how}.")
+
+
 def check_values(value: Any, where: str, key: str = "") -> None:
     """Raise UsageError naming the first key whose value no file of the benchmark can hold.
 

@@ -12,8 +12,9 @@ from ht_bench import networks
 from ht_bench.errors import UsageError, shown
 from ht_bench.streams import reinforcement
 from ht_bench.streams.families import FAMILIES, get_family
+from ht_bench.streams.outside import with_absolute_paths
 from ht_bench.streams.spec import Precision, Spec, check_finite, read_spec
-from ht_bench.streams.tables import read_toml
+from ht_bench.streams.tables import check_kind, read_toml
 
 
 @dataclass(frozen=True)
@@ -125,14 +126,20 @@ AnyTask = Task | reinforcement.ReinforcementTask
 
 
 def load_task(path: Path) -> AnyTask:
-    """Read and validate one task file; raises UsageError naming the file and the key."""
-    return parse_task(read_toml(path), str(path))
+    """Read and validate one task file; raises UsageError naming the file and the key.
+
+    Python files that it names are taken from beside it.
+    """
+    table = read_toml(path)
+    check_kind(table, "task", str(path))
+    return parse_task(with_absolute_paths(table, path), str(path))
 
 
-def parse_task(table: Mapping[str, Any], where: str) -> AnyTask:
+def parse_task(table: Mapping[str, Any], where: str, *, kept: bool = False) -> AnyTask:
     """Build a task from a parsed TOML table; `where` names its file in error sentences.
 
-    The family decides whether it is a task of data or of environments.
+    The family decides whether it is a task of data or of environments. kept: a spec that was
+    written beside runs: what it names from outside need not be at hand to read them.
     """
     names = list(FAMILIES)
     family = table.get("family", names[0])
@@ -145,6 +152,8 @@ def parse_task(table: Mapping[str, Any], where: str) -> AnyTask:
         return reinforcement.parse_reinforcement(table, where)
     task = read_spec(Task, table, where)
     _validate(task, where)
+    if not kept:
+        _validate_network(task, where)
     check_finite(task, where)
     return task
 
@@ -158,16 +167,21 @@ def _validate(task: Task, where: str) -> None:
             f"{where}: the 'new' fractions of [[phases]] add up to {total:g}; "
             "together they may not exceed 1."
         )
+    _validate_numbers(task, where)
+
+
+def _validate_network(task: Task, where: str) -> None:
     try:
         networks.check(task.net)
     except UsageError as error:
-        raise UsageError(f"{where} {error}") from error
-    if task.training.stack > 1 and task.net["name"] not in networks.STACKING:
+        sentence = str(error)
+        place = where if sentence.startswith("[net]") else f"{where} [net]:"
+        raise UsageError(f"{place} {sentence}") from error
+    if task.training.stack > 1 and not networks.stacks(task.net["name"]):
         raise UsageError(
             f"{where} [training]: the network '{task.net['name']}' does not stack seeds; "
             "set stack = 1."
         )
-    _validate_numbers(task, where)
 
 
 def _validate_numbers(task: Task, where: str) -> None:

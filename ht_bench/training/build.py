@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ht_bench import networks
+from ht_bench import networks, registry
+from ht_bench.networks import outside
 from ht_bench.networks.mlp import copy_seed
+from ht_bench.networks.noise import SeedNoise, give_noise
 from ht_bench.networks.stacking import is_stacked
 from ht_bench.streams.dataset import Dataset
 from ht_bench.streams.randomness import Purpose, torch_seed
@@ -30,11 +32,7 @@ def network(
     Each seed's weights are drawn from its own key (task, seed, purpose, phase, draw), whatever
     its mates and slot. torch's default generator is left as it was, and CUDA's are not touched.
     """
-    table = {**task.net, **changes}
-    channels, height, width = data.train_images.shape[1:]
-    shape = (int(channels), int(height), int(width))
-    # A task of single seeds trains the lone network itself, whatever form a stack would have.
-    form = 1 if task.stack > 1 else None
+    table, shape, form = {**task.net, **changes}, _shape(data), _form(task)
     with torch.random.fork_rng(devices=[]):
         lone = []
         for seed in seeds:
@@ -47,6 +45,34 @@ def network(
     for slot, source in enumerate(lone):
         copy_seed(source, stack, slot)
     return stack
+
+
+def check(task: Task, data: Dataset, changes: Mapping[str, Any]) -> None:
+    """Build the task's network once, and try it if it is a user's.
+
+    Raises UsageError for what it refuses or a user's network does wrong.
+    """
+    module, name = network(task, data, [0], changes), {**task.net, **changes}["name"]
+    if registry.networks.is_from_outside(name):
+        outside.try_out(name, module, _shape(data), data.classes, _form(task))
+
+
+def _shape(data: Dataset) -> tuple[int, int, int]:
+    channels, height, width = data.train_images.shape[1:]
+    return int(channels), int(height), int(width)
+
+
+def _form(task: Task) -> int | None:
+    """A task of single seeds trains the lone network itself, whatever form a stack would have."""
+    return 1 if task.stack > 1 else None
+
+
+def noise(module: nn.Module, stack: int, device: str) -> SeedNoise | None:
+    """Give a stack whose layers draw random numbers a generator for each seed; None for others."""
+    if is_stacked(module) and give_noise(module, own := SeedNoise(stack, device)):
+        return own
+    give_noise(module, None)
+    return None
 
 
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:

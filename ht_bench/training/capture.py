@@ -33,9 +33,11 @@ class CudaGraphs:
     Everything of the run is queued on that stream, also what is not captured: gradients that
     autograd accumulates on another stream could not be captured. Graphs share the pool, since they
     run one after the other and leave nothing behind in it but gradients.
+    generators: beside torch's own, what steps draw random numbers from; a graph must know them.
     """
 
     runs_while_capturing = False
+    generators: Sequence[torch.Generator] = ()
     AHEAD = 256
     """Replays after which the host waits for those before: Ctrl-C must find a short queue."""
 
@@ -57,6 +59,8 @@ class CudaGraphs:
     def capture(self, step: Step) -> Step:
         """Return what replays `step`; raises RuntimeError for one that CUDA cannot capture."""
         graph = torch.cuda.CUDAGraph()
+        for generator in self.generators:
+            graph.register_generator_state(generator)
         torch.cuda.synchronize()
         graph.capture_begin(pool=self._pool)
         try:
@@ -156,7 +160,9 @@ def _visit(value: Any, addresses: list[int], depth: int) -> None:
     if isinstance(value, Tensor):
         addresses.append(value.data_ptr())
     elif isinstance(value, nn.Module):
-        for tensor in (*value.parameters(), *value.buffers()):
+        # read_by_hooks: what a method's hooks on the module compute with.
+        hooks: Sequence[Tensor] = getattr(value, "read_by_hooks", ())
+        for tensor in (*value.parameters(), *value.buffers(), *hooks):
             addresses.append(tensor.data_ptr())
     elif isinstance(value, torch.optim.Optimizer):
         for state in value.state.values():

@@ -53,13 +53,16 @@ class SupervisedRun(Run):
         self.streams = [Stream(task, data, seed, split) for seed in seeds]
         super().__init__(seeds, planned_steps(self.streams[0]), compute)
         self.images = Images(data, self.compute.device)
-        self.module = build.network(task, data, self.seeds, method.network)
+        self.module = build.network(task, data, self.seeds, method.network_changes())
         self.module.to(self.compute.device)
         self.stacked = is_stacked(self.module)
         if not self.stacked:
             self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.noise = build.noise(self.module, len(self.seeds), self.compute.device)
         if graphs == "auto":
             graphs = CudaGraphs() if self.compute.device == "cuda" else None
+        if isinstance(graphs, CudaGraphs) and self.noise is not None:
+            graphs.generators = self.noise.generators
         self.graphs = graphs
         self.optimizer = build.optimizer(task.optimizer, self.module, graphs is not None)
         trainability = get_family(task.family).metric == "train/accuracy"
@@ -110,8 +113,9 @@ class SupervisedRun(Run):
             self.recorder,
             self.graphs,
         )
-        watched = "activations" in self.method.needed()  # by hooks, which compiling would follow
-        if not watched and pays(self.module, self.planned, self.compute):
+        # Hooks on modules, which compiling would follow, and random numbers of its own.
+        eager = bool({"activations", "outputs"} & self.method.needed()) or self.noise is not None
+        if not eager and pays(self.module, self.planned, self.compute):
             step.full_forward = CompiledForward(self.module)
         return step
 
@@ -128,7 +132,7 @@ class SupervisedRun(Run):
         """Fresh weights keyed by phase: what other phases drew shifts nothing here."""
         phase, draw = self.position.phase, self.position.draws
         self.position.draws += 1
-        changes = self.method.network
+        changes = self.method.network_changes()
         drawn = build.network(
             self.task, self.data, self.seeds, changes, "fresh weights", phase, draw
         )
@@ -198,6 +202,9 @@ class SupervisedRun(Run):
         torch.default_generator.manual_seed(seed)
         if self.compute.device == "cuda":
             torch.cuda.manual_seed(seed)
+        if self.noise is not None:
+            name = self.task.name
+            self.noise.key([torch_seed(name, s, "dropout", phase, epoch) for s in self.seeds])
 
     # ---- records and checkpoints ----
 
@@ -245,6 +252,7 @@ class SupervisedRun(Run):
             "recorder": self.recorder.state_dict(),
             "diagnoser": self.diagnoser.state_dict(),
             "rng": random_state(self.compute),
+            "noise": [] if self.noise is None else self.noise.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -257,3 +265,5 @@ class SupervisedRun(Run):
         self._open(min(self.position.phase, len(self.planned) - 1))
         self.method.restore(state["method"], self.step.batches.epoch_steps, len(self.planned))
         set_random_state(state["rng"])
+        if self.noise is not None:
+            self.noise.load_state_dict(state["noise"])

@@ -92,9 +92,14 @@ def to_json(comparison: Comparison) -> str:
     return json.dumps(finite(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
+def flat_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return a dict per table and entry, its keys the columns of `to_csv`."""
+    return [_flat(table, row) for table in comparison.tables for row in table.rows]
+
+
 def to_csv(comparison: Comparison) -> str:
     """Return one line per table and entry; an interval's ends stand in columns _low and _high."""
-    lines = [_flat(table, row) for table in comparison.tables for row in table.rows]
+    lines = flat_rows(comparison)
     target = io.StringIO()
     if lines:
         writer = csv.DictWriter(target, list(lines[0]), lineterminator="\n")

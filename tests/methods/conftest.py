@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ht_bench.methods.base import Method
 from ht_bench.streams.data import load
@@ -120,12 +121,13 @@ def assert_equal(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Non
 
 def state_of(method: Method) -> tuple[list[Tensor], list[Any]]:
     """Everything that evaluation must leave alone, of network, optimizer, method, generators."""
-    net, saved = method.module, method.state_dict()
+    net, saved = method.module, tree_leaves(method.state_dict())
     tensors = [*net.state_dict().values(), *(p.grad for p in net.parameters())]
     tensors += [t for entry in method.optimizer.state.values() for t in entry.values()]
-    tensors += [torch.get_rng_state(), *saved.pop("tortoise", {}).values()]
+    tensors += [torch.get_rng_state(), *(leaf for leaf in saved if isinstance(leaf, Tensor))]
     facts: list[Any] = [tensor.data_ptr() for tensor in net.state_dict().values()]
-    facts += [np.random.get_state()[1].tolist(), saved]
+    facts += [leaf for leaf in saved if not isinstance(leaf, Tensor)]
+    facts += [np.random.get_state()[1].tolist()]
     facts += [parameter.requires_grad for parameter in net.parameters()]
     for child in net.modules():
         hooks = (child._forward_hooks, child._forward_pre_hooks, child._backward_hooks)

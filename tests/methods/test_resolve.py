@@ -94,7 +94,7 @@ def test_a_spec_goes_to_a_worker(named: Any) -> None:
     [
         ("hare-tortoisse", "Unknown method 'hare-tortoisse'. Did you mean 'hare-tortoise'"),
         ("absent.py:Mine", "There is no file .*absent.py"),
-        ("absent.py", "absent.py is a file; name its class too: absent.py:ClassName"),
+        ("absent.py", "absent.py is a file; say what in it too: .*absent.py:Name"),
         (dict, "is not a subclass of ht_bench.Method; make it one"),
         (None, "None is not a subclass of ht_bench.Method"),
         (lambda: None, "is not a subclass of ht_bench.Method"),

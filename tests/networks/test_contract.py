@@ -252,7 +252,7 @@ def test_images_it_cannot_divide_are_refused(name: str) -> None:
         networks.build({"name": name}, shape, 10)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in networks.STACKING])
+@pytest.mark.parametrize("name", [name for name in NAMES if not networks.stacks(name)])
 def test_a_stack_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"'{name}' does not stack seeds; set stack = 1"):
         networks.build({"name": name}, FACTS[name].shape, 10, stack=10)
@@ -266,13 +266,32 @@ def test_a_stack_is_refused(name: str) -> None:
         ("cnn", {"channels": [8, -1]}, "channels = .*positive integer"),
         ("cnn", {"channels": [True]}, "channels = .*positive integer"),
         ("cnn", {"channels": [8] * 6}, "multiples of 64, not 32 x 32"),
-        ("cnn", {"activation": "crelu", "hidden": [25]}, "width 25 with CReLU"),
-        ("mlp", {"activation": "crelu", "hidden": [7]}, "CReLU needs even widths"),
+        (
+            "cnn",
+            {"activation": "crelu", "hidden": [25]},
+            "width 25: every width must be a multiple of 2",
+        ),
+        (
+            "mlp",
+            {"activation": "crelu", "hidden": [7]},
+            "width 7: every width must be a multiple of 2",
+        ),
         ("mlp", {"hidden": [8, 0]}, "every width must be a positive integer"),
-        *((name, {"activation": "tanh"}, "activation = 'tanh': .* relu, crelu") for name in STYLED),
+        *(
+            (name, {"activation": "tanhh"}, "activation = 'tanhh': .* relu, crelu.* mean 'tanh'")
+            for name in NAMES
+        ),
+        *(
+            (name, {"activation": {"name": "crelu", "size": 2}}, "'crelu' has no option 'size'")
+            for name in NAMES
+        ),
+        (
+            "mlp",
+            {"activation": {"name": "leaky-relu", "slope": 2}},
+            "Did you mean 'negative_slope'",
+        ),
+        ("mlp", {"activation": {"name": "interval-dropout", "keep": 2}}, "keep = 2 is no number"),
         *((name, {"linear_norm": "group"}, "linear_norm = 'group': it .* none") for name in STYLED),
-        ("vit", {"activation": "crelu"}, "activation = 'crelu'.* no ReLU to replace"),
-        ("vit", {"activation": "relu"}, "activation = 'relu'.* no ReLU to replace"),
         ("vit", {"linear_norm": "layer"}, "linear_norm = 'layer'.* already has LayerNorm"),
         ("vit", {"linear_norm": "batch"}, "linear_norm = 'batch'.* already has LayerNorm"),
         ("resnet", {}, "unknown network 'resnet'. Did you mean 'resnet18'"),

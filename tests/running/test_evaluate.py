@@ -13,21 +13,13 @@ import numpy as np
 import pytest
 
 import ht_bench
-from ht_bench import registry
+from ht_bench import loading, registry
 from ht_bench.records.record import without_cost
 from ht_bench.streams.task import Task, load_task
 
 Write = Callable[..., Path]
 Call = Callable[..., Any]
 Patch = pytest.MonkeyPatch
-
-
-@pytest.fixture(autouse=True)
-def _registries(monkeypatch: Patch) -> None:
-    """Whatever a test registers is forgotten after it."""
-    for names in (registry.methods, registry.tasks):
-        monkeypatch.setattr(names, "_entries", dict(names._entries))
-        monkeypatch.setattr(names, "_searched", names._searched)
 
 
 @pytest.fixture
@@ -275,7 +267,7 @@ def scaling(request: Any, method_file: Path, monkeypatch: Patch) -> str:
     if request.param == "entry point":
         plant(monkeypatch, "ht_bench.methods", "scaling", f"{method_file}:Scaling")
     else:
-        ht_bench.register_method("scaling")(registry.load_reference(f"{method_file}:Scaling"))
+        ht_bench.register_method("scaling")(loading.load_reference(f"{method_file}:Scaling"))
     return "scaling"
 
 

@@ -1,34 +1,345 @@
-"""What a search writes into a recipe, beside what stands there by hand."""
+"""Searches: equal budgets, going on, failing alone; what they write into a recipe."""
 
 from __future__ import annotations
 
+import json
 import shutil
+import tomllib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ht_bench.errors import UsageError
 from ht_bench.files import folder
-from ht_bench.methods.recipe import Recipe
+from ht_bench.leaderboard import choosing, submit
+from ht_bench.methods.recipe import Recipe, get_recipe, runs_of
+from ht_bench.methods.resolve import find_class, resolve
+from ht_bench.methods.space import Range
+from ht_bench.ranking.entries import read_groups
+from ht_bench.records.metrics import final_metric
+from ht_bench.records.record import read_record
 from ht_bench.running import tune
-from ht_bench.running.tune import Search, Trial
+from ht_bench.running.plan import Request
+from ht_bench.running.recipe_file import MARKER, write_recipe
+from ht_bench.running.tune import Budget, Found, Search, Trial, search
 from ht_bench.streams.catalog import get_task
-from ht_bench.streams.tables import read_table, read_toml
+from ht_bench.streams.task import parse_task
+from tests.conftest import TINY, Call, Write
+
+TRIALS = (Trial({"decay": 0.9}, 0.5, 0.1), Trial({"decay": 0.98}, 0.6, 0.1))
+VERSIONS = {"optuna": "5.0.0", "torch": "2.13.0"}
+DIGITS = "warm-start-digits-v1"
+FAILING = """\
+import dataclasses
+import ht_bench
+@dataclasses.dataclass(eq=False)
+class Failing(ht_bench.Method):
+    name = "failing"
+    every: int = 1
+    def after_step(self):
+        1 / (self.every - 2)
+"""
+
+
+def request(out: Path | None, **changes: Any) -> Request:
+    task = parse_task(tomllib.loads(TINY), "tiny")
+    base = Request(tasks=(task,), methods=(), seeds=(0, 1), out=out, tensorboard=False)
+    return replace(base, **changes)
+
+
+def find(methods: tuple[str, ...], out: Path, **budget: Any) -> Found:
+    return search(methods, request(out), budget=Budget(**budget))
+
+
+# ---- searching ----
+
+
+def test_trials_are_scored_on_the_validation_split(tmp_path: Path) -> None:
+    [found] = find(("l2",), tmp_path, space={"strength": (0.0, 0.3)}).searches
+    assert [dict(trial.hyperparameters) for trial in found.trials] == [
+        {"strength": 0.0},
+        {"strength": 0.3},
+    ]
+    for trial in found.trials:
+        records = [
+            record
+            for path in tmp_path.glob("tiny-v1/l2-*/seed*/result.json")
+            if (record := read_record(path))["hyperparameters"] == trial.hyperparameters
+        ]
+        assert {record["split"] for record in records} == {"validation"}
+        finals = [final_metric(record, "warm-start", 10) for record in records]
+        assert len(finals) == 2 and trial.mean == pytest.approx(sum(finals) / 2)
+        assert trial.standard_error == pytest.approx(abs(finals[0] - finals[1]) / 2)
+    assert (found.runs, found.sampler, found.regime) == (4, "grid", "whole")
+
+
+def test_a_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is trained twice, and more seeds train only what is new."""
+    plans = []
+    run_plan = tune.run_plan
+
+    def watched(plan: Any, *given: Any) -> Any:
+        plans.append(plan)
+        return run_plan(plan, *given)
+
+    monkeypatch.setattr(tune, "run_plan", watched)
+    space = {"strength": Range(1e-4, 1e-1, log=True)}
+    first = find(("l2",), tmp_path, space=space, trials=6)
+    assert [len(plan.jobs) for plan in plans] == [4, 2]
+    again = find(("l2",), tmp_path, space=space, trials=6)
+    assert again.searches == first.searches and not any(plan.jobs for plan in plans[2:])
+    shutil.rmtree(next(tmp_path.glob("tiny-v1/l2-*")))  # the runs are the truth
+    assert find(("l2",), tmp_path, space=space, trials=6).searches == first.searches
+    assert sum(len(plan.jobs) for plan in plans) == 7
+    plans.clear()
+    more = search(("l2",), request(tmp_path, seeds=(0, 1, 2)), budget=Budget(6, space=space))
+    assert len(more.searches[0].trials) == 6
+    retrained = [seed for plan in plans for job in plan.jobs for seed in job.seeds]
+    assert set(retrained[:4]) == {2}
+
+
+def test_a_failing_method_leaves_the_others_searches(tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    named = f"{tmp_path / 'failing.py'}:Failing"
+    found = find((named, "none", "no-such"), tmp_path / "out", space={})
+    assert [each.method for each in found.searches] == [named, "none"]
+    assert any("Unknown method 'no-such'" in sentence for sentence in found.failures)
+    space = {"every": (1, 2, 3)}
+    alone = find((named,), tmp_path / "out", space=space)
+    assert not alone.searches and "ZeroDivisionError" in alone.failures[0]
+    (tmp_path / "failing.py").write_text(FAILING.replace("1 / (self.every - 2)", "pass"))
+    [cured] = find((named,), tmp_path / "out", space=space).searches
+    assert len(cured.trials) == 3
+
+
+def test_every_method_has_the_same_budget(tmp_path: Path) -> None:
+    methods = ("none", "l2", "hare-tortoise")
+    found = find(methods, tmp_path, trials=3)
+    assert [len(each.trials) for each in found.searches] == [1, 3, 3]
+    assert found.searches[2].sampler == "random subset of a grid"
+    agents = get_task("swap-cartpole-dqn-v1")
+    assert Budget().of(agents) == 4 and Budget().of(get_task(DIGITS)) == 12 == Budget(12).of(agents)
+
+
+def test_an_earlier_choice_is_no_part_of_a_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe("l2", "s", "s", tasks={"tiny-v1": {"strength": 0.5}}, grid={"exclude": ["a"]})
+    monkeypatch.setattr(tune, "get_recipe", lambda name: recipe)
+    monkeypatch.setattr("ht_bench.methods.resolve.get_recipe", lambda name: recipe)
+    monkeypatch.setattr(Recipe, "search_space", lambda self, task: {})
+    find(("l2",), tmp_path)
+    [path] = tmp_path.glob("tiny-v1/l2-*/seed0/result.json")
+    assert read_record(path)["hyperparameters"]["strength"] != 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"seeds": (100,)}, "tuning uses seeds 0 to 99 only"),
+        ({"seeds": None}, "tuning uses seeds 0 to 99 only"),
+        ({"out": None}, "A search needs a folder"),
+    ],
+)
+def test_what_cannot_be_searched(tmp_path: Path, changes: Any, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        search(("l2",), request(**{"out": tmp_path, **changes}))
+
+
+def test_a_method_without_a_recipe_needs_a_space(tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    with pytest.raises(UsageError, match=r"has no recipe with a \[grid\] or \[space\] .* --space"):
+        find((f"{tmp_path / 'failing.py'}:Failing",), tmp_path)
+
+
+# ---- recording ----
+
+
+def read_recipe(path: Path) -> Recipe:
+    recipe = get_recipe(str(path))
+    assert recipe is not None
+    return recipe
+
+
+@pytest.fixture
+def baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout's baselines/, to be written to."""
+    copy = Path(shutil.copytree(folder("baselines"), tmp_path / "baselines"))
+    monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: copy)
+    return copy
 
 
 def test_a_search_is_recorded_below_what_was_written_by_hand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    baselines: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(folder("baselines"), tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr(tune, "folder", lambda name: tmp_path)
-    before = tune.get_recipe("ema")
-    trials = (Trial({"decay": 0.9}, 0.5, 0.1), Trial({"decay": 0.98}, 0.6, 0.1))
-    found = Search("ema", get_task("warm-start-digits-v1"), (0, 1), trials)
-    path = tune.write_recipe(found, {"torch": "2.13.0"})
-    after = read_table(Recipe, read_toml(Path(path)), path)
-    assert before is not None
-    assert after.tasks == {**before.tasks, "warm-start-digits-v1": {"decay": 0.98}}
-    assert after.search["warm-start-digits-v1"]["seeds"] == "0-1"
-    by_hand = Search("ema", get_task("warm-start-mnist-v1"), (0, 1), trials)
+    before = get_recipe("ema")
+    text = (baselines / "ema.toml").read_text()
+    found = Search("ema", get_task(DIGITS), (0, 1), TRIALS, runs=4)
+    path = write_recipe(found, VERSIONS, tmp_path)
+    assert Path(path) == baselines / "ema.toml"
+    after = get_recipe("ema")
+    assert before is not None and after is not None
+    assert after == replace(
+        before,
+        tasks={**before.tasks, DIGITS: {"decay": 0.98}},
+        search={**before.search, DIGITS: after.search[DIGITS]},
+    )
+    entry = after.search[DIGITS]
+    assert {**entry, "tried": len(entry["tried"])} == {
+        "task_sha256": get_task(DIGITS).sha256,
+        "seeds": "0-1",
+        "split": "validation",
+        "regime": "whole",
+        "sampler": "grid",
+        "runs": 4,
+        **VERSIONS,
+        "tried": 2,
+    }
+    assert Path(path).read_text().startswith(text.partition(MARKER)[0])
+    by_hand = Search("ema", get_task("warm-start-mnist-v1"), (0, 1), TRIALS)
     with pytest.raises(UsageError, match=r"\[tasks.warm-start-mnist-v1\] was written by hand"):
-        tune.write_recipe(by_hand, {"torch": "2.13.0"})
+        write_recipe(by_hand, VERSIONS, tmp_path)
+
+
+def test_the_two_regimes_stand_beside_each_other(baselines: Path, tmp_path: Path) -> None:
+    whole = Search("ema", get_task(DIGITS), (0, 1), TRIALS)
+    better = (TRIALS[0], replace(TRIALS[1], mean=0.1))
+    first = replace(whole, trials=better, regime="first", share=0.1, runs=4)
+    for found in (first, whole):
+        write_recipe(found, VERSIONS, tmp_path)
+    recipe = get_recipe("ema")
+    assert recipe is not None
+    assert recipe.hyperparameters(DIGITS)["decay"] == 0.98
+    assert recipe.hyperparameters(DIGITS, regime="first")["decay"] == 0.9
+    assert recipe.search_first[DIGITS]["share"] == 0.1
+    how, runs = recipe.searched([DIGITS], "first")
+    assert "validation split of the first 10% of the stream" in how and runs == 4
+    with pytest.raises(UsageError, match=r"no \[first.continual-digits-v1\]; `ht-bench tune"):
+        recipe.hyperparameters("continual-digits-v1", regime="first")
+
+
+def test_a_method_without_hyperparameters_has_both_regimes() -> None:
+    recipe = get_recipe("none")
+    assert recipe is not None and recipe.hyperparameters(DIGITS, regime="first") == {}
+
+
+def test_an_installed_package_is_left_alone(
+    baselines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = Path(shutil.copytree(baselines, tmp_path / "site" / "_data" / "baselines"))
+    monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: inside)
+    before = (inside / "ema.toml").read_bytes()
+    for name in (DIGITS, "continual-digits-v1"):
+        found = Search("ema", get_task(name), (0, 1), TRIALS)
+        path = Path(write_recipe(found, VERSIONS, tmp_path / "out"))
+        assert path == tmp_path / "out" / "recipes" / "ema.toml"
+    assert (inside / "ema.toml").read_bytes() == before
+    written = read_recipe(path)
+    assert written.tasks[DIGITS] == written.tasks["continual-digits-v1"] == {"decay": 0.98}
+
+
+def test_a_recipe_of_ones_own_is_written_itself(tmp_path: Path) -> None:
+    own = tmp_path / "mine.toml"
+    own.write_text('# kept\nmethod = "ema"\nsummary = "s"\nsource = "s"\n[grid]\ndecay = [0.9]\n')
+    task = replace(get_task(DIGITS), name="odd.name-v1")
+    found = Search(str(own), task, (0, 1), TRIALS)
+    assert write_recipe(found, VERSIONS, tmp_path / "out") == str(own)
+    assert own.read_text().startswith("# kept\n")
+    assert read_recipe(own).tasks == {"odd.name-v1": {"decay": 0.98}}
+
+
+def test_a_class_without_a_recipe_gets_one(tmp_path: Path) -> None:
+    """It can be named by its file from then on, wherever the program runs."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    trials = (Trial({"every": 3}, 0.5, 0.1),)
+    found = Search(f"{tmp_path / 'failing.py'}:Failing", get_task(DIGITS), (0, 1), trials)
+    path = Path(write_recipe(found, VERSIONS, tmp_path))
+    assert path == tmp_path / "recipes" / "failing.toml"
+    assert resolve(str(path), DIGITS).hyperparameters == {"every": 3}
+
+
+def test_searches_recorded_before_optuna_are_read() -> None:
+    old = {"seeds": "0-4", "tried": [{"mean": 0.5}, {"mean": 0.6}]}
+    assert runs_of(old) == 10 and runs_of({**old, "runs": 8}) == 8
+    recipe = Recipe("m", "s.", "s", search={"t": old})
+    assert recipe.searched()[0].startswith("grid search per task, at most 2 configuration(s)")
+
+
+def test_a_combination_searches_the_grids_of_its_parts(tmp_path: Path) -> None:
+    """In a recipe of its own that serves by its file, to go on and to run."""
+    [found] = find(("l2+ema",), tmp_path, trials=2).searches
+    keys = {"l2__strength", "ema__decay"}
+    assert all(set(trial.hyperparameters) == keys for trial in found.trials)
+    assert len(found.trials) == 2 and found.sampler == "random subset of a grid"
+    path = write_recipe(found, VERSIONS, tmp_path)
+    spec = resolve(f"{path}", "tiny-v1")
+    assert spec.name == "l2+ema" and isinstance(spec.build().parts[1], find_class("ema"))
+    assert spec.hyperparameters.items() >= found.best.hyperparameters.items()
+    [again] = find((path,), tmp_path, trials=2).searches
+    assert again.trials == found.trials
+
+
+# ---- NAME@first ----
+
+TUNED = 'method = "ema"\nsummary = "s"\nsource = "s"\n[grid]\ndecay = [0.5, 0.9]\n'
+
+
+@pytest.fixture
+def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe of `ema` with both regimes on the tiny task, `none` without hyperparameters."""
+    own = tmp_path / "recipes"
+    own.mkdir()
+    both = "[tasks.tiny-v1]\ndecay = 0.5\n[first.tiny-v1]\ndecay = 0.9\n"
+    entry = 'seeds = "0-1"\ntried = [{ mean = 0.5 }]\n'
+    searches = f"[search.tiny-v1]\n{entry}[search_first.tiny-v1]\nshare = 0.1\nruns = 7\n{entry}"
+    (own / "ema.toml").write_text(TUNED + both + searches)
+    shutil.copy(folder("baselines") / "none.toml", own)
+    monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: own)
+    return own
+
+
+def test_a_name_says_which_search_chose(tuned: Path) -> None:
+    for name, decay in (("ema", 0.5), ("ema@whole", 0.5), ("ema@first", 0.9)):
+        spec = resolve(name, "tiny-v1")
+        assert spec.name == name.removesuffix("@whole")
+        assert spec.hyperparameters["decay"] == decay
+        assert spec.traits() == resolve("ema").traits()
+    assert resolve("ema@first", "tiny-v1", {"decay": 0.7}).hyperparameters["decay"] == 0.7
+    own = tuned / "ema.toml"
+    assert resolve(f"{own}@first", "tiny-v1").hyperparameters["decay"] == 0.9
+
+
+def test_a_method_with_nothing_to_tune_keeps_its_name(tuned: Path) -> None:
+    assert resolve("none@first", "tiny-v1").name == "none"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("ema@first", r"has no \[first.other-v1\]; `ht-bench tune --task other-v1"),
+        ("none+ema@first", "has no recipe that a search on a first share could be in"),
+        ("ema@frist", "Unknown method 'ema@frist'"),
+    ],
+)
+def test_what_was_not_searched_is_refused(tuned: Path, name: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        resolve(name, "other-v1")
+
+
+def test_both_stand_side_by_side_and_are_submitted(
+    tuned: Path, tmp_path: Path, write_task: Write, call: Call
+) -> None:
+    task, out = write_task(), tmp_path / "runs"
+    words = ("run", "--task", task, "--out", out, "--jobs", 1)
+    assert call(*words, "--method", "none,full-reset,ema").code == 0
+    answer = call(*words, "--method", "none,ema", "--tuned", "first")
+    assert answer.code == 0 and "4 finished already" in answer.error, answer.error
+    rows = json.loads(call("compare", out, "--format", "json").out)["tables"][0]["rows"]
+    assert {row["label"] for row in rows} == {"none", "full-reset", "ema", "ema@first"}
+    choice = choosing.Choice("ema@first")
+    _, entries = choosing.choose_runs(read_groups(out).groups, choice, out)
+    assert entries["tiny-v1"].hyperparameters["decay"] == 0.9
+    about = submit.About("e", ("a",), "l")
+    assert submit._tuning("ema@first", about, ("tiny-v1",))["runs"] == 7

@@ -32,7 +32,9 @@ def nothing() -> None:
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "tasks", registry.Registry("task", "ht_bench.tasks"))
+    monkeypatch.setattr(
+        registry, "tasks", registry.Registry("task", "ht_bench.tasks", task_files, toml=True)
+    )
 
 
 def offer(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:

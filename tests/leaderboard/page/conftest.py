@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ht_bench.leaderboard.board import Board, make_board, read_entries, shipped_suites
+from ht_bench.leaderboard.board import Board, make_board, read_entries, shown_suites
 from ht_bench.leaderboard.submit import write_submission
 from ht_bench.streams.suite import Suite
 from ht_bench.version import EPOCH
@@ -30,7 +30,7 @@ def committed(name: str) -> Content:
 
 def suites_of_today() -> list[Suite]:
     """Return the shipped suites as if their anchors were frozen today."""
-    return [dataclasses.replace(suite, benchmark=EPOCH) for suite in shipped_suites()]
+    return [dataclasses.replace(suite, benchmark=EPOCH) for suite in shown_suites()]
 
 
 def renamed(name: str, content: Content, *tasks: str) -> Content:

@@ -10,7 +10,7 @@ import pytest
 
 from ht_bench.cli import main
 from ht_bench.errors import UsageError
-from ht_bench.leaderboard.board import make_board, make_boards, read_entries, shipped_suites
+from ht_bench.leaderboard.board import make_board, make_boards, read_entries, shown_suites
 from ht_bench.leaderboard.ranking_file import read_rankings
 from ht_bench.leaderboard.submit import write_submission
 from ht_bench.leaderboard.verified import read_verified
@@ -59,13 +59,13 @@ def test_epochs_sort_by_number() -> None:
 
 
 def test_each_board_holds_its_own_entries_and_anchors(both: Path) -> None:
-    new, old = make_boards(read(both), shipped_suites())
+    new, old = make_boards(read(both), shown_suites())
     assert (new.benchmark, old.benchmark) == (EPOCH, OLD)
     assert set(new.entries) == {"none", "full-reset", "l2-init"}
     assert set(old.entries) == {"none", "full-reset", "ema"}
     assert {entry.level for entry in old.entries.values()} == {"reproduced"}
     assert {entry.level for entry in new.entries.values()} == {"valid"}
-    frozen = {suite.benchmark for suite in shipped_suites()}
+    frozen = {suite.benchmark for suite in shown_suites()}
     assert bool(old.frozen) is (OLD in frozen) and bool(new.frozen) is (EPOCH in frozen)
     for board in (new, old):
         assert {table.benchmark for table in (*board.suites, *board.tasks)} == {board.benchmark}

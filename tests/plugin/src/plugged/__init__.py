@@ -1,0 +1,1 @@
+"""One of each kind of thing that ht-bench takes from an installed package."""

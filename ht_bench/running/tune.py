@@ -175,7 +175,7 @@ class _Running:
         self.seeds = request.seeds or ()
         assert request.out is not None
         seen = budget.regime == "first"
-        self.task = first_share(task, budget.share) if seen else task
+        self.task = narrowed(first_share(task, budget.share) if seen else task, len(self.seeds))
         place = request.out / f"first-{budget.share:g}" if seen else request.out
         self._request = replace(request, tasks=(self.task,), split="validation", out=place)
         self._agent = isinstance(task, ReinforcementTask)
@@ -269,6 +269,17 @@ class _Running:
             self.study.sampler,
             len({str(trial.hyperparameters) for trial in trials}) * len(self.seeds),
         )
+
+
+def narrowed(task: AnyTask, seeds: int) -> AnyTask:
+    """Return the task with a stack of so many seeds at most: no slot is trained to be thrown away.
+
+    Products of another width round otherwise, so that its hash is another, and no result of a
+    search counts as the task's own.
+    """
+    if isinstance(task, ReinforcementTask) or task.stack <= seeds:
+        return task
+    return replace(task, training=replace(task.training, stack=seeds))
 
 
 def _space(method: str, name: str, task: AnyTask, budget: Budget) -> Space:

@@ -23,9 +23,9 @@ from ht_bench.records.record import read_record
 from ht_bench.running import tune
 from ht_bench.running.plan import Request
 from ht_bench.running.recipe_file import MARKER, write_recipe
-from ht_bench.running.tune import Budget, Found, Search, Trial, search
+from ht_bench.running.tune import Budget, Found, Search, Trial, narrowed, search
 from ht_bench.streams.catalog import get_task
-from ht_bench.streams.task import parse_task
+from ht_bench.streams.task import Task, parse_task
 from tests.conftest import TINY, Call, Write
 
 TRIALS = (Trial({"decay": 0.9}, 0.5, 0.1), Trial({"decay": 0.98}, 0.6, 0.1))
@@ -76,7 +76,7 @@ def test_trials_are_scored_on_the_validation_split(tmp_path: Path) -> None:
 
 
 def test_a_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is trained twice, and more seeds train only what is new."""
+    """Nothing is trained twice, but where more seeds make a wider stack, of other rounding."""
     plans = []
     run_plan = tune.run_plan
 
@@ -97,7 +97,16 @@ def test_a_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     more = search(("l2",), request(tmp_path, seeds=(0, 1, 2)), budget=Budget(6, space=space))
     assert len(more.searches[0].trials) == 6
     retrained = [seed for plan in plans for job in plan.jobs for seed in job.seeds]
-    assert set(retrained[:4]) == {2}
+    assert set(retrained[:4]) == {0, 1, 2}
+
+
+def test_a_search_trains_no_slot_to_throw_away() -> None:
+    task = get_task("warm-start-digits-v1")
+    assert isinstance(task, Task)
+    assert narrowed(task, 5).stack == 5 and narrowed(task, 5).sha256 != task.sha256
+    assert narrowed(task, 20) == task and narrowed(task, 10) == task
+    agents = get_task("swap-cartpole-ppo-v1")
+    assert narrowed(agents, 2) == agents
 
 
 def test_a_failing_method_leaves_the_others_searches(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_served_in_this_process(call: Say, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.usefixtures("served")
 def test_in_python() -> None:
     check_method(METHOD)
-    for task in (*TASKS, PLUGIN / "net-task.toml"):
+    for task in (*TASKS, PLUGIN / "net-task.toml", PLUGIN / "norm-task.toml"):
         check_task(task)
     result = ht_bench.evaluate(METHOD, PLUGIN / "net-task.toml", progress=False)
     assert result.records[0]["hyperparameters"] == {"strength": 1e-3}

@@ -32,8 +32,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,contrib,atari,mujoco,dev]'
 	touch $@
 
+# The methods of the first board.
+TWELVE := none,full-reset,hare-tortoise,ema,head-reset,shrink-perturb,l2,l2-init,self-distillation,early-stop,layer-norm,crelu
+
 demo: setup
-	$(BIN)/ht-bench run --suite suite-core-v1 --method all --out runs/demo --jobs $(JOBS)
+	$(BIN)/ht-bench run --suite suite-core-v1 --method $(TWELVE) --out runs/demo --jobs $(JOBS)
 	$(BIN)/ht-bench compare runs/demo --figures runs/demo/figures
 
 test: setup

@@ -38,6 +38,7 @@ SCRIPTS = (
     Script("ema", ("cpu",), ("ema_pytorch",)),
     Script("digits"),
     Script("images", minutes=4),
+    Script("methods", minutes=6),
     Script("cifar_run", ("cuda",), minutes=4),
     Script("core_suite", minutes=15),
     Script("agent_claims", needs=("cv2", "benchmarks.agents"), minutes=15),

@@ -9,7 +9,7 @@ register_method     decorator: make a Method available by name; and so, for othe
 Method              the contract a method implements
 Loop                what a training program offers a method that needs more than gradients
 HareTortoise        Hare & Tortoise for any torch program: `.attach(model, optimizer)`
-…and every other built-in method's class, `get_task`, `Result`.
+…and every other built-in method's class, `get_task`, `Result`, `compare`, `measure`.
 
 Importing this package loads no torch; names are served when they are first used.
 """
@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # what editors see; a method that is not here is served all t
     from ht_bench.methods.resets import HeadReset as HeadReset
     from ht_bench.methods.resets import ShrinkPerturb as ShrinkPerturb
     from ht_bench.methods.self_distillation import SelfDistillation as SelfDistillation
+    from ht_bench.networks.measure import measure as measure
     from ht_bench.running.compared import compare as compare
     from ht_bench.running.evaluate import evaluate as evaluate
     from ht_bench.running.result import Result as Result
@@ -65,6 +66,7 @@ _PLACES = {
     "evaluate": "ht_bench.running.evaluate",
     "Result": "ht_bench.running.result",
     "get_task": "ht_bench.streams.catalog",
+    "measure": "ht_bench.networks.measure",
 }
 
 register_all()

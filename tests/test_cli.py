@@ -296,8 +296,7 @@ def test_tune_and_write(call: Call, write_task: Write, tmp_path: Path, monkeypat
     (baselines / "l2.toml").write_text(
         'method = "l2"\nsummary = "s"\nsource = "s"\n[grid]\nstrength = [0.0, 0.1]\n'
     )
-    for module in ("running.recipe_file", "methods.recipe"):
-        monkeypatch.setattr(f"ht_bench.{module}.folder", lambda name: baselines)
+    monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: baselines)
     words = ("tune", "--task", write_task(), "--method", "l2", "--seeds", "0-1", *ONE_JOB)
     assert call(*words).code == 0
     assert "[search" not in (baselines / "l2.toml").read_text()

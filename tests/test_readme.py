@@ -158,13 +158,16 @@ def test_the_api_page_lists_every_public_name(module: str) -> None:
         "ht_bench.sb3": ht_bench.sb3.__all__,
         "ht_bench.testing": [n for n in vars(ht_bench.testing) if n.startswith("check_")],
     }[module]
-    assert set(listed) == set(public)
+    # Every method's class is public too: docs/methods.md, made from the code, names them all.
+    classes = {place.split(":")[1] for place in registry.methods.built_in.values()}
+    assert set(public) - classes <= set(listed) <= set(public)
 
 
 def test_the_methods_table_lists_every_method() -> None:
     [part] = re.findall(r"^## Methods\n(.*?)^## ", README, re.DOTALL | re.MULTILINE)
-    cells = re.findall(r"^\| (`[^|]*) \|", part, re.MULTILINE)
-    assert sorted(n for cell in cells for n in re.findall(r"`([\w-]+)`", cell)) == recipe_names()
+    rows = re.findall(r"^\| [^|]+ \| ([^|]*`[^|]*) \|$", part, re.MULTILINE)
+    shown = [name for row in rows for name in re.findall(r"`([\w-]+)`", row)]
+    assert sorted(shown) == sorted(recipe_names())
 
 
 def test_tables_are_written_into_every_page(

@@ -146,7 +146,7 @@ def test_every_method_is_there_under_its_own_name(name: str) -> None:
 def test_the_package_s_names_are_the_recipes_and_a_few_more() -> None:
     classes = {place.split(":")[1] for place in registry.methods.built_in.values()}
     more = {"UsageError", "__version__", "Loop", "Result"}
-    more |= {"compare", "diagnose", "evaluate", "get_task"}
+    more |= {"compare", "diagnose", "evaluate", "get_task", "measure"}
     more |= {f"register_{kind}" for kind in registry.KINDS}
     assert set(ht_bench.__all__) == classes | more
     assert all(hasattr(ht_bench, name) for name in ht_bench.__all__)

@@ -60,7 +60,7 @@ def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, min_width=len(title))
     for index, column in enumerate(columns):
         table.add_column(column, no_wrap=index == 0)
     for row in rows:
@@ -129,9 +129,9 @@ def _recipes() -> None:
 
     def describe(name: str) -> list[str]:
         recipe = get_recipe(name)
-        return [", ".join(recipe.tasks) if recipe else ""]
+        return [", ".join(recipe.tasks), ", ".join(recipe.first)] if recipe else ["", ""]
 
-    columns = ["method", "tasks that it has hyperparameters for"]
+    columns = ["method", "tasks that it has hyperparameters for", "as METHOD@first too"]
     _show("Recipes", columns, registry.recipes, describe, recipe_names())
 
 

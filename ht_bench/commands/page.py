@@ -15,6 +15,7 @@ from ht_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from ht_bench.leaderboard.board import Submitted
+    from ht_bench.streams.suite import Suite
 
 
 def page(
@@ -53,7 +54,7 @@ def page(
     suites = shown_suites(own_suites(task, suite))
     entries = read_entries(folder / "submissions", read_verified(folder / "verified.json"))
     if check:
-        return _check(folder, entries)
+        return _check(folder, entries, suites)
     if importlib.util.find_spec("jinja2") is None:
         raise UsageError("The page needs jinja2: pip install 'ht-bench[page]'.")
     from ht_bench.views.page import write_site
@@ -65,13 +66,13 @@ def page(
     return 0
 
 
-def _check(folder: Path, entries: Sequence[Submitted]) -> int:
+def _check(folder: Path, entries: Sequence[Submitted], suites: Sequence[Suite]) -> int:
     from ht_bench.leaderboard.ranking_file import ranking_faults, read_rankings
 
     faults: list[str] = []
     ranked: set[tuple[str, str]] = set()
     for path, committed in read_rankings(folder).items():
-        found = ranking_faults(committed, entries)
+        found = ranking_faults(committed, entries, suites)
         names, benchmark = committed["entries"], committed["benchmark"]
         ranked |= {(benchmark, name) for name in names}
         faults += [f"{path}: {sentence}" for sentence in found]

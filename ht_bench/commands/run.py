@@ -27,6 +27,7 @@ def run(
     method: str = "",
     seeds: str = "",
     split: Literal["test", "validation"] = "test",
+    tuned: Literal["whole", "first"] = "whole",
     settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE …")] = (),
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto",
@@ -58,6 +59,9 @@ def run(
             method with a recipe, and every one of a plug-in.
         seeds: seeds such as 100-119 or 0,3,7; the task's evaluation seeds if left out.
         split: test, or validation to choose hyperparameters by.
+        tuned: take the hyperparameters that a search on the whole stream chose, or on its first
+            share (`ht-bench tune --regime first`); NAME@first does the same for one method, and is
+            its name in results.
         settings: hyperparameters that override the recipe's, e.g. --set decay=0.99.
         device: where to train; auto takes a CUDA device for tasks that gain from one.
         precision: fp32, tf32 (CUDA alone), or bf16 by autocast; auto is each task's own.
@@ -80,7 +84,7 @@ def run(
 
     limit = TimeLimit(parse_duration(time_limit, "--for")) if time_limit else NO_LIMIT
     tasks = find_tasks(task, suite)
-    methods = find_methods(method)
+    methods = [name if tuned == "whole" else f"{name}@{tuned}" for name in find_methods(method)]
     overrides = dict(_read_setting(text) for text in settings)
 
     from ht_bench.running.compute import ComputeRequest

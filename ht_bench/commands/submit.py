@@ -113,11 +113,12 @@ def _find(method: str) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
     from dataclasses import MISSING, fields
 
     from ht_bench import registry
-    from ht_bench.methods.recipe import recipe_names
+    from ht_bench.methods.recipe import recipe_names, split_regime
     from ht_bench.methods.resolve import find_class, resolve
 
     own_file = ":" in method or method.endswith(".toml")
-    if not own_file and method not in (*registry.methods.names(), *recipe_names()):
+    known = (*registry.methods.names(), *recipe_names())
+    if not own_file and split_regime(method)[0] not in known:
         return method, None, {}
     spec = resolve(method)
     own = fields(find_class(method))

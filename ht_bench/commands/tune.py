@@ -150,4 +150,7 @@ def _print_choices(searches: list[Search]) -> None:
         counts = (str(len(found.trials)), str(found.runs))
         choice = escape(_settings(best.hyperparameters))
         table.add_row(found.task.name, escape(found.method), score, *counts, choice)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width
+        console = Console(width=140)
+    console.print(table)

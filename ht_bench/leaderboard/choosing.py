@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ht_bench.errors import UsageError, did_you_mean
-from ht_bench.methods.recipe import get_recipe
+from ht_bench.methods.recipe import get_recipe, split_regime
 from ht_bench.ranking.entries import Entry, Groups, Setting, TaskInfo
 from ht_bench.records.metrics import Record
 from ht_bench.streams.catalog import get_task, task_names
@@ -145,7 +145,8 @@ def _command(
 def _changes(entry: Entry, info: TaskInfo, choice: Choice) -> list[str]:
     """Return the --set and --threads that the entry's runs were given."""
     recipe = get_recipe(choice.named if choice.named.endswith(".toml") else entry.method)
-    usual = recipe.hyperparameters(info.name, get_family(info.family).is_control) if recipe else {}
+    agent, regime = get_family(info.family).is_control, split_regime(entry.method)[1]
+    usual = recipe.hyperparameters(info.name, agent, regime) if recipe else {}
     usual = {**choice.defaults, **usual}
     changes = [
         f"{key}={_value(value)}"

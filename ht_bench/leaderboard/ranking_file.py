@@ -16,6 +16,7 @@ from ht_bench.files import read_json, write_atomically
 from ht_bench.leaderboard.board import Board, Submitted, make_board
 from ht_bench.ranking.rows import Row
 from ht_bench.ranking.score import Estimate
+from ht_bench.streams.suite import Suite
 
 TOLERANCE = 1e-4
 
@@ -84,18 +85,23 @@ def read_ranking(path: Path) -> dict[str, Any]:
     return content
 
 
-def ranking_faults(committed: Mapping[str, Any], entries: Sequence[Submitted]) -> list[str]:
+def ranking_faults(
+    committed: Mapping[str, Any],
+    entries: Sequence[Submitted],
+    suites: Sequence[Suite] | None = None,
+) -> list[str]:
     """Say where a committed ranking is not what the curves of its entries give, to TOLERANCE.
 
     Entries that the ranking does not name yet are left aside: a new submission changes the ranks
-    of others only when the ranking is written again. So are those of another epoch.
+    of others only when the ranking is written again. So are those of another epoch. suites: those
+    that it scores; None are all that are known.
     """
     epoch = committed["benchmark"]
     by_name = {entry.name: entry for entry in entries if entry.benchmark == epoch}
     absent = [name for name in committed["entries"] if name not in by_name]
     if absent:
         return [f"{name} is ranked, but its submission is not there" for name in absent]
-    board = make_board([by_name[name] for name in committed["entries"]])
+    board = make_board([by_name[name] for name in committed["entries"]], suites)
     # Through JSON, so that both sides hold the same types.
     again = json.loads(json.dumps(ranking(board)))
     return [*_differences(committed, again, "ranking")]

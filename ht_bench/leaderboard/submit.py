@@ -16,7 +16,7 @@ from ht_bench.files import write_atomically
 from ht_bench.leaderboard.choosing import SAME, Choice, check_complete, choose_runs
 from ht_bench.leaderboard.reading import CURVES, SCHEMA, parse_untrusted, read_bounded
 from ht_bench.leaderboard.valid import check_bytes
-from ht_bench.methods.recipe import get_recipe
+from ht_bench.methods.recipe import get_recipe, split_regime
 from ht_bench.ranking.entries import Entry, TaskInfo, read_groups
 from ht_bench.ranking.pairs import NONE
 from ht_bench.records.metrics import Record, metric_key
@@ -171,7 +171,7 @@ def _method(name: str, about: About, source: str, traits: Sequence[Any]) -> dict
 
 def _tuning(name: str, about: About, tasks: tuple[str, ...]) -> dict[str, Any]:
     recipe = get_recipe(about.recipe or name)
-    how, runs = recipe.searched(tasks) if recipe else ("", None)
+    how, runs = recipe.searched(tasks, split_regime(name)[1]) if recipe else ("", None)
     how, runs = about.how or how, runs if about.runs is None else about.runs
     if not how or runs is None:
         raise UsageError(

@@ -16,6 +16,7 @@ from ht_bench.methods.base import Generators, Initialize, Method
 from ht_bench.methods.contract import own_name
 from ht_bench.methods.hooks import Optimizers
 from ht_bench.methods.loop import Loop
+from ht_bench.networks import filled
 
 BETWEEN = "__"
 """Stands between a part's name and its hyperparameter: `redo__every`, also written redo.every."""
@@ -226,7 +227,8 @@ def compose(classes: tuple[type[Method], ...]) -> type[Composed]:
 def _merged(name: str, classes: Sequence[type[Method]]) -> dict[str, Any]:
     network: dict[str, Any] = {}
     for cls in classes:
-        for key, value in cls.network.items():
+        own = {f.name: f"${_key(cls, f.name)}" for f in _fields(cls)}
+        for key, value in filled(cls.network, own).items():
             if network.get(key, value) != value:
                 raise UsageError(
                     f"'{name}' asks for [net] {key} = {network[key]!r} and {value!r}; the two "

@@ -30,6 +30,10 @@ class Contract:
     a captured CUDA graph. A class that overrides one of them says so itself, or counts as not
     capturable."""
 
+    may_rest: ClassVar[bool] = False
+    """Whether the rule may hold all weights still for some steps, so that no test expects each of
+    them to move."""
+
     steps_seen: int
 
     @classmethod

@@ -41,7 +41,7 @@ def redraw(
     bare = _without_derived_weights(twin)
     if generator is None:
         _reset(bare)
-    elif isinstance(generator, list) and is_stacked(module):
+    elif isinstance(generator, list) and len(generator) > 1 and is_stacked(module):
         _reset_stack(bare, generator)
     else:
         _reset_from(bare, generator[0] if isinstance(generator, list) else generator)

@@ -35,7 +35,8 @@ class Parseval(Method):
     def setup(self) -> None:
         """Find the layers before the output."""
         matrices = weight_matrices(self.module, self.name)
-        outputs = output_layers(self.module, 1)
+        is_bare = all(matrix.layer == "" for matrix in matrices)  # a layer for a module
+        outputs = [""] if is_bare else output_layers(self.module, 1)
         self._hidden = [matrix for matrix in matrices if matrix.layer not in outputs]
         if not self._hidden:
             raise UsageError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ht_bench import registry
-from ht_bench.errors import UsageError, shown
+from ht_bench.errors import Unsuitable, UsageError, shown
 from ht_bench.files import folder
 from ht_bench.loading import absolute
 from ht_bench.methods.space import Space, combinations, read_space
@@ -60,14 +60,14 @@ class Recipe:
     ) -> dict[str, Any]:
         """Return the hyperparameters for a task; "" is not a task and gives the default.
 
-        Raises UsageError where the regime is "first" and no search of that kind is recorded;
+        Raises Unsuitable where the regime is "first" and no search of that kind is recorded;
         a method without anything to search has nothing to record.
         """
         general = {**self.default, **self.agents} if agent else self.default
         if regime == "whole" or not task:
             return {**general, **self.tasks.get(task, {})}
         if task not in self.first and self.search_space(task):
-            raise UsageError(
+            raise Unsuitable(
                 f"The recipe of '{self.method}' has no [first.{task}]; `ht-bench tune --task "
                 f"{task} --method {self.method} --regime first --write` searches it."
             )
@@ -133,17 +133,11 @@ def runs_of(search: Mapping[str, Any]) -> int:
 
 
 def split_regime(name: str) -> tuple[str, Regime]:
-    """Return a method's name without "@first", and the regime; a name alone is of the whole.
-
-    Raises UsageError for another word after the "@".
-    """
-    method, at, word = name.partition("@")
-    if not at or ":" in name or "/" in name:
-        return name, "whole"
+    """Return a method's name without "@first" or "@whole", and the regime it was tuned by."""
     for regime in get_args(Regime):
-        if word == regime:
-            return method, regime
-    raise UsageError(f"'{name}': after the @ stands how it was tuned, whole or first.")
+        if name.endswith(f"@{regime}"):
+            return name.removesuffix(f"@{regime}"), regime
+    return name, "whole"
 
 
 def recipe_names() -> list[str]:
@@ -154,8 +148,9 @@ def recipe_names() -> list[str]:
 def get_recipe(method: str) -> Recipe | None:
     """Return a method's recipe, or None if it has none; raises UsageError for a malformed one.
 
-    method: its name, or the path of a recipe's TOML file.
+    method: its name, with or without "@first", or the path of a recipe's TOML file.
     """
+    method, _ = split_regime(method)
     if not method.endswith(".toml") and method not in recipe_names():
         return None
     return _read(registry.made(registry.recipes, method), method)

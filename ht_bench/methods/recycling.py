@@ -143,16 +143,18 @@ class UnitMethod(Method):
 
     # ---- what ----
 
-    def recycle(self, masks: Sequence[Tensor], fresh: Mapping[str, Tensor]) -> None:
-        """Give the masked units of each group, [S?, units], their `fresh` incoming weights.
+    def recycle(self, masks: Sequence[Tensor | None], fresh: Mapping[str, Tensor]) -> None:
+        """Give the masked units of each group, [S?, units] (None: none), `fresh` incoming weights.
 
         Bias and what normalises the unit become fresh too, its outgoing weights zero, and the
         optimizer forgets its moments of exactly these entries. Outgoing weights come last, since
         they are incoming weights of the next layer. No value is read back to the host.
         """
-        for units, mask in zip(self.groups, masks, strict=True):
+        pairs = zip(self.groups, masks, strict=True)
+        chosen = [(units, mask) for units, mask in pairs if mask is not None]
+        for units, mask in chosen:
             self._renew_incoming(units, mask, fresh)
-        for units, mask in zip(self.groups, masks, strict=True):
+        for units, mask in chosen:
             self._cut_outgoing(units, mask)
 
     def _renew_incoming(self, units: Units, mask: Tensor, fresh: Mapping[str, Tensor]) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ht_bench import loading, registry
-from ht_bench.errors import UsageError, did_you_mean
+from ht_bench.errors import Unsuitable, UsageError, did_you_mean
 from ht_bench.methods.base import Method
 from ht_bench.methods.composed import compose, parts_in, prefixed, spread
 from ht_bench.methods.contract import own_name
 from ht_bench.methods.hyperparameters import plain
-from ht_bench.methods.recipe import get_recipe
+from ht_bench.methods.recipe import Recipe, Regime, get_recipe, split_regime
 from ht_bench.methods.source import source_of
 from ht_bench.streams.tables import fits
 
@@ -84,7 +84,9 @@ def resolve(
     """Return the method to run on `task`: recipe first, then `overrides` (not for an instance).
 
     named: a name, "file.py:Class", the TOML file of a recipe, which names the class, a class or an
-    instance. agent: the task trains a reinforcement-learning agent, for which recipes have a table.
+    instance. "name@first" takes what a search on the first share of the task's stream chose, and
+    keeps that name. agent: the task trains a reinforcement-learning agent, for which recipes have a
+    table.
     Raises UsageError for an unknown name or hyperparameter, or a value the method refuses.
     """
     changes = dict(overrides or {})
@@ -93,9 +95,10 @@ def resolve(
         return _spec(type(named), own_name(type(named)), type(named), values)
     if not isinstance(named, str):
         return _spec(find_class(named), own_name(named), named, changes)
-    if is_composed(named):
-        return _resolve_composed(named, task, changes, agent=agent)
+    named, regime = split_regime(named)
     place = _place(named)
+    if is_composed(place):
+        return _resolve_composed(named, place, task, changes, agent, regime)
     if loading.is_reference(place):
         loading.forget_if_edited(Path(place.rpartition(":")[0]))
     cls = find_class(place)
@@ -103,15 +106,12 @@ def resolve(
     recipe = get_recipe(name)
     if recipe is not None and named.endswith(".toml"):
         name = recipe.method
-    settings = recipe.hyperparameters(task, agent) if recipe else {}
+    settings = recipe.hyperparameters(task, agent, regime) if recipe else {}
     # A worker process has not registered what this one has: it gets the class.
     reference = place if loading.is_reference(place) else cls
-    spec = _spec(cls, name, reference, {**settings, **changes})
-    return (
-        dataclasses.replace(spec, recipe=loading.absolute(named))
-        if named.endswith(".toml")
-        else spec
-    )
+    values = {**settings, **changes}
+    spec = _spec(cls, name, reference, values, _suffix(named, recipe, task, regime))
+    return _of_file(spec, named)
 
 
 def is_composed(named: str) -> bool:
@@ -124,33 +124,63 @@ def is_composed(named: str) -> bool:
 
 
 def _resolve_composed(
-    named: str, task: str, changes: Mapping[str, Any], *, agent: bool
+    named: str,
+    composed: str,
+    task: str,
+    changes: Mapping[str, Any],
+    agent: bool,
+    regime: Regime,
 ) -> MethodSpec:
-    """Resolve "a+b": each part's recipe, then the combination's own, then `changes`."""
-    parts = [resolve(part, task, agent=agent) for part in parts_in(named)]
+    """Resolve "a+b": each part's recipe, then the combination's own, then `changes`.
+
+    named: that, or the file of the combination's recipe.
+    """
+    parts = [resolve(part, task, agent=agent) for part in parts_in(composed)]
     cls = compose(tuple(find_class(part.reference) for part in parts))
     settings = {
         prefixed(part.name, key): value
         for part in parts
         for key, value in part.hyperparameters.items()
     }
-    recipe = get_recipe(cls.name)
+    recipe = get_recipe(named if named.endswith(".toml") else cls.name)
     if recipe is not None:
-        settings |= spread(cls, recipe.hyperparameters(task, agent))
+        settings |= spread(cls, recipe.hyperparameters(task, agent, regime))
+    suffix = _suffix(named, recipe, task, regime)
     reference = "+".join(
         part.reference if isinstance(part.reference, str) else word
-        for part, word in zip(parts, parts_in(named), strict=True)
+        for part, word in zip(parts, parts_in(composed), strict=True)
     )
-    return _spec(cls, cls.name, reference, {**settings, **spread(cls, changes)})
+    values = {**settings, **spread(cls, changes)}
+    return _of_file(_spec(cls, cls.name, reference, values, suffix), named)
+
+
+def _of_file(spec: MethodSpec, named: str) -> MethodSpec:
+    """Let a method that was named by its recipe's file keep the file."""
+    if not named.endswith(".toml"):
+        return spec
+    return dataclasses.replace(spec, recipe=loading.absolute(named))
+
+
+def _suffix(named: str, recipe: Recipe | None, task: str, regime: Regime) -> str:
+    """Return "@first" for what was tuned so; a method with nothing to tune has one name."""
+    if regime == "whole":
+        return ""
+    if recipe is None:
+        raise Unsuitable(f"'{named}' has no recipe that a search on a first share could be in.")
+    return f"@{regime}" if not task or task in recipe.first else ""
 
 
 def _place(named: str) -> str:
     """Return what tells the class: a registered name, or the reference that a recipe gives."""
+    if is_composed(named):
+        return named
     if named in registry.methods.names() or loading.is_reference(named):
         return loading.absolute(named)
     recipe = get_recipe(named)
     if recipe is None or recipe.method in registry.methods.names():
         return recipe.method if recipe else named
+    if not recipe.implementation and is_composed(recipe.method):
+        return recipe.method
     if not recipe.implementation:
         raise UsageError(
             f"{named} gives no class of the method '{recipe.method}'; add "
@@ -162,17 +192,22 @@ def _place(named: str) -> str:
 def find_class(reference: str | type[Method]) -> type[Method]:
     """Return the class behind a name, "file.py:Class", a recipe's TOML file or the class itself."""
     cls: Any = reference
-    if isinstance(reference, str) and is_composed(reference):
-        return compose(tuple(map(find_class, parts_in(reference))))
     if isinstance(reference, str):
-        cls = registry.methods.find(_place(reference))
+        place = _place(split_regime(reference)[0])
+        if is_composed(place):
+            return compose(tuple(map(find_class, parts_in(place))))
+        cls = registry.methods.find(place)
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         raise UsageError(f"{reference} is not a subclass of ht_bench.Method; make it one.")
     return cls
 
 
 def _spec(
-    cls: type[Method], name: str, reference: str | type[Method], values: Mapping[str, Any]
+    cls: type[Method],
+    name: str,
+    reference: str | type[Method],
+    values: Mapping[str, Any],
+    suffix: str = "",
 ) -> MethodSpec:
     if not re.fullmatch(r"\w[\w.+-]*", name):
         raise UsageError(
@@ -194,7 +229,7 @@ def _spec(
     values = plain(cls, values)
     _check_types(cls, name, values)
     built = cls(**values)
-    return MethodSpec(name, reference, _fields(built), source_of(cls).sha256)
+    return MethodSpec(name + suffix, reference, _fields(built), source_of(cls).sha256)
 
 
 def _check_types(cls: type[Method], name: str, values: Mapping[str, Any]) -> None:

@@ -32,4 +32,5 @@ class SpectralDecoupling(Method):
         """Return the penalty of logits [..., B, classes], each seed's mean summed over seeds."""
         if not self.strength:
             return None
-        return self.strength * outputs.float().square().mean((-2, -1)).sum()
+        wide = outputs if outputs.dtype.itemsize >= 4 else outputs.float()
+        return self.strength * wide.square().mean((-2, -1)).sum()

@@ -94,8 +94,9 @@ class UPGD(Method):
         sizes = [row.shape[1] for row in rows]
         generators: list[torch.Generator | None] = [*self._generators()]
         generators = generators or [None] * len(rows[0])
-        drawn = torch.stack([_normal(sum(sizes), g) for g in generators]).mul_(self.noise)
-        parts = drawn.to(tensors[0].device, tensors[0].dtype).split(sizes, dim=1)
+        drawn = torch.stack([_normal(sum(sizes), g) for g in generators])
+        drawn = drawn.to(tensors[0].device, tensors[0].dtype).mul_(self.noise)
+        parts = drawn.split(sizes, dim=1)
         return [part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
     def after_step(self) -> None:

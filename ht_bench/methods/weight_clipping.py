@@ -35,7 +35,7 @@ class WeightClipping(Method):
 
     def setup(self) -> None:
         """Find the layers and their bounds."""
-        left = set() if self.output else set(output_layers(self.module, 1))
+        left = [] if self.output else output_layers(self.module, 1)
         # Scales and shifts of normalisations are not clamped: the reference clamps every vector by
         # the matrix before it, which would squeeze scales of 1; its networks for RL have none.
         matrices = [m for m in weight_matrices(self.module, self.name) if m.layer not in left]

@@ -19,12 +19,11 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ht_bench import registry
 from ht_bench.errors import UsageError, did_you_mean, shown
-from ht_bench.loading import absolute, is_reference
+from ht_bench.loading import is_reference
 
 if TYPE_CHECKING:
     from torch import nn
@@ -153,21 +152,6 @@ def _options(name: str) -> tuple[str, ...]:
     if isinstance(own, list | tuple):
         return tuple(own)
     return tuple(key for key in taken if key not in ("options", "shape", "classes", "stack"))
-
-
-def located(table: Mapping[str, Any], beside: Path) -> dict[str, Any]:
-    """Return a `[net]` table whose references "file.py:Name" are absolute.
-
-    beside: the file that the table stands in.
-    """
-
-    def placed(value: Any) -> Any:
-        if isinstance(value, Mapping) and "name" in value:
-            return {**value, "name": placed(value["name"])}
-        return absolute(value, beside) if isinstance(value, str) and is_reference(value) else value
-
-    parts = ("name", *_COMMON)
-    return {key: placed(value) if key in parts else value for key, value in table.items()}
 
 
 def refuse_references(table: Mapping[str, Any]) -> None:

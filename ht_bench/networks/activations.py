@@ -52,8 +52,9 @@ class IntervalDropout(Noisy):
         """Drop numbers, or in evaluation weigh them; the shape stays."""
         if not self.training:
             return torch.where(inputs >= 0, self.keep * inputs, (1 - self.keep) * inputs)
-        chance = torch.where(inputs >= 0, self.keep, 1 - self.keep)
-        return torch.where(self.uniform(inputs) < chance, inputs, 0.0)
+        # One draw serves both intervals: what would drop a positive number keeps a negative one.
+        keeps_positive = self.uniform(inputs) < self.keep
+        return torch.where(keeps_positive == (inputs >= 0), inputs, 0.0)  # channels last stay so
 
     def extra_repr(self) -> str:
         """Show the probability in the printed module."""

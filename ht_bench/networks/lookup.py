@@ -82,7 +82,7 @@ class Part:
             return self._marked(make(stack=stack))
         with torch.random.fork_rng(devices=[]):
             lone = make()
-        holds = isinstance(lone, nn.Module) and any((*lone.parameters(), *lone.buffers()))
+        holds = isinstance(lone, nn.Module) and bool([*lone.parameters(), *lone.buffers()])
         return self._marked(SeedBySeed(make, stack) if holds else make())
 
     def _marked(self, module: Any) -> nn.Module | None:

@@ -40,9 +40,13 @@ class SeedNoise:
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
         """Return numbers in [0, 1) of shape [S, ...], or [...] within `of`."""
+        device = self.generators[0].device
         if self._slot is not None:
-            return _uniform(shape, self.generators[self._slot])
-        return torch.stack([_uniform(shape[1:], generator) for generator in self.generators])
+            return torch.rand(*shape, generator=self.generators[self._slot], device=device)
+        drawn = torch.empty(*shape, device=device)
+        for row, generator in zip(drawn.unbind(), self.generators, strict=True):
+            row.uniform_(generator=generator)
+        return drawn
 
     def state_dict(self) -> list[Tensor]:
         """Return the generators' states, for a checkpoint."""
@@ -101,7 +105,3 @@ def turn(noise: SeedNoise | None, slot: int) -> Iterator[None]:
         return
     with noise.of(slot):
         yield
-
-
-def _uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    return torch.rand(tuple(shape), generator=generator, device=generator.device)

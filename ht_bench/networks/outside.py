@@ -45,6 +45,8 @@ def build(
             f"The network '{name}' was asked for {'one seed' if stack is None else 'a stack'}, but "
             f"`stacked` is {said}; only a network built with `stack` has the attribute."
         )
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in module.parameters()):
+        _call(name, module, torch.zeros(1, *shape))
     return module
 
 
@@ -55,14 +57,8 @@ def try_out(
     seeds = () if stack is None else (stack,)
     images = torch.zeros(*seeds, 2, *shape)
     layers_of(module)
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluation_mode(module):
-        try:
-            outputs = module(images)
-        except Exception as error:  # whatever another's code raises
-            raise UsageError(
-                f"The network '{name}' fails on images of shape {tuple(images.shape)}: "
-                f"{reason(error)}."
-            ) from error
+    with torch.random.fork_rng(devices=[]):
+        outputs = _call(name, module, images)
     expected = (*seeds, 2, classes)
     if not isinstance(outputs, torch.Tensor) or tuple(outputs.shape) != expected:
         found = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs)
@@ -76,3 +72,16 @@ def try_out(
                 f"The network '{name}' stacks {stack} seeds, but '{key}' has the shape "
                 f"{tuple(tensor.shape)}; its first dimension must be that of the seeds."
             )
+
+
+@torch.no_grad()
+def _call(name: str, module: nn.Module, images: torch.Tensor) -> Any:
+    """Return what the network makes of images in evaluation; raises UsageError where it fails."""
+    with evaluation_mode(module):
+        try:
+            return module(images)
+        except Exception as error:  # whatever another's code raises
+            raise UsageError(
+                f"The network '{name}' fails on images of shape {tuple(images.shape)}: "
+                f"{reason(error)}."
+            ) from error

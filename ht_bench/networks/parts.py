@@ -81,7 +81,7 @@ def layers_of(network: nn.Module) -> list[str]:
     of seeds), in the order in which they were registered. Raises UsageError where there is none.
     """
     own = getattr(network, "layers", None)
-    if callable(own):
+    if callable(own) and not isinstance(own, nn.Module):  # many a net has a child `layers`
         return list(own())
     least = 3 if getattr(network, "stacked", False) else 2
     names = [

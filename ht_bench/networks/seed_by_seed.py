@@ -39,14 +39,31 @@ class SeedBySeed(nn.Module):
         """Send each seed's inputs through the lone layer with the seed's tensors in it."""
         [layer] = self.lone
         layer.train(self.training)
-        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        rows = zip(*(tensor.unbind() for tensor in tensors.values()), strict=True)
-        outputs = []
-        for slot, (own, row) in enumerate(zip(inputs.unbind(), rows, strict=True)):
-            with turn(self.noise, slot):
-                named = dict(zip(tensors, row, strict=True))
-                outputs.append(torch.func.functional_call(layer, named, (own,)))
-        return torch.stack(outputs)
+        return call_each(layer, self, inputs.unbind(), self.noise)
+
+
+def call_each(
+    lone: nn.Module, stack: nn.Module, inputs: Sequence[Tensor], noise: SeedNoise | None
+) -> Tensor:
+    """Return what `lone` makes of each seed's inputs with that seed's tensors of `stack`, stacked.
+
+    Buffers that it changes in place change in the stack.
+    """
+    parameters, buffers = dict(stack.named_parameters()), dict(stack.named_buffers())
+    tensors = {**parameters, **buffers}
+    rows = zip(*(tensor.unbind() for tensor in tensors.values()), strict=True)
+    outputs = []
+    for slot, (own, row) in enumerate(zip(inputs, rows, strict=True)):
+        named = dict(zip(tensors, row, strict=True))
+        if lone.training:
+            # Rows share one version: what a later seed changes would count as changed in this one.
+            named.update({name: named[name].clone() for name in buffers})
+        with turn(noise, slot):
+            outputs.append(torch.func.functional_call(lone, named, (own,)))
+        if lone.training:
+            for name, buffer in buffers.items():
+                buffer[slot].copy_(named[name])
+    return torch.stack(outputs)
 
 
 class _Held(nn.Module):

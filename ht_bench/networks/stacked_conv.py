@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ht_bench.networks.mlp import StackedBatchNorm, StackedLayerNorm, StackedLinear
-from ht_bench.networks.noise import SeedNoise, turn
+from ht_bench.networks.noise import SeedNoise
 from ht_bench.networks.parts import Chain, CReLU
+from ht_bench.networks.seed_by_seed import call_each
 
 
 def side_by_side(maps: Tensor) -> bool:
@@ -185,17 +186,11 @@ class StackedChain(nn.Module):
     def _seed_by_seed(self, inputs: Tensor) -> Tensor:
         """Send each seed's inputs through the lone network with the seed's tensors in it."""
         [network] = self.lone
+        network.training = self.training
         for name, child in network.named_children():
             child.train(self.get_submodule(name).training)
-        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        rows = zip(*(tensor.unbind() for tensor in tensors.values()), strict=True)
-        outputs = []
-        for slot, (images, row) in enumerate(zip(inputs.unbind(), rows, strict=True)):
-            named = dict(zip(tensors, row, strict=True))
-            own = images.contiguous(memory_format=torch.channels_last)
-            with turn(self.noise, slot):
-                outputs.append(torch.func.functional_call(network, named, (own,)))
-        return torch.stack(outputs)
+        images = [own.contiguous(memory_format=torch.channels_last) for own in inputs.unbind()]
+        return call_each(network, self, images, self.noise)
 
 
 def _pooling_first(chain: Chain) -> list[str]:

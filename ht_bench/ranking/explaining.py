@@ -19,9 +19,9 @@ import numpy as np
 
 from ht_bench.errors import UsageError
 from ht_bench.ranking.entries import Entry, Setting, TaskInfo, read_groups
-from ht_bench.ranking.estimate import Estimate
+from ht_bench.ranking.estimate import NO_GAP, Estimate
 from ht_bench.ranking.score import Array
-from ht_bench.ranking.stratified import spearman_estimate
+from ht_bench.ranking.stratified import spearman_estimates
 from ht_bench.records import metrics
 from ht_bench.records.keys import DIAGNOSTICS
 from ht_bench.records.metrics import Record
@@ -107,7 +107,6 @@ def explain(
     rows = _collect(info, entries, target)
     if not len(rows.reached):
         return None
-    explained = [_explained(key, values, rows) for key, values in rows.diagnostics.items()]
     methods = tuple(label for place, label in enumerate(entries) if place in rows.method)
     key = metrics.metric_key(info.family).replace("/", " ")
     return Explanation(
@@ -117,8 +116,8 @@ def explain(
         boundaries=len(np.unique(rows.boundary)),
         methods=methods,
         seeds=len(np.unique(rows.seed)),
-        rows=tuple(sorted(explained, key=_strength)),
-        notes=tuple(_notes(rows, methods)),
+        rows=tuple(sorted(_explained(rows), key=_strength)),
+        notes=tuple(_notes(rows, entries, methods)),
     )
 
 
@@ -127,25 +126,35 @@ def _strength(row: Explained) -> tuple[bool, float, str]:
     return math.isnan(value), -abs(value) if not math.isnan(value) else 0.0, row.key
 
 
-def _explained(key: str, values: Array, rows: _Rows) -> Explained:
-    known = np.isfinite(values) & np.isfinite(rows.reached)
-    x, y = values[known], rows.reached[known]
+def _explained(rows: _Rows) -> list[Explained]:
+    """Correlate the diagnostics, those with numbers in the same rows together."""
+    groups: dict[bytes, list[str]] = {}
+    for key, values in rows.diagnostics.items():
+        known = np.isfinite(values) & np.isfinite(rows.reached)
+        groups.setdefault(known.tobytes(), []).append(key)
+    found = []
+    for mask, keys in groups.items():
+        known = np.frombuffer(mask, dtype=bool)
+        found += _of_rows(keys, known, rows)
+    return found
+
+
+def _of_rows(keys: Sequence[str], known: np.ndarray, rows: _Rows) -> list[Explained]:
+    count = int(known.sum())
+    if count < 3:
+        return [Explained(key, DIAGNOSTICS.get(key, ""), count, *[NO_GAP] * 3) for key in keys]
+    x = [rows.diagnostics[key][known] for key in keys]
+    y = rows.reached[known]
     method, seed, boundary = (a[known] for a in (rows.method, rows.seed, rows.boundary))
     both = np.unique(np.stack([boundary, method]), axis=1, return_inverse=True)[1].ravel()
 
-    def within(strata: np.ndarray) -> Estimate:
-        if len(x) < 3:
-            return Estimate(math.nan, math.nan, math.nan)
-        return spearman_estimate(x, y, strata, (method, seed), f"explain {key}")
+    def within(strata: np.ndarray) -> list[Estimate]:
+        return spearman_estimates(x, y, strata, (method, seed), "explain")
 
-    return Explained(
-        key,
-        DIAGNOSTICS.get(key, ""),
-        int(known.sum()),
-        within(np.zeros(len(x), dtype=np.intp)),
-        within(boundary),
-        within(both),
-    )
+    overall = within(np.zeros(count, dtype=np.intp))
+    same_boundary = overall if len(np.unique(boundary)) < 2 else within(boundary)
+    estimates = zip(keys, overall, same_boundary, within(both), strict=True)
+    return [Explained(key, DIAGNOSTICS.get(key, ""), count, *three) for key, *three in estimates]
 
 
 def _collect(info: TaskInfo, entries: Mapping[str, Entry], target: Target) -> _Rows:
@@ -187,14 +196,20 @@ def _ends(record: Record) -> dict[str, dict[int, float]]:
     return found
 
 
-def _notes(rows: _Rows, methods: Sequence[str]) -> Iterable[str]:
+def _notes(rows: _Rows, entries: Mapping[str, Entry], methods: Sequence[str]) -> Iterable[str]:
     seeds = len(np.unique(rows.seed))
     if len(methods) < 2:
         yield "One method: nothing is said of how methods differ."
-    if "full-reset" in methods:
+    acting = [label for label in methods if _acts_at_boundaries(entries[label])]
+    if acting:
         yield (
-            "full-reset throws away at the boundary what was measured before it: its runs weaken "
-            "any link within a method, and between methods they stand for what resetting brings."
+            f"Told of boundaries: {', '.join(acting)}. What such a method changes there (a reset "
+            "all of it) was measured before: its runs weaken any link."
         )
     if seeds < FEW:
         yield f"{seeds} seed(s): the intervals are rough; run more with --seeds."
+
+
+def _acts_at_boundaries(entry: Entry) -> bool:
+    traits = (record.get("traits", {}) for record in entry.records.values())
+    return any(trait.get("needs_boundaries", False) for trait in traits)

@@ -68,12 +68,12 @@ def evaluate(
 ) -> Result:
     """Train `method` on `task` once per seed and return the Result.
 
-    method: a name ("hare-tortoise"), a "file.py:Class", a Method class or an instance. A name
-    takes its recipe for the task; `hyperparameters` override it. task: a name, a TOML file, or a
-    Task. seeds: any integers; None means the task's evaluation seeds. split: "test", or
-    "validation" to choose hyperparameters by. device: "auto" takes a CUDA device where the task
-    gains from one. precision: "fp32", "tf32" (CUDA alone) or "bf16"; None is the task's own. jobs:
-    worker processes; more than 1 needs an importable method. out: a folder for results,
+    method: a name ("hare-tortoise"), a "file.py:Class", a recipe's TOML file, a Method class or an
+    instance. A name takes its recipe for the task; `hyperparameters` override it. task: a name, a
+    TOML file, or a Task. seeds: any integers; None means the task's evaluation seeds. split:
+    "test", or "validation" to choose hyperparameters by. device: "auto" takes a CUDA device where
+    the task gains from one. precision: "fp32", "tf32" (CUDA alone) or "bf16"; None is the task's
+    own. jobs: worker processes; more than 1 needs an importable method. out: a folder for results,
     checkpoints and TensorBoard runs, from which the same call goes on after an interruption; None
     keeps results in memory. diagnostics: "basic", or "all" with curvature and the trainability
     probe; no bit of training depends on it.

@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ht_bench import registry
 from ht_bench.errors import UsageError
-from ht_bench.files import folder, write_atomically
+from ht_bench.files import glance, write_atomically
+from ht_bench.loading import absolute
 from ht_bench.local_code import is_installed
-from ht_bench.methods.recipe import Recipe
+from ht_bench.methods.recipe import Recipe, get_recipe, recipe_files, recipe_names
+from ht_bench.methods.resolve import resolve
 from ht_bench.running.tune import Search, Trial
 from ht_bench.streams.seeds import format_seeds
-from ht_bench.streams.tables import read_table, read_toml
+from ht_bench.streams.tables import read_table
 
 OUT = Path("runs-tuning")
 MARKER = "# ---- Below: written by `ht-bench tune --write`. ----\n"
@@ -23,20 +26,26 @@ TABLES = {"whole": ("tasks", "search"), "first": ("first", "search_first")}
 """Regime → the recipe's tables of chosen values and of searches."""
 
 
-def recipe_file(method: str, out: Path) -> tuple[Path, Path]:
-    """Return the recipe to read for a method, and the file to write.
+def recipe_file(method: str, out: Path) -> tuple[Path | None, Path]:
+    """Return the recipe file to read for a method, None if there is none, and the one to write.
 
     A recipe that was named by its file is written itself; so are those of baselines/ in a checkout.
-    An installed package's stay as they are: `out`/recipes/<method>.toml is read, where it is there
-    already, and written.
+    Those of installed packages stay as they are: `out`/recipes/<method>.toml is read, where it is
+    there already, and written; `ht-bench run --method out/recipes/<method>.toml` uses it.
     """
     if method.endswith(".toml"):
         return Path(method), Path(method)
-    shipped = folder("baselines") / f"{method}.toml"
-    if shipped.is_file() and not _is_packaged(shipped):
-        return shipped, shipped
-    own = out / "recipes" / f"{method.rpartition(':')[2]}.toml"
-    return own if own.is_file() else shipped, own
+    name = resolve(method).name
+    source = recipe_files().get(name)
+    if source is not None and not _is_packaged(source):
+        return source, source
+    own = out / "recipes" / f"{name}.toml"
+    if own.is_file():
+        return own, own
+    if source is None and name in recipe_names():
+        made = registry.made(registry.recipes, name)
+        source = Path(made) if isinstance(made, str | Path) else None
+    return source, own
 
 
 def _is_packaged(file: Path) -> bool:
@@ -52,9 +61,9 @@ def write_recipe(
     task's hyperparameters were written there by hand.
     """
     source, path = recipe_file(found.method, out)
-    text = source.read_text(encoding="utf-8") if source.is_file() else _head(found)
+    text = _head(found) if source is None else _copied(source, path)
     head = text.partition(MARKER)[0].rstrip() + "\n\n"
-    recipe = read_table(Recipe, tomllib.loads(text), str(source))
+    recipe = read_table(Recipe, tomllib.loads(text), str(source or path))
     by_hand = tomllib.loads(head)
     blocks: list[str] = []
     searches: list[str] = []
@@ -81,16 +90,30 @@ def write_recipe(
     return str(path)
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Return the recipe in a file."""
-    return read_table(Recipe, read_toml(path), str(path))
+def _copied(source: Path, path: Path) -> str:
+    """Return a recipe's text for another place, from where a relative path would lead nowhere."""
+    text = source.read_text(encoding="utf-8")
+    named = glance(source, "implementation")
+    if source == path or absolute(named, source) == named:
+        return text
+    return text.replace(json.dumps(named), json.dumps(absolute(named, source)), 1)
 
 
 def _head(found: Search) -> str:
-    """A recipe for a method that has none: what it is must be filled in by hand."""
-    lines = [f"method = {json.dumps(found.method.rpartition(':')[2])}"]
-    lines += ['summary = "(say in a sentence what it does)"', 'source = "-"']
-    return "\n".join(lines) + "\n"
+    """Say what a method is that has no recipe file; a class without a recipe names itself alone."""
+    name = resolve(found.method).name
+    recipe = get_recipe(name) or Recipe(name, f"{name}, tuned.", "-")
+    implementation = recipe.implementation or (found.method if ":" in found.method else "")
+    table = {
+        "method": recipe.method,
+        "implementation": absolute(implementation) if implementation else "",
+        "summary": recipe.summary,
+        "source": recipe.source,
+    }
+    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if value]
+    tables = {key: getattr(recipe, key) for key in ("default", "agents", "grid", "space")}
+    written = [f"\n[{key}]\n{_lines(table)}" for key, table in tables.items() if table]
+    return "\n".join([*lines, *written]) + "\n"
 
 
 def _entry(found: Search, versions: Mapping[str, str]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from ht_bench.leaderboard.known import KnownTask
 from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.verify import CouldNotRun
 from ht_bench.methods.base import Method
+from ht_bench.methods.composed import parts_in
+from ht_bench.methods.recipe import recipe_names, split_regime
 from ht_bench.methods.resolve import MethodSpec, find_class, resolve
 from ht_bench.networks.stacking import is_stacked
 from ht_bench.records.record import Record
@@ -223,9 +225,12 @@ class Trainer:
     def _method(self, known: KnownTask, submission: Submission) -> MethodSpec:
         name = submission.method["name"]
         hyperparameters = submission.tasks[known.task.name]["hyperparameters"]
-        if not self.code and name not in registry.methods.names():
+        names = {*registry.methods.names(), *recipe_names()}
+        # Names alone: a submission's text is never taken for a file or a module.
+        plain = split_regime(name)[0]
+        if not self.code and plain not in names and not names.issuperset(parts_in(plain)):
             raise CouldNotRun(
-                f"The package has no method '{name}'.{did_you_mean(name, registry.methods.names())}"
+                f"The package has no method '{name}'.{did_you_mean(name, names)}"
                 " Name the file that has it: --code my_method.py:ClassName."
             )
         named = reference(self.code, name) if self.code else name

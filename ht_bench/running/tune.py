@@ -10,8 +10,9 @@ import numpy as np
 
 from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.files import make_folder
+from ht_bench.methods.composed import parts_in, prefixed
 from ht_bench.methods.recipe import LARGEST_SEARCH, Regime, get_recipe
-from ht_bench.methods.resolve import MethodSpec, find_class, resolve
+from ht_bench.methods.resolve import MethodSpec, is_composed, resolve
 from ht_bench.methods.space import Space
 from ht_bench.records.metrics import final_metric
 from ht_bench.records.record import Record
@@ -139,7 +140,7 @@ def _begin(
                     raise
                 found.left_out.append(f"Left out on {task.name}: {error}")
             except UsageError as error:
-                found.failures.append(str(error))
+                found.failures.append(f"{method} on {task.name}: {error}")
 
 
 def _run_rounds(
@@ -192,7 +193,7 @@ class _Running:
             "setting": f"{compute.precision} on {compute.device}",
         }
         title = f"{start.name} on {task.name}, {budget.regime}"
-        space = _space(method, task, budget)
+        space = _space(method, start.name, task, budget)
         self.study = studies.Study(kept, title, identity, space, budget.of(task))
         self.asked = self.study.ask()
         self.trials: dict[int, Trial] = {}
@@ -270,17 +271,25 @@ class _Running:
         )
 
 
-def _space(method: str, task: AnyTask, budget: Budget) -> Space:
+def _space(method: str, name: str, task: AnyTask, budget: Budget) -> Space:
+    """Return the space given, or the recipe's; of "a+b" without its own, those of its parts."""
     if budget.space is not None:
         return budget.space
-    recipe = get_recipe(method)
+    recipe = get_recipe(method if method.endswith(".toml") else name)
+    own = recipe.search_space(task.name) if recipe is not None else {}
+    if not own and is_composed(name):
+        parts = [resolve(part).name for part in parts_in(name)]
+        return {
+            prefixed(part, key): values
+            for part in parts
+            for key, values in _space(part, part, task, budget).items()
+        }
     if recipe is None:
-        find_class(method)  # an unknown name gets its own sentence
-        raise UsageError(
+        raise Unsuitable(
             f"'{method}' has no recipe with a [grid] or [space] to search; give one with --space."
         )
     recipe.configurations(task.name)
-    return recipe.search_space(task.name)
+    return own
 
 
 def merge(plans: Sequence[Plan]) -> Plan:

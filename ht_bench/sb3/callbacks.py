@@ -15,8 +15,16 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from ht_bench.errors import UsageError
+from ht_bench.networks.change import Seen
 from ht_bench.sb3.boundary import forget_experience, warm_up
-from ht_bench.sb3.diagnostics import diagnose_policy, keep, last_observations
+from ht_bench.sb3.diagnostics import (
+    churn_of_policy,
+    diagnose_policy,
+    keep,
+    last_observations,
+    probe_policy,
+    see_policy,
+)
 from ht_bench.sb3.plastic import PlasticPolicy
 
 
@@ -123,17 +131,25 @@ class Every(PlasticityCallback):
 class DiagnosticsCallback(Every):
     """Every `every` environment steps records the acting network's plasticity diagnostics.
 
-    They look at the last `observations` observations of training: `plasticity/dormant_fraction`,
-    `plasticity/effective_rank`, `plasticity/stable_rank`, `plasticity/srank`, `weights/norm` and
-    `weights/distance_from_init`: from the weights at this callback's first `learn` of the policy.
+    They look at the last `observations` observations of training: shares of dormant, saturated and
+    duplicate units, ranks, churn since the last look (on the observations looked at then),
+    `weights/norm`, `weights/effective_learning_rate`, and `weights/distance_from_init`: from the
+    weights at this callback's first `learn` of the policy. docs/results.md lists the keys.
+    probe_every: every so many environment steps also the trainability probe, which trains a copy
+    of the acting network on random labels for these observations; 0: never.
     """
 
-    def __init__(self, every: int, observations: int = 256, verbose: int = 0) -> None:
+    def __init__(
+        self, every: int, observations: int = 256, verbose: int = 0, probe_every: int = 0
+    ) -> None:
         super().__init__(verbose)
         self._begin(every)
         at_least_one("observations", observations)
-        self._observations = observations
+        if probe_every:
+            at_least_one("probe_every", probe_every)
+        self._observations, self._probe_every = observations, probe_every
         self._diagnosed: Any = None
+        self._looks = 0
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
@@ -144,6 +160,7 @@ class DiagnosticsCallback(Every):
         self._initial = {name: tensor.detach().clone() for name, tensor in parameters}
         steps = -(-self._observations // self.training_env.num_envs)
         self._kept: deque[Any] = deque(maxlen=steps)
+        self._before: tuple[Any, Seen] | None = None
 
     def _on_step(self) -> bool:
         self._kept.append(keep(self.locals["new_obs"]))
@@ -151,7 +168,14 @@ class DiagnosticsCallback(Every):
 
     def _act(self) -> bool:
         last = last_observations(list(self._kept), self._observations)
-        for key, value in diagnose_policy(self.policy, last, self._initial).items():
+        values = diagnose_policy(self.policy, last, self._initial)
+        if self._before is not None:
+            values |= churn_of_policy(self.policy, *self._before)
+        self._before = last, see_policy(self.policy, last)
+        if self._probe_every and self._looks % max(1, self._probe_every // self._every) == 0:
+            values |= probe_policy(self.policy, last)
+        self._looks += 1
+        for key, value in values.items():
             self.logger.record(key, float(value))
         self.logger.dump(self.num_timesteps)
         return True

@@ -29,7 +29,6 @@ from ht_bench.sb3.fast import check_fast, enlist, quicken, quicken_again
 from ht_bench.sb3.joined import join
 from ht_bench.sb3.loading import PREFIX, Loading
 from ht_bench.sb3.parts import (
-    LOOP,
     Part,
     chains_of,
     check_supported,
@@ -38,6 +37,7 @@ from ht_bench.sb3.parts import (
     unit_groups_of,
 )
 from ht_bench.sb3.saving import SavedPolicy, add_state
+from ht_bench.sb3.second_batch import SecondBatches
 from ht_bench.sb3.targets import TortoiseTarget
 
 _ARGUMENTS = ("observation_space", "action_space", "lr_schedule")
@@ -103,6 +103,7 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
         self._owners: list[Any] = own
         self._is_on_policy = is_actor_critic(self)
         self._methods: dict[str, Method] = {}
+        self._second_batches = SecondBatches()
         for index, part in enumerate(self._parts):
             self._attach_to(index, part)
         acts: Any = self._parts[0].module
@@ -117,12 +118,12 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
 
     def _attach_to(self, index: int, part: Part) -> None:
         method = self._plasticity.build()
-        loop = LOOP
+        # A seed of its own: the agent's random numbers are as without the method.
+        generator = torch.Generator().manual_seed((torch.initial_seed() + index) % 2**63)
+        loop = self._second_batches.loop(self, part, generator)
         check_supported(method, self, loop)  # type: ignore[arg-type]
         part.module.chains = chains_of(part.module)  # type: ignore[assignment]
         part.module.unit_groups = unit_groups_of(part.module)  # type: ignore[assignment]
-        # A seed of its own: the agent's random numbers are as without the method.
-        generator = torch.Generator().manual_seed((torch.initial_seed() + index) % 2**63)
         method.attach(
             part.module,
             part.optimizer,
@@ -174,6 +175,7 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
         algorithm = calling_algorithm("train") if mode else None
         if algorithm is not None:
             self._updates_begin()
+            self._second_batches.follow(algorithm)
             if self._fast:
                 quicken_again(self, algorithm)
         elif not mode and self._is_on_policy and calling_algorithm("collect_rollouts") is not None:

@@ -13,7 +13,15 @@ from ht_bench.sb3.acting import Which
 from ht_bench.sb3.loading import PREFIX, Loading, state_tensors
 
 _OLD_TARGET = "_target.decoy."  # how earlier versions called a target network's weights
-_TIES = ("_acting", "_loading", "_parts", "_owners", "after_replay", "is_enlisted")
+_TIES = (
+    "_acting",
+    "_loading",
+    "_parts",
+    "_owners",
+    "_second_batches",
+    "after_replay",
+    "is_enlisted",
+)
 
 
 class SavedPolicy:

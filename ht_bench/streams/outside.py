@@ -72,8 +72,9 @@ def _identity(value: str, table: str, key: str) -> str:
 def _place(kind: registry.Registry, value: str) -> Path | None:
     """Return the file of what a text names, if it is known; a spec's text imports nothing here."""
     module, colon, _ = value.partition(":")
-    if colon:
-        file = getattr(sys.modules.get(module), "__file__", None)
+    if colon:  # a network's module was imported when the task was checked, an environment's not
+        networks = kind is not registry.environments
+        file = getattr(sys.modules.get(module), "__file__", None) if networks else None
         return Path(file) if file else None
     if value not in kind.names():  # a Gymnasium id that another package registers
         return None

@@ -174,7 +174,9 @@ def _validate_network(task: Task, where: str) -> None:
     try:
         networks.check(task.net)
     except UsageError as error:
-        raise UsageError(f"{where} {error}") from error
+        sentence = str(error)
+        place = where if sentence.startswith("[net]") else f"{where} [net]:"
+        raise UsageError(f"{place} {sentence}") from error
     if task.training.stack > 1 and not networks.stacks(task.net["name"]):
         raise UsageError(
             f"{where} [training]: the network '{task.net['name']}' does not stack seeds; "

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
-from ht_bench.sb3.diagnostics import diagnose_policy, keep, last_observations
+from ht_bench.sb3.diagnostics import diagnose_policy, keep, last_observations, probe_policy
 from ht_bench.streams.points import points_of_phase
 from ht_bench.training.agent_state import decode, encode
 from ht_bench.training.history import point
@@ -121,6 +121,8 @@ class PhaseRecorder(BaseCallback):
             last = last_observations(self._observations, DIAGNOSED)
             with run.evaluating():
                 values = diagnose_policy(run.policy, last, run.initial)
+                if run.diagnostics.costly:
+                    values |= probe_policy(run.policy, last)
             step = run.steps_before(self._phase + 1)
             run.history.diagnostics.append(point(self._phase, step, values))
 

@@ -17,7 +17,12 @@ from ht_bench.views import style
 from ht_bench.views.style import INK, PLAIN, QUIET
 from ht_bench.views.text import WIDTH, finite, folded, format_estimate
 
-COLUMNS = ("overall", "same_boundary", "same_method")
+HEADS = {
+    "overall": "overall",
+    "same_boundary": "same boundary",
+    "same_method": "same method too",
+}
+COLUMNS = tuple(HEADS)
 LEGEND = (
     f"Spearman's rank correlations [95 % interval from {DRAWS:,} bootstrap draws of methods and "
     "seeds] between a diagnostic at a phase's end and what the next phase reached. Above 0: more "
@@ -47,10 +52,11 @@ def to_text(
             console.print(folded(f"{each.task} ({each.setting}): {each.target}", width))
             grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
             grid.add_column("diagnostic", overflow="fold")
-            for name in ("n", "overall", "same boundary", "same method too"):
+            columns = [c for c in COLUMNS if each.boundaries > 1 or c != "same_boundary"]
+            for name in ("n", *(HEADS[column] for column in columns)):
                 grid.add_column(name, justify="right", no_wrap=True)
             for row in each.rows:
-                cells = [format_estimate(getattr(row, column)) for column in COLUMNS]
+                cells = [format_estimate(getattr(row, column)) for column in columns]
                 grid.add_row(row.key, str(row.n), *cells)
             console.print()
             console.print(grid)
@@ -123,7 +129,7 @@ def explanation_figure(each: Explanation, path: Path) -> tuple[Path, Path]:
 def _caption(each: Explanation) -> str:
     return (
         f"{len(each.methods)} method(s) ({', '.join(each.methods)}), {each.seeds} seed(s), "
-        f"{each.boundaries} boundary(ies)."
+        f"{each.boundaries} {'boundary' if each.boundaries == 1 else 'boundaries'}."
     )
 
 

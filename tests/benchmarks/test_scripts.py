@@ -47,6 +47,10 @@ def test_images(tmp_path: Path) -> None:
     assert run("images", tmp_path, "--only", "cnn-lone-cpu") == ["cnn-lone-cpu"]
 
 
+def test_methods(tmp_path: Path) -> None:
+    assert run("methods", tmp_path, "--only", "none,l2") == ["none", "l2"]
+
+
 @pytest.mark.evidence
 @pytest.mark.parametrize("name", ["digits", "images", "cifar_run", "core_suite"])
 def test_long_ones(name: str, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ BREAKING: dict[str, list[Any]] = {
     "method/name": ["os:system", "a/b.py", ".hidden", "a" * 81],
     "method/source_sha256": ["A" * 64, "a" * 63],
     "method/needs_boundaries": [0],
-    "method/network": [{"hidden": [[1]]}, {"hidden": {"a": 1}}, {"k" * 61: 1}, {"h": [1] * 101}],
+    "method/network": [{"hidden": [[1]]}, {"h": {"a": []}}, {"k" * 61: 1}, {"h": [1] * 101}],
     "method/score": [1.0],
     "tuning/how": [""],
     "tuning/runs": [-1, 1.5],

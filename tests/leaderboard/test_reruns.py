@@ -79,7 +79,7 @@ def test_references_are_no_names(name: str, mine: Path, entry: Any) -> None:
         ("mine.py:Absent", "has no 'Absent'"),
         ("mine.py:Path", "is not a subclass"),
         ("unknown", "Unknown method"),
-        ("os:system", "Unknown method"),
+        ("os:system", "is not a subclass"),
         ("other.py", "has no method 'mine' (it has: none)"),
     ],
 )

@@ -36,8 +36,8 @@ def test_evaluation_by_hand() -> None:
 
 
 def test_training_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kept where the draw lies below p, of negative numbers below 1 − p; never scaled."""
-    draws = torch.tensor([[0.05, 0.15, 0.5, 0.95, 0.85]])
+    """Kept where the draw lies below p, of negative numbers where it does not; never scaled."""
+    draws = torch.tensor([[0.95, 0.85, 0.5, 0.95, 0.85]])
     monkeypatch.setattr(activations.IntervalDropout, "uniform", lambda self, inputs: draws)
     inputs = INPUTS.clone().requires_grad_()
     outputs = activations.IntervalDropout(0.9)(inputs)
@@ -71,7 +71,7 @@ class TwoDroppedLayers(TwoLayers):
     def dropped(self, inputs: Array, labels: Any, draws: Array, keep: float) -> dict[str, Array]:
         w = self.weights
         before = inputs @ w["0.weight"].T + w["0.bias"]
-        mask = np.where(before >= 0, draws < keep, draws < 1 - keep)
+        mask = np.where(before >= 0, draws < keep, draws >= keep)
         hidden = before * mask
         logits = hidden @ w["2.weight"].T + w["2.bias"]
         error = (softmax(logits) - np.eye(3)[labels]) / len(labels)
@@ -143,6 +143,14 @@ def test_its_trait_is_the_same_for_every_hyperparameter() -> None:
     assert filled[0]["activation"]["keep"] == 0.7
     with pytest.raises(UsageError, match="'\\$kept' names no hyperparameter"):
         networks.filled({"activation": {"keep": "$kept"}}, {"keep": 0.9})
+
+
+def test_in_a_combination_its_probability_reaches_the_network() -> None:
+    """There the hyperparameter has another name."""
+    spec = resolve("interval-dropout+layer-norm", "", {"interval-dropout.keep": 0.7})
+    changes = spec.build().network_changes()
+    assert changes["activation"]["keep"] == 0.7 and changes["linear_norm"] == "layer"
+    assert networks.filled(spec.traits()["network"], spec.hyperparameters) == changes
 
 
 # ---- in this package's loop ----

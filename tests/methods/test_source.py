@@ -185,3 +185,17 @@ def test_a_registered_name_belongs_to_its_class(cls: type[Method]) -> None:
 def test_built_in_classes_keep_their_names() -> None:
     assert resolve(Method()).name == resolve(Method).name == "none"
     assert resolve(ht_bench.HareTortoise()).name == "hare-tortoise"
+
+
+def test_of_an_installed_package_its_own_files_count(tmp_path: Path) -> None:
+    """Not those of the libraries beside it: they are thousands, and have versions."""
+    place = tmp_path / "site-packages"
+    (place / "theirs").mkdir(parents=True)
+    (place / "other").mkdir()
+    (place / "other" / "__init__.py").write_text("", encoding="utf-8")
+    (place / "theirs" / "__init__.py").write_text("", encoding="utf-8")
+    (place / "theirs" / "part.py").write_text("import other\n", encoding="utf-8")
+    method = place / "theirs" / "method.py"
+    method.write_text("import other\nfrom theirs import part\nfrom . import part\n")
+    names = [path.relative_to(place).as_posix() for path in local_files(method)]
+    assert sorted(names) == ["theirs/__init__.py", "theirs/method.py", "theirs/part.py"]

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from ht_bench import networks
 from ht_bench.networks.diagnostics import diagnose
 from ht_bench.networks.parts import Chain, CReLU
-from ht_bench.networks.ranks import ranks
+from ht_bench.networks.ranks import centred_ranks, ranks
 from ht_bench.networks.unit_outputs import dormant_share, mean_activations
 
 KEYS = {
@@ -253,3 +253,24 @@ def test_it_sees_the_network_in_evaluation_mode() -> None:
     first = measured(net, inputs, lambda outputs: outputs.square().mean())
     second = measured(net.eval(), inputs, lambda outputs: outputs.square().mean())
     assert all(torch.equal(first[key], second[key]) for key in KEYS)
+
+
+def test_ranks_are_those_of_numpy_s_singular_values() -> None:
+    """Random features of three seeds, of falling rank, against numpy.linalg.svd."""
+    draw = np.random.default_rng(0)
+    features = np.stack([draw.normal(size=(40, r)) @ draw.normal(size=(r, 12)) for r in (2, 7, 12)])
+    features[1] += 5.0  # a mean, which the centred ranks take away
+    found = {**ranks(torch.tensor(features)), **centred_ranks(torch.tensor(features))}
+    for prefix, matrices in (("", features), ("centred_", features - features.mean(1)[:, None])):
+        for seed, matrix in enumerate(matrices):
+            singular = np.linalg.svd(matrix, compute_uv=False)
+            share = singular / singular.sum()
+            present = share[share > 1e-12]
+            expected = {
+                "effective_rank": np.exp(-(present * np.log(present)).sum()),
+                "stable_rank": (singular**2).sum() / singular[0] ** 2,
+                "srank": 1 + int((np.cumsum(share) < 0.99).sum()),
+            }
+            for name, value in expected.items():
+                mine = float(found[f"plasticity/{prefix}{name}"][seed])
+                assert mine == pytest.approx(value, rel=1e-5), (prefix, name, seed)

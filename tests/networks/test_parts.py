@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ht_bench.networks.parts import CReLU, features_per_unit, is_nonlinearity, nonlinearities
+from ht_bench.networks.parts import (
+    CReLU,
+    features_per_unit,
+    is_nonlinearity,
+    layers_of,
+    nonlinearities,
+)
 
 
 class Snake(nn.Module):
@@ -39,6 +45,15 @@ def test_one_made_of_others_counts_once() -> None:
     network = nn.Sequential(nn.Linear(1, 1), Snake(), nn.Sequential(nn.ReLU()), nn.Linear(1, 1))
     assert list(nonlinearities(network)) == ["1", "2.0"]
     assert list(nonlinearities(Snake())) == [""]
+
+
+def test_layers_are_found_where_a_network_does_not_name_them() -> None:
+    """In order; a child that is called `layers` is no method, a norm's weight no layer's."""
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 3))
+    network.layers = nn.Sequential(nn.Linear(3, 3))  # type: ignore[assignment]
+    assert layers_of(network) == ["0", "3", "layers.0"]
+    network.stacked = True  # type: ignore[assignment]
+    assert layers_of(network) == ["0"]
 
 
 def test_features_per_unit() -> None:

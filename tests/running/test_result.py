@@ -105,8 +105,7 @@ def freeze(monkeypatch: Patch, task: Task, benchmark: str = EPOCH, **changes: An
     }
     anchors = {task.name: Anchors(**{**table, **changes})}
     suite = Suite("suite-x-v1", "x", (task.name,), benchmark, anchors=anchors)
-    monkeypatch.setattr(module, "suite_files", lambda: {"suite-x-v1": Path("x")})
-    monkeypatch.setattr(module, "get_suite", lambda name: suite)
+    monkeypatch.setattr(module, "known_suites", lambda: {"suite-x-v1": suite})
 
 
 def test_frozen_anchors_serve_where_none_are_passed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tomllib
 from dataclasses import replace
@@ -12,17 +13,20 @@ import pytest
 
 from ht_bench.errors import UsageError
 from ht_bench.files import folder
+from ht_bench.leaderboard import choosing, submit
 from ht_bench.methods.recipe import Recipe, get_recipe, runs_of
+from ht_bench.methods.resolve import find_class, resolve
 from ht_bench.methods.space import Range
+from ht_bench.ranking.entries import read_groups
 from ht_bench.records.metrics import final_metric
 from ht_bench.records.record import read_record
-from ht_bench.running import recipe_file, tune
+from ht_bench.running import tune
 from ht_bench.running.plan import Request
-from ht_bench.running.recipe_file import MARKER, read_recipe, write_recipe
+from ht_bench.running.recipe_file import MARKER, write_recipe
 from ht_bench.running.tune import Budget, Found, Search, Trial, search
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.task import parse_task
-from tests.conftest import TINY
+from tests.conftest import TINY, Call, Write
 
 TRIALS = (Trial({"decay": 0.9}, 0.5, 0.1), Trial({"decay": 0.98}, 0.6, 0.1))
 VERSIONS = {"optuna": "5.0.0", "torch": "2.13.0"}
@@ -153,11 +157,16 @@ def test_a_method_without_a_recipe_needs_a_space(tmp_path: Path) -> None:
 # ---- recording ----
 
 
+def read_recipe(path: Path) -> Recipe:
+    recipe = get_recipe(str(path))
+    assert recipe is not None
+    return recipe
+
+
 @pytest.fixture
 def baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout's baselines/, to be written to."""
     copy = Path(shutil.copytree(folder("baselines"), tmp_path / "baselines"))
-    monkeypatch.setattr(recipe_file, "folder", lambda name: copy)
     monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: copy)
     return copy
 
@@ -220,7 +229,7 @@ def test_an_installed_package_is_left_alone(
     baselines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside = Path(shutil.copytree(baselines, tmp_path / "site" / "_data" / "baselines"))
-    monkeypatch.setattr(recipe_file, "folder", lambda name: inside)
+    monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: inside)
     before = (inside / "ema.toml").read_bytes()
     for name in (DIGITS, "continual-digits-v1"):
         found = Search("ema", get_task(name), (0, 1), TRIALS)
@@ -242,10 +251,13 @@ def test_a_recipe_of_ones_own_is_written_itself(tmp_path: Path) -> None:
 
 
 def test_a_class_without_a_recipe_gets_one(tmp_path: Path) -> None:
-    found = Search("my.py:Mine", get_task(DIGITS), (0, 1), TRIALS)
+    """It can be named by its file from then on, wherever the program runs."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    trials = (Trial({"every": 3}, 0.5, 0.1),)
+    found = Search(f"{tmp_path / 'failing.py'}:Failing", get_task(DIGITS), (0, 1), trials)
     path = Path(write_recipe(found, VERSIONS, tmp_path))
-    assert path == tmp_path / "recipes" / "Mine.toml"
-    assert read_recipe(path).method == "Mine"
+    assert path == tmp_path / "recipes" / "failing.toml"
+    assert resolve(str(path), DIGITS).hyperparameters == {"every": 3}
 
 
 def test_searches_recorded_before_optuna_are_read() -> None:
@@ -253,3 +265,81 @@ def test_searches_recorded_before_optuna_are_read() -> None:
     assert runs_of(old) == 10 and runs_of({**old, "runs": 8}) == 8
     recipe = Recipe("m", "s.", "s", search={"t": old})
     assert recipe.searched()[0].startswith("grid search per task, at most 2 configuration(s)")
+
+
+def test_a_combination_searches_the_grids_of_its_parts(tmp_path: Path) -> None:
+    """In a recipe of its own that serves by its file, to go on and to run."""
+    [found] = find(("l2+ema",), tmp_path, trials=2).searches
+    keys = {"l2__strength", "ema__decay"}
+    assert all(set(trial.hyperparameters) == keys for trial in found.trials)
+    assert len(found.trials) == 2 and found.sampler == "random subset of a grid"
+    path = write_recipe(found, VERSIONS, tmp_path)
+    spec = resolve(f"{path}", "tiny-v1")
+    assert spec.name == "l2+ema" and isinstance(spec.build().parts[1], find_class("ema"))
+    assert spec.hyperparameters.items() >= found.best.hyperparameters.items()
+    [again] = find((path,), tmp_path, trials=2).searches
+    assert again.trials == found.trials
+
+
+# ---- NAME@first ----
+
+TUNED = 'method = "ema"\nsummary = "s"\nsource = "s"\n[grid]\ndecay = [0.5, 0.9]\n'
+
+
+@pytest.fixture
+def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe of `ema` with both regimes on the tiny task, `none` without hyperparameters."""
+    own = tmp_path / "recipes"
+    own.mkdir()
+    both = "[tasks.tiny-v1]\ndecay = 0.5\n[first.tiny-v1]\ndecay = 0.9\n"
+    entry = 'seeds = "0-1"\ntried = [{ mean = 0.5 }]\n'
+    searches = f"[search.tiny-v1]\n{entry}[search_first.tiny-v1]\nshare = 0.1\nruns = 7\n{entry}"
+    (own / "ema.toml").write_text(TUNED + both + searches)
+    shutil.copy(folder("baselines") / "none.toml", own)
+    monkeypatch.setattr("ht_bench.methods.recipe.folder", lambda name: own)
+    return own
+
+
+def test_a_name_says_which_search_chose(tuned: Path) -> None:
+    for name, decay in (("ema", 0.5), ("ema@whole", 0.5), ("ema@first", 0.9)):
+        spec = resolve(name, "tiny-v1")
+        assert spec.name == name.removesuffix("@whole")
+        assert spec.hyperparameters["decay"] == decay
+        assert spec.traits() == resolve("ema").traits()
+    assert resolve("ema@first", "tiny-v1", {"decay": 0.7}).hyperparameters["decay"] == 0.7
+    own = tuned / "ema.toml"
+    assert resolve(f"{own}@first", "tiny-v1").hyperparameters["decay"] == 0.9
+
+
+def test_a_method_with_nothing_to_tune_keeps_its_name(tuned: Path) -> None:
+    assert resolve("none@first", "tiny-v1").name == "none"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("ema@first", r"has no \[first.other-v1\]; `ht-bench tune --task other-v1"),
+        ("none+ema@first", "has no recipe that a search on a first share could be in"),
+        ("ema@frist", "Unknown method 'ema@frist'"),
+    ],
+)
+def test_what_was_not_searched_is_refused(tuned: Path, name: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        resolve(name, "other-v1")
+
+
+def test_both_stand_side_by_side_and_are_submitted(
+    tuned: Path, tmp_path: Path, write_task: Write, call: Call
+) -> None:
+    task, out = write_task(), tmp_path / "runs"
+    words = ("run", "--task", task, "--out", out, "--jobs", 1)
+    assert call(*words, "--method", "none,full-reset,ema").code == 0
+    answer = call(*words, "--method", "none,ema", "--tuned", "first")
+    assert answer.code == 0 and "4 finished already" in answer.error, answer.error
+    rows = json.loads(call("compare", out, "--format", "json").out)["tables"][0]["rows"]
+    assert {row["label"] for row in rows} == {"none", "full-reset", "ema", "ema@first"}
+    choice = choosing.Choice("ema@first")
+    _, entries = choosing.choose_runs(read_groups(out).groups, choice, out)
+    assert entries["tiny-v1"].hyperparameters["decay"] == 0.9
+    about = submit.About("e", ("a",), "l")
+    assert submit._tuning("ema@first", about, ("tiny-v1",))["runs"] == 7

@@ -27,6 +27,7 @@ from ht_bench.envs.rl_stream import EnvironmentStream
 from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method
 from ht_bench.sb3 import DiagnosticsCallback, EvaluationCallback, PhaseCallback
+from ht_bench.sb3.diagnostics import last_observations
 
 from .conftest import three_phases, tortoise_of
 
@@ -187,7 +188,9 @@ def test_evaluation_and_diagnostics_leave_training_as_it_is(cls: Any) -> None:
     for watched in (False, True):
         model = make(cls, Noise(continuous=cls is SAC))
         judge = EvaluationCallback(Noise(continuous=cls is SAC), every=25, episodes=1)
-        model.learn(60, callback=[judge, DiagnosticsCallback(every=10)] if watched else None)
+        model.learn(
+            60, callback=[judge, DiagnosticsCallback(10, probe_every=20)] if watched else None
+        )
         assert len(judge.returns) == 6 * watched
         ends.append(state(model))
     assert ends[0] == ends[1]
@@ -267,6 +270,33 @@ def test_distances_are_from_the_first_learn_of_each_policy(tmp_path: Path) -> No
             model.learn(32, callback=[watching, then(away)])
         found = [value for _, value in kept.series["weights/distance_from_init"]]
         assert found == pytest.approx([float(hand[31]), float(hand[63])], rel=1e-5)
+
+
+@pytest.mark.parametrize("cls", [DQN, PPO, SAC])
+def test_churn_is_since_the_last_look_on_what_was_looked_at_then(cls: Any) -> None:
+    """Policy churn of discrete actions: the share of observations with another greedy action."""
+    model = make(cls, Noise(continuous=cls is SAC), "PlasticMlp")
+    kept, looked, greedy, hand = Kept(model), [], [], []
+
+    def by_hand(_: Any) -> None:
+        if model.num_timesteps % 20 == 0 and cls is not SAC:
+            if greedy:
+                now, _ = model.predict(looked[-1], deterministic=True)
+                hand.append(float((now != greedy[-1]).mean()))
+            looked.append(last_observations(list(watching._kept), 15))
+            greedy.append(model.predict(looked[-1], deterministic=True)[0])
+
+    watching = DiagnosticsCallback(every=20, observations=15, probe_every=40)
+    model.learn(80, callback=[watching, then(by_hand)])
+    assert [step for step, _ in kept.series["plasticity/feature_churn"]] == [40, 60, 80]
+    assert all(value > 0 for _, value in kept.series["plasticity/feature_churn"])
+    assert ("plasticity/output_churn" in kept.series) is (cls is not SAC)
+    if cls is not SAC:
+        found = [value for _, value in kept.series["plasticity/output_churn"]]
+        assert found == pytest.approx(hand)
+    probed = kept.series["plasticity/probe_steps"]
+    assert [step for step, _ in probed] == [20, 60]
+    assert all(0 <= value <= 200 for _, value in probed)
 
 
 # ---- all three ----

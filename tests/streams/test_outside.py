@@ -87,7 +87,7 @@ def test_runs_are_read_without_what_their_task_names(write_task: Write, tmp_path
     kept = parse_task(table, "kept", kept=True)
     write_spec(tmp_path, kept)
     assert read_spec(tmp_path, kept.name).sha256 == kept.sha256
-    with pytest.raises(UsageError, match=r"\[net\]"):
+    with pytest.raises(UsageError, match=r"a task.s file \[net\]: There is no file .*gone.py"):
         parse_task(table, "a task's file")
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.methods.derived import old_hooks
 from ht_bench.networks.stacking import is_stacked
 
@@ -97,7 +97,7 @@ def weight_matrices(module: nn.Module, method: str) -> list[WeightMatrix]:
         if (own_layers is None or prefix in own_layers) and _is_matrix(owner, parameter, stacked)
     ]
     if not found:
-        raise UsageError(
+        raise Unsuitable(
             f"'{method}' works on weight matrices, and {type(module).__name__} has none; give it "
             "linear or convolutional layers, or choose another method."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.methods.base import Method
 from ht_bench.methods.matrices import WeightMatrix, weight_matrices
 from ht_bench.methods.resets import output_layers
@@ -39,7 +39,7 @@ class Parseval(Method):
         outputs = [""] if is_bare else output_layers(self.module, 1)
         self._hidden = [matrix for matrix in matrices if matrix.layer not in outputs]
         if not self._hidden:
-            raise UsageError(
+            raise Unsuitable(
                 f"'parseval' works on hidden layers, and {type(self.module).__name__} has none; "
                 "give it one, or choose another method."
             )

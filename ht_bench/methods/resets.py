@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.methods.base import Method
 from ht_bench.methods.copies import Copies, matched
 from ht_bench.methods.derived import Derived
@@ -176,7 +176,7 @@ def output_layers(module: nn.Module, count: int) -> list[str]:
     if len(chains) > 1:
         shortest = min(len(chain) for chain in chains)
         if not 0 < count <= shortest:
-            raise UsageError(f"layers = {count}: this network has {shortest} weight layers.")
+            raise Unsuitable(f"layers = {count}: this network has {shortest} weight layers.")
         return list(dict.fromkeys(name for chain in chains for name in chain[-count:]))
     owners = [n for n, child in _layers(module) if n and _owns_tensors(child)]
     layers = getattr(module, "layers", None)
@@ -186,7 +186,7 @@ def output_layers(module: nn.Module, count: int) -> list[str]:
         children = dict(_layers(module))
         weighted = [name for name in owners if _owns_matrix(children[name])]
     if not 0 < count <= len(weighted):
-        raise UsageError(f"layers = {count}: this network has {len(weighted)} weight layers.")
+        raise Unsuitable(f"layers = {count}: this network has {len(weighted)} weight layers.")
     return owners[owners.index(weighted[-count]) :]
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import Unsuitable
 from ht_bench.networks.mlp import StackedLinear, StackedMLP
 from ht_bench.networks.parts import features_per_unit, is_nonlinearity
 from ht_bench.networks.stacked_conv import StackedChain, StackedConv, StackedMaxPool
@@ -70,7 +70,7 @@ def find_units(module: nn.Module) -> list[Units]:
 
     A module tells its own by `unit_groups`, a list or a method that returns one: for each run of
     submodules that are applied one after the other their names. Nothing else is looked for in it.
-    Raises UsageError where there is no group.
+    Raises Unsuitable where there is no group.
     """
     names = {id(child): name for name, child in module.named_modules()}
     owners = Counter(id(p) for m in module.modules() for p in m.parameters(recurse=False))
@@ -94,7 +94,7 @@ def find_units(module: nn.Module) -> list[Units]:
     shared = Counter(id(module.get_submodule(group.activation)) for group in groups)
     groups = [g for g in groups if shared[id(module.get_submodule(g.activation))] == 1]
     if not groups:
-        raise UsageError(
+        raise Unsuitable(
             f"{type(module).__name__} has no hidden units that could be recycled: a linear or "
             "convolutional layer, a non-linearity that is a module of its own, and the next layer, "
             "in an nn.Sequential; or give it a method unit_groups() that names such runs."

@@ -20,6 +20,7 @@ from ht_bench.streams.stream import Split, Stream, planned_steps
 from ht_bench.streams.task import AnyTask
 from ht_bench.training import build
 from ht_bench.training.device import Compute
+from ht_bench.training.offer import offered
 from ht_bench.training.supervised import SupervisedRun
 
 if TYPE_CHECKING:
@@ -47,19 +48,25 @@ def steps_of(task: AnyTask, seed: int, split: Split) -> int:
 
 
 def check(task: AnyTask, method: MethodSpec) -> None:
-    """Build the network, or the agent, once, so that what it refuses is refused before training.
+    """Build the network with the method, or the agent, once: refusals come before training.
 
-    Raises UsageError with the sentence that a run would end in.
+    Raises UsageError, Unsuitable where both are fine by themselves, with the sentence that a run
+    would end in.
     """
     if isinstance(task, ReinforcementTask):
         from ht_bench.training.reinforcement import ReinforcementRun
 
         ReinforcementRun(task, method, 0)
         return
+    built = method.build()
     try:
-        build.check(task, dataset(task.data.name), method.build().network_changes())
+        module = build.check(task, dataset(task.data.name), built.network_changes())
     except UsageError as error:
-        raise UsageError(f"Task {task.name}: {error}") from error
+        raise type(error)(f"Task {task.name}: {error}") from error
+    try:
+        built.attach(module, build.optimizer(task.optimizer, module), loop=offered(module))
+    except UsageError as error:
+        raise type(error)(f"Task {task.name}, method '{method.name}': {error}") from error
 
 
 def make_run(

@@ -47,14 +47,15 @@ def network(
     return stack
 
 
-def check(task: Task, data: Dataset, changes: Mapping[str, Any]) -> None:
-    """Build the task's network once, and try it if it is a user's.
+def check(task: Task, data: Dataset, changes: Mapping[str, Any]) -> nn.Module:
+    """Return the task's network for one seed, tried if it is a user's.
 
     Raises UsageError for what it refuses or a user's network does wrong.
     """
     module, name = network(task, data, [0], changes), {**task.net, **changes}["name"]
     if registry.networks.is_from_outside(name):
         outside.try_out(name, module, _shape(data), data.classes, _form(task))
+    return module
 
 
 def _shape(data: Dataset) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import ht_bench
-from ht_bench.errors import UsageError
+from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.running.evaluate import describe, run_plan
 from ht_bench.running.plan import Request, make_plan
 from ht_bench.streams.task import Task, load_task
@@ -115,3 +115,16 @@ def test_methods_of_one_name_in_one_request_are_refused(task: Task, tmp_path: Pa
     twice = Request((task,), (named[0], f"{tmp_path}/./one.py:Mine"), (0, 1), out=out)
     plan = make_plan(twice)
     assert plan.requested == 2 and len(plan.jobs) == 1
+
+
+def test_what_a_network_cannot_have_is_refused_before_training_and_left_out_of_all(
+    task: Task,
+) -> None:
+    """A network without hidden units has none to recycle, and no second layer to inject."""
+    bare = replace(task, net={**task.net, "hidden": []})
+    methods = ("none", "redo", "plasticity-injection", "l2")
+    with pytest.raises(Unsuitable, match="method 'redo': StackedMLP has no hidden units"):
+        make_plan(Request((bare,), methods, (0,)))
+    plan = make_plan(Request((bare,), methods, (0,), skip_unsuitable=True))
+    assert [job.method.name for job in plan.jobs] == ["none", "l2"]
+    assert len([note for note in plan.notes if note.startswith("Left out on")]) == 2

@@ -22,6 +22,7 @@ from ht_bench.commands.diagnose import diagnose
 from ht_bench.commands.explain import explain
 from ht_bench.commands.freeze import freeze
 from ht_bench.commands.listing import list_things
+from ht_bench.commands.measure import measure
 from ht_bench.commands.page import page
 from ht_bench.commands.run import run
 from ht_bench.commands.submit import submit
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "tune": tune,
     "freeze": freeze,
     "diagnose": diagnose,
+    "measure": measure,
 }
 DESCRIPTION = (
     f"ht-bench {VERSION}: does a network that has already been trained still learn as well as a "

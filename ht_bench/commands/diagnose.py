@@ -65,23 +65,21 @@ def diagnose(
         figure: also draw the learning curves, PNG and SVG, here.
 
     """
-    for name, value in (("--network", network), ("--data", data)):
-        if not value:
-            raise UsageError(f"{name} is missing: --network my_net.py:build --data digits.")
+    check_named(network, data)
     import torch
 
     from ht_bench.diagnosis.diagnose import diagnose as run
     from ht_bench.diagnosis.weights import load_weights
 
-    module, build = _network(network)
+    module, build = network_of(network)
     if weights is not None:
         load_weights(module, weights, part, slot)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     answer = run(
         module.to(device),
-        _data(data),
-        test=_data(test) if test else None,
+        data_of(data),
+        test=data_of(test) if test else None,
         fresh=build,
         optimizer=_optimizer(optimizer, lr, weight_decay),
         margin=margin,
@@ -98,7 +96,14 @@ def diagnose(
     return 0
 
 
-def _network(reference: str) -> tuple[nn.Module, Any]:
+def check_named(network: str, data: str) -> None:
+    """Raise UsageError unless a network and data are named."""
+    for name, value in (("--network", network), ("--data", data)):
+        if not value:
+            raise UsageError(f"{name} is missing: --network my_net.py:build --data digits.")
+
+
+def network_of(reference: str) -> tuple[nn.Module, Any]:
     """Return the network and, where a function makes it, that function: fresh twins come of it."""
     from torch import nn
 
@@ -113,7 +118,8 @@ def _network(reference: str) -> tuple[nn.Module, Any]:
     return module, functools.partial(_called, thing, reference)
 
 
-def _data(reference: str) -> Any:
+def data_of(reference: str) -> Any:
+    """Return the data that `--data` names, as `ht_bench.diagnose` takes them."""
     if reference.endswith((".pt", ".pth")):
         return _tensors(Path(reference))
     if not is_reference(reference):

@@ -27,7 +27,7 @@ def measure(
 ) -> dict[str, Tensor]:
     """Return every diagnostic of a module on a batch; everything is left as it was.
 
-    A checkpoint is measured by loading it into its module first.
+    A checkpoint is measured by loading it into its module first, or by `ht-bench measure`.
 
     Args:
         module: a classifier: any torch module, or a stack of seeds of this package.

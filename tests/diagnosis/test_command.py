@@ -142,3 +142,27 @@ def test_another_network_s_weights() -> None:
     torch.save([1, 2], "list.pt")
     with pytest.raises(UsageError, match="holds no state dict"):
         load_weights(lone(), Path("list.pt"))
+
+
+def test_a_network_is_measured_as_it_is_and_from_a_checkpoint(call: Call) -> None:
+    words = ("measure", "--network", "net.py:build", "--data", "net.py:data")
+    said = call(*words, "--no-costly")
+    assert said.code == 0 and "share of hidden units that are zero" in said.out
+    assert "curvature" not in said.out
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    with torch.no_grad():
+        module[1].bias.fill_(-1e3)  # no unit fires
+    torch.save(module.state_dict(), "dead.pt")
+    dead = json.loads(call(*words, "--weights", "dead.pt", "--format", "json").out)
+    assert dead["plasticity/dormant_fraction"] == 1 and dead["curvature/top_eigenvalue"] > 0
+    stack = StackedMLP((64, 8, 10), 2, "relu", "none")
+    checkpoint.save(Path("checkpoint.pt"), "whose", {"module": stack.state_dict()})
+    Path("stack.py").write_text(
+        "from ht_bench.networks.mlp import StackedMLP\n\n\n"
+        "def build():\n    return StackedMLP((64, 8, 10), 1, 'relu', 'none')\n"
+    )
+    words = ("measure", "--network", "stack.py:build", "--data", "net.py:data", "--no-costly")
+    said = call(*words, "--weights", "checkpoint.pt", "--slot", "1", "--format", "json")
+    norm = sum(float(p[1].detach().square().sum()) for p in stack.parameters()) ** 0.5
+    assert json.loads(said.out)["weights/norm"] == pytest.approx(norm, rel=1e-5)
+    assert "give 2 or more" in call(*words, "--examples", "1").error

@@ -62,6 +62,8 @@ def write_recipe(
     """
     source, path = recipe_file(found.method, out)
     text = _head(found) if source is None else _copied(source, path)
+    if source != path:  # a copy of one's own: the search takes the place of the package's choice
+        text = _without(text, f"{TABLES[found.regime][0]}.{found.task.name}")
     head = text.partition(MARKER)[0].rstrip() + "\n\n"
     recipe = read_table(Recipe, tomllib.loads(text), str(source or path))
     by_hand = tomllib.loads(head)
@@ -97,6 +99,11 @@ def _copied(source: Path, path: Path) -> str:
     if source == path or absolute(named, source) == named:
         return text
     return text.replace(json.dumps(named), json.dumps(absolute(named, source)), 1)
+
+
+def _without(text: str, table: str) -> str:
+    """Return TOML text without one of its tables."""
+    return re.sub(rf"^\[{re.escape(table)}\]\n(?:(?!\[).*\n?)*", "", text, flags=re.MULTILINE)
 
 
 def _head(found: Search) -> str:

@@ -280,6 +280,7 @@ def reference(code: str, method: str) -> str:
         and issubclass(thing, Method)
         and thing.__module__ == module.__name__
     }
+    method, _ = split_regime(method)  # its hyperparameters stand in the entry
     if method not in classes:
         known = ", ".join(classes) or "none"
         raise CouldNotRun(

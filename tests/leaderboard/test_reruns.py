@@ -16,6 +16,7 @@ from ht_bench.methods.resolve import resolve
 from ht_bench.networks.disturbance import disturb
 from ht_bench.running import reruns
 from ht_bench.running.kinds import make_run
+from ht_bench.running.reruns import reference
 from ht_bench.training.device import Compute
 
 Call = Callable[..., Any]
@@ -193,3 +194,10 @@ def test_disturbed_weights_are_neighbours_and_draws_stay() -> None:
     assert ulps.tolist() == torch.ones_like(ulps).tolist()
     assert (module.weight > before).any() and (module.weight < before).any()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_class_of_a_method_tuned_on_the_first_share(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(mine.parent)
+    assert reference("mine.py", "mine@first") == reference("mine.py", "mine") == "mine.py:Mine"

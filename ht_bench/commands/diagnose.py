@@ -33,6 +33,7 @@ def diagnose(
     margin: float = 0.02,
     seed: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    threads: int = 0,
     format: Literal["text", "json"] = "text",
     figure: Path | None = None,
 ) -> int:
@@ -61,6 +62,7 @@ def diagnose(
         margin: the smallest gap in test accuracy that counts.
         seed: of everything that is drawn.
         device: where to train; auto takes CUDA where there is one.
+        threads: of the CPU; 0 is one for a small network, which more only slow down.
         format: text or json, which has the curves too.
         figure: also draw the learning curves, PNG and SVG, here.
 
@@ -72,6 +74,7 @@ def diagnose(
     from ht_bench.diagnosis.weights import load_weights
 
     module, build = network_of(network)
+    set_threads(module, threads)
     if weights is not None:
         load_weights(module, weights, part, slot)
     if device == "auto":
@@ -101,6 +104,20 @@ def check_named(network: str, data: str) -> None:
     for name, value in (("--network", network), ("--data", data)):
         if not value:
             raise UsageError(f"{name} is missing: --network my_net.py:build --data digits.")
+
+
+SMALL = 500_000
+"""Weights below which a second thread waits longer than it computes."""
+
+
+def set_threads(module: nn.Module, threads: int) -> None:
+    """Give torch so many CPU threads; 0 is one for a small network, else torch's own number."""
+    import torch
+
+    if threads < 0:
+        raise UsageError(f"--threads {threads}: give 1 or more, or 0 to have it chosen.")
+    if threads or sum(p.numel() for p in module.parameters()) < SMALL:
+        torch.set_num_threads(threads or 1)
 
 
 def network_of(reference: str) -> tuple[nn.Module, Any]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from ht_bench.commands.diagnose import check_named, data_of, network_of
+from ht_bench.commands.diagnose import check_named, data_of, network_of, set_threads
 from ht_bench.errors import UsageError
 
 
@@ -48,6 +48,7 @@ def measure(
     from ht_bench.networks.stacking import is_stacked
 
     module, _ = network_of(network)
+    set_threads(module, 0)
     if weights is not None:
         load_weights(module, weights, part, slot)
     given = read(data_of(data), torch.Generator().manual_seed(0))[0]

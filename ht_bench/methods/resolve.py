@@ -56,8 +56,10 @@ class MethodSpec:
 
     @property
     def built_in(self) -> bool:
-        """Whether the method's class is the package's own."""
-        return find_class(self.reference).__module__.startswith("ht_bench.")
+        """Whether the method's class is the package's own; of a combination every part's."""
+        cls = find_class(self.reference)
+        parts = getattr(cls, "classes", (cls,))
+        return all(part.__module__.startswith("ht_bench.") for part in parts)
 
     @property
     def has_source(self) -> bool:

@@ -11,6 +11,8 @@ import functools
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ht_bench.errors import UsageError
 from ht_bench.methods.resolve import MethodSpec
 from ht_bench.streams.data import load
@@ -63,8 +65,12 @@ def check(task: AnyTask, method: MethodSpec) -> None:
         module = build.check(task, dataset(task.data.name), built.network_changes())
     except UsageError as error:
         raise type(error)(f"Task {task.name}: {error}") from error
+    if not method.built_in:  # whatever a user's does at attach is its own stack's failure
+        return
+    generators = [torch.Generator()]
+    optimizer = build.optimizer(task.optimizer, module)
     try:
-        built.attach(module, build.optimizer(task.optimizer, module), loop=offered(module))
+        built.attach(module, optimizer, generator=generators, loop=offered(module))
     except UsageError as error:
         raise type(error)(f"Task {task.name}, method '{method.name}': {error}") from error
 

@@ -13,6 +13,7 @@ from stable_baselines3 import DQN, PPO
 import ht_bench.sb3  # noqa: F401
 from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.methods.base import Method
+from ht_bench.methods.clear_moments import ClearMoments
 from ht_bench.methods.composed import compose
 from ht_bench.methods.early_stop import EarlyStop
 from ht_bench.methods.ema import ExponentialMovingAverage
@@ -197,3 +198,21 @@ def test_the_anchor_in_a_combination_still_starts_over() -> None:
     alone = make_run(FullReset()).module.state_dict()
     assert all(torch.equal(value, alone[key]) for key, value in module.items())
     assert both(ExponentialMovingAverage, L2).has_tortoise is True
+
+
+def test_a_second_pass_is_undone_in_a_combination_too() -> None:
+    method = both(L2, SharpnessAware, l2__strength=0.0, sam__radius=0.2)
+    assert_same_run(make_run(method), make_run(SharpnessAware(radius=0.2)))
+
+
+def test_the_first_of_the_parts_to_act_is_due(make_net: Make) -> None:
+    net = make_net()
+    optimizer = torch.optim.AdamW(net.parameters())
+    method = both(HareTortoise, ClearMoments, hare_tortoise__reset_every=5, clear_moments__every=3)
+    method.attach(net, optimizer)
+    seen = []
+    for _ in range(6):
+        seen.append(method.due())
+        descend(net, optimizer, INPUTS, LABELS)
+    assert seen == [3, 2, 1, 2, 1, 1]
+    assert both(L2, EarlyStop).due() is None

@@ -20,8 +20,8 @@ def draw(diagnosis: Diagnosis, path: Path) -> tuple[Path, Path]:
 
     `path` names the picture, with or without an ending. Returns the paths of the PNG and the SVG.
     """
-    with style.canvas(10.0, 4.3, style.Margins(left=0.65, right=1.3)) as figure:
-        panels = figure.subplots(1, len(diagnosis.gaps), gridspec_kw={"wspace": 0.45})
+    with style.canvas(10.6, 4.3, style.Margins(left=0.65, right=1.3)) as figure:
+        panels = figure.subplots(1, len(diagnosis.gaps), gridspec_kw={"wspace": 0.62})
         for axes, gap in zip(panels, diagnosis.gaps, strict=True):
             _panel(axes, gap)
         style.heading(

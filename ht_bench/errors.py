@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UsageError(ValueError):
@@ -33,3 +34,14 @@ def shown(value: object) -> str:
     """Return a value as Python writes it, cut where it is long, for a sentence."""
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:100]} … ({len(text):,} characters)"
+
+
+@contextmanager
+def telling(what: str, then: str = "") -> Iterator[None]:
+    """Turn whatever another's code raises inside into a UsageError: `what`: the error`then`."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # whatever another's code does
+        raise UsageError(f"{what}: {type(error).__name__}: {reason(error)}{then}.") from error

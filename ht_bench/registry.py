@@ -17,7 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ht_bench.errors import UsageError, did_you_mean, reason
+from ht_bench.errors import UsageError, did_you_mean, telling
 from ht_bench.files import folder, glance
 from ht_bench.loading import (
     absolute,
@@ -234,15 +234,8 @@ def made(things: Registry, reference: str) -> Any:
     thing = things.find(reference)
     if not callable(thing):
         return thing
-    try:
+    with telling(f"The function registered for the {things.kind} '{reference}' failed"):
         answer = thing()
-    except UsageError:
-        raise
-    except Exception as error:  # whatever another's function does
-        raise UsageError(
-            f"The function registered for the {things.kind} '{reference}' failed: "
-            f"{type(error).__name__}: {reason(error)}."
-        ) from error
     if answer == reference:  # it would be asked again, for ever
         raise UsageError(
             f"The function registered for '{reference}' returns its own name; no {things.kind}."

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ht_bench.errors import UsageError, reason
+from ht_bench.errors import UsageError, reason, telling
 from ht_bench.loading import is_reference, load_reference
 
 if TYPE_CHECKING:
@@ -160,15 +160,8 @@ def _tensors(path: Path) -> Any:
 
 
 def _called(thing: Any, reference: str) -> Any:
-    try:
+    with telling(f"{reference} failed", "; it is called without arguments"):
         return thing()
-    except UsageError:
-        raise
-    except Exception as error:  # whatever another's function does
-        raise UsageError(
-            f"{reference} failed: {type(error).__name__}: {reason(error)}; it is called without "
-            "arguments."
-        ) from error
 
 
 def _optimizer(name: str, lr: float, weight_decay: float) -> MakeOptimizer:

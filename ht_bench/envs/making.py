@@ -14,7 +14,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from ht_bench import registry
-from ht_bench.errors import UsageError, reason
+from ht_bench.errors import UsageError, telling
 from ht_bench.loading import load_module
 
 Environment = gymnasium.Env[Any, Any]
@@ -73,16 +73,8 @@ def _outside(identifier: str) -> EnvSpec | None:
 def _make_outside(
     specification: EnvSpec, kwargs: Mapping[str, Any], where: str, render_mode: str | None
 ) -> Environment:
-    name = specification.id
-    try:
-        environment = _make(specification, kwargs, render_mode)
-    except UsageError:
-        raise
-    except Exception as error:  # whatever another's environment does
-        raise UsageError(
-            f"{where}: '{name}' cannot be made: {type(error).__name__}: {reason(error)}."
-        ) from error
-    return environment
+    with telling(f"{where}: '{specification.id}' cannot be made"):
+        return _make(specification, kwargs, render_mode)
 
 
 def _make(

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import FrameStackObservation, ReshapeObservation, TimeLimit
 
-from ht_bench.errors import UsageError, did_you_mean, reason
+from ht_bench.errors import UsageError, did_you_mean, telling
 from ht_bench.loading import is_reference, load_reference
 from ht_bench.streams.tables import read_table
 
@@ -93,16 +93,10 @@ def _from_outside(
     environment: Environment, name: str, options: dict[str, Any], where: str, evaluation: bool
 ) -> Environment:
     make = load_reference(name)
-    try:
+    with telling(f"{where}: the wrapper '{name}' failed"):
         if "evaluation" in inspect.signature(make).parameters:
             options = {**options, "evaluation": evaluation}
         wrapped = make(environment, **options)
-    except UsageError:
-        raise
-    except Exception as error:  # whatever another's wrapper does
-        raise UsageError(
-            f"{where}: the wrapper '{name}' failed: {type(error).__name__}: {reason(error)}."
-        ) from error
     if not isinstance(wrapped, gymnasium.Env):
         raise UsageError(
             f"{where}: the wrapper '{name}' returns {type(wrapped).__name__}, no environment."

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method
-from ht_bench.methods.derived import Derived
+from ht_bench.methods.matrices import weight_matrices
 from ht_bench.networks.modes import evaluation_mode
 
 
@@ -46,18 +46,12 @@ class DirectionAwareShrinking(Method):
         for tensor, direction in zip(tensors, towards, strict=True):
             similarity = self._cosine(direction, tensor.detach())
             tensor.detach().mul_(similarity.clamp(self.threshold, 1.0))
-        Derived(self.module).follow()
 
     def _shrinking(self) -> list[nn.Parameter]:
         """Return the weights and biases of the layers that have a matrix or kernels."""
-        matrix = 3 if self.stacked else 2
-        layers = [
-            child
-            for child in self.module.modules()
-            if any(p.dim() >= matrix for n, p in child.named_parameters(recurse=False) if "w" in n)
-        ]
-        own = [p for layer in layers for p in layer.parameters(recurse=False)]
-        return [p for p in dict.fromkeys(own) if p.requires_grad]
+        matrices = weight_matrices(self.module, self.name)
+        own = [p for m in matrices for p in (m.parameter, m.bias) if p is not None]
+        return [p for p in own if p.requires_grad]
 
     def _descent(self, tensors: list[nn.Parameter]) -> list[Tensor]:
         """Return G of each tensor; nothing else of the network or the optimizer moves."""

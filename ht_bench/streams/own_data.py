@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ht_bench import registry
-from ht_bench.errors import UsageError, reason
+from ht_bench.errors import UsageError, reason, telling
 from ht_bench.streams.dataset import Dataset, Part, make_dataset
 
 FORM = "((train images, labels), (test images, labels)), with the number of classes behind or not"
@@ -29,14 +29,8 @@ def call(function: Callable[[], Any], name: str) -> Dataset:
 
     Raises UsageError where the function fails, or returns other than images and labels.
     """
-    try:
+    with telling(f"The dataset '{name}' failed"):
         answer = function()
-    except UsageError:
-        raise
-    except Exception as error:  # whatever another's function does
-        raise UsageError(
-            f"The dataset '{name}' failed: {type(error).__name__}: {reason(error)}."
-        ) from error
     if not isinstance(answer, tuple | list) or len(answer) not in (2, 3):
         raise UsageError(f"The dataset '{name}' returns {type(answer).__name__}, not {FORM}.")
     train, test = (_part(part, name) for part in answer[:2])

@@ -140,10 +140,12 @@ class Sweep:
         """node: is given the jobs that wait; runs the first of them if left out."""
 
         def asked() -> bool:
+            if stop():
+                return True
             self.slurm.update()
             if waiting := self.slurm.waiting:
                 (node or (lambda ids: self.slurm.run(ids[0])))(waiting)
-            return stop()
+            return False
 
         def progress(steps: int) -> None:
             self.steps += steps
@@ -322,9 +324,7 @@ def test_ctrl_c_leaves_the_jobs_and_the_same_command_collects_them(
 ) -> None:
     jobs = plan(tmp_path / "runs", seeds=6)
     first = Sweep(slurm, stacks_per_job=1)
-    stopped = first.execute(
-        jobs, lambda ids: slurm.run(ids[0]), stop=lambda: len(slurm.waiting) == 1
-    )
+    stopped = first.execute(jobs, stop=lambda: len(slurm.waiting) == 1)
     assert stopped.interrupted and len(stopped.records) == 4
     assert [left.job for left in stopped.left] == jobs[2:]
     [array] = slurm.scripts

@@ -65,7 +65,7 @@ class SlurmExecutor:
             )
         if self.request.gpus == 0 and any(job.compute.device == "cuda" for job in jobs):
             raise UsageError("--gpus-per-run 0: what trains on CUDA needs a GPU; leave it out.")
-        return _Sweep(self, Path(jobs[0].out or "").resolve(), progress).run(jobs, limit, stop)
+        return _Sweep(self, Path(jobs[0].out or "").absolute(), progress).run(jobs, limit, stop)
 
 
 @dataclass(frozen=True)

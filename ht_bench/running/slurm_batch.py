@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -71,7 +71,9 @@ class Batch:
     @classmethod
     def of(cls, jobs: Sequence[StackJob], steps_file: Path, at_once: int, retries: int) -> Batch:
         """Return the batch; raises UsageError for a method that cannot be pickled."""
-        return cls(tuple(map(pack, jobs)), steps_file, at_once, retries, sources())
+        # A line of `setup` may change the folder.
+        placed = [replace(job, out=job.out.absolute() if job.out else None) for job in jobs]
+        return cls(tuple(map(pack, placed)), steps_file, at_once, retries, sources())
 
     def __call__(self) -> Report:
         """Train to the end, or until the job's time is up, which queues it again and exits."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import io
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -84,7 +84,7 @@ class Cluster:
         if not self.is_slurm:
             return {job.job_id for job in jobs if job.state == "RUNNING"}
         # Not sacct: many clusters keep no accounts, and there a preempted job never ends.
-        command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
+        command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"]
         try:
             answer = subprocess.run(command, capture_output=True, check=True, timeout=60, text=True)
         except (OSError, subprocess.SubprocessError):

@@ -96,7 +96,7 @@ class Pool:
                 outcome = Outcome(failures=[Death.of(job)])
             outcome.left = [replace(left, job=job) for left in outcome.left]
             outcome.busy = [job] * len(outcome.busy)
-            if outcome.is_cut_short:  # what it did is told again by who goes on with it
+            if outcome.is_cut_short and not self.halt.value:  # who goes on with it tells it again
                 self.steps[slot] = begun
             yield job, outcome
 

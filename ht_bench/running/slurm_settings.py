@@ -118,9 +118,11 @@ GENERAL = ("name", "mem_gb", "cpus_per_task", "gpus_per_node")
 class SlurmSettings:
     """How stacks become Slurm jobs.
 
-    at_once: stacks that one job trains at a time, sharing its GPU. stacks_per_job: stacks that one
-    job trains in all; 0 has it take what fills `minutes_per_job`. wait: whether to stay until the
-    jobs have ended. given: settings by submitit's names, as they were given.
+    at_once: stacks that one job trains at a time. gpus: of a job whose stacks train on CUDA. cpus:
+    of a stack. parallel: jobs that run at a time; 0 leaves it to submitit. stacks_per_job: stacks
+    that one job trains in all; 0 has it take what fills `minutes_per_job`. timeouts: how often a
+    job is queued again because its time was up. wait: whether to stay until the jobs have ended.
+    given: settings by submitit's names, as they were given.
     """
 
     cluster: str = "slurm"
@@ -173,11 +175,12 @@ def read_settings(request: ExecutorRequest) -> SlurmSettings:
     packed = math.floor(1 / request.gpus + 1e-9) if shared and request.gpus else 1
     if request.workers and "array_parallelism" in given:
         raise UsageError("--jobs and --slurm array_parallelism say the same; leave one out.")
+    at_once = given.pop("stacks_at_once", packed)
     settings = SlurmSettings(
         cluster=given.pop("cluster", "slurm"),
         wait=given.pop("wait", True),
-        at_once=given.pop("stacks_at_once", packed),
-        gpus=1 if request.gpus is None else math.ceil(request.gpus),
+        at_once=at_once,
+        gpus=math.ceil(at_once * (1 if request.gpus is None else request.gpus) - 1e-9),
         cpus=request.cpus,
         parallel=request.workers,
         stacks_per_job=given.pop("stacks_per_job", 0),

@@ -71,7 +71,10 @@ def test_a_fraction_of_a_gpu_has_several_stacks_share_one() -> None:
     assert quarter.parameters("cuda", 1)["gpus_per_node"] == 1
     assert quarter.parameters("cuda", 1)["cpus_per_task"] == 8
     assert settings(gpus=1 / 3).at_once == 3
-    assert settings(stacks_at_once=16).at_once == 16
+    assert settings(gpus=1 / 3).parameters("cuda", 1)["gpus_per_node"] == 1
+    assert settings(gpus=0.25, stacks_at_once=8).parameters("cuda", 1)["gpus_per_node"] == 2
+    node = settings(stacks_at_once=8)
+    assert node.at_once == 8 and node.parameters("cuda", 1)["gpus_per_node"] == 8
 
 
 @pytest.mark.parametrize(

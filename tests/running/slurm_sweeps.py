@@ -25,6 +25,7 @@ METHODS = '''\
 import os
 import pathlib
 import signal
+import time
 
 import ht_bench
 
@@ -48,6 +49,10 @@ class Terminated(Signalled):
 
 class Killed(Signalled):
     number = signal.SIGKILL
+
+class Slow(ht_bench.Method):
+    def after_step(self):
+        time.sleep(0.2)
 
 class Raises(ht_bench.Method):
     def after_step(self):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,8 @@ from ht_bench.running.time_limit import TimeLimit
 
 from .fake_slurm import FakeSlurm
 from .slurm_sweeps import Sweep, alone, by_run, fake_slurm, plan
+
+Call = Callable[..., Any]
 
 
 @pytest.fixture
@@ -121,6 +125,21 @@ def test_results_of_jobs_that_ended_unwatched_are_taken(slurm: FakeSlurm, tmp_pa
         slurm.run(job)
     outcome = Sweep(slurm).execute(jobs)
     assert len(slurm.scripts) == 1 and by_run(outcome.records) == alone(jobs)
+
+
+def test_the_command_line_submits_leaves_and_collects(
+    slurm: FakeSlurm, tmp_path: Path, call: Call, write_task: Call
+) -> None:
+    words = ["run", "--task", write_task(), "--method", "none", "--out", tmp_path / "runs"]
+    words += ["--device", "cpu", "--no-tensorboard", "--executor", "slurm"]
+    words += ["--slurm", "time=1:00:00", "wait=no"]
+    first = call(*words)
+    assert first.code == 0 and "Not waited for: 4 of 4 runs are left" in first.out
+    assert "--slurm time=1:00:00 wait=no" in first.out and "scancel" in first.error
+    for job in slurm.waiting:
+        slurm.run(job)
+    second = call(*words)
+    assert second.code == 0 and "4 results under" in second.out and len(slurm.scripts) == 1
 
 
 def test_a_damaged_note_is_left_out(slurm: FakeSlurm, tmp_path: Path) -> None:

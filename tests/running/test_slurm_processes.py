@@ -67,3 +67,19 @@ def test_stacks_that_share_a_job_survive_its_signal(file: Path, tmp_path: Path) 
     outcome = SlurmExecutor(request, said.append).execute(jobs, progress, NO_LIMIT, lambda: False)
     assert len(signalled) >= 2 and not outcome.failures and not said
     assert by_run(outcome.records) == alone(jobs)
+
+
+@pytest.mark.evidence
+def test_ctrl_c_ends_the_processes_of_a_trial(file: Path, tmp_path: Path) -> None:
+    """Slurm's jobs would go on; these would outlive their terminal."""
+    import psutil
+
+    jobs = plan(tmp_path / "runs", (f"{file}:Slow",), seeds=4)
+    request = Sweep.request(cluster="local", workers=1, stacks_per_job=1)
+    outcome = SlurmExecutor(request, print).execute(
+        jobs, lambda steps: None, NO_LIMIT, lambda: any((tmp_path / "runs").rglob(".lock"))
+    )
+    assert outcome.interrupted and [left.job for left in outcome.left] == jobs
+    assert not [
+        child for child in psutil.Process().children() if "submitit" in str(child.cmdline())
+    ]

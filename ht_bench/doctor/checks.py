@@ -39,6 +39,7 @@ CHECKS = (
     Check("variables", "extras:environment"),
     Check("extras", "extras:extras_there"),
     Check("imports", "extras:extras_work", slow=True),
+    Check("clusters", "extras:clusters"),
     Check("plug-ins", "extras:plug_ins", torch=True),
     Check("writing", "storage:writing"),
     Check("space", "storage:space"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -124,6 +125,17 @@ def _run(modules: Sequence[str], patience: float) -> tuple[list[list[str]], str]
 
 def _line(text: str) -> str:
     return reason(ImportError(text))
+
+
+def clusters(out: Path) -> Iterator[Finding]:
+    """Look at what `--executor slurm` and `--executor ray` would find from here."""
+    submit = shutil.which("sbatch")
+    if submit is not None and installed("submitit") is None:
+        yield note("This is a Slurm cluster; the extra 'slurm' trains on it.", f"{PIP} submitit")
+    else:
+        yield ok(f"Slurm: {submit}." if submit else "Slurm: no sbatch here, so no cluster of it.")
+    address = os.environ.get("RAY_ADDRESS")
+    yield ok(f"Ray: RAY_ADDRESS={address}." if address else "Ray: RAY_ADDRESS names no cluster.")
 
 
 def plug_ins(out: Path) -> Iterator[Finding]:

@@ -15,13 +15,9 @@ from pathlib import Path
 from ht_bench.doctor.finding import Finding, fault, note, ok, warning
 from ht_bench.errors import UsageError
 from ht_bench.records.record import read_record
+from ht_bench.records.runs import is_claimed
 from ht_bench.streams.seeds import parse_seeds
 from ht_bench.version import EPOCH
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 LEFT_AFTER = 600.0
 """Seconds after which a temporary file is no longer being written."""
@@ -38,7 +34,7 @@ def runs(out: Path) -> Iterator[Finding]:
         yield ok(f"There is no folder {out} yet; `ht-bench run --out {out}` makes it.")
         return
     files = [Path(place) / name for place, _, names in os.walk(out) for name in names]
-    held = [file.parent for file in files if file.name == ".lock" and is_held(file)]
+    held = [file.parent for file in files if file.name == ".lock" and is_claimed([file.parent])]
     results = [f for f in files if f.name == "result.json" and f.parent.name.startswith("seed")]
     finished: set[Path] = set()
     yield from _results(out, sorted(results), finished)
@@ -65,21 +61,6 @@ def _results(out: Path, files: Sequence[Path], finished: set[Path]) -> Iterator[
             f"{listed}."
         )
     yield ok(f"{out} holds {epochs.total()} whole result(s).")
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a process holds a run's lock file; False where that cannot be told."""
-    if fcntl is None:
-        return False
-    try:
-        # For writing: over NFS a lock is one on the file's bytes.
-        with open(lock, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _holders(held: Sequence[Path]) -> Iterator[Finding]:

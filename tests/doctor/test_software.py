@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 from collections.abc import Callable
@@ -205,7 +206,24 @@ def test_a_broken_extra_is_a_fault(found: Found, modules: None, monkeypatch: Pat
     assert list(found(extras.extras_work)) == ["ok"]
 
 
+def test_clusters(found: Found, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(extras.shutil, "which", lambda name: None)
+    assert list(found(extras.clusters)) == ["ok"]
+    monkeypatch.setattr(extras.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(extras, "installed", lambda name: None)
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    answer = found(extras.clusters)
+    assert answer["note"][0].remedy == "python -m pip install submitit"
+    assert "RAY_ADDRESS=ray://head:10001" in answer["ok"][0].sentence
+
+
 # ---- plug-ins and variables ----
+
+
+def test_every_variable_of_the_package_is_known() -> None:
+    files = (ROOT / "ht_bench").rglob("*.py")
+    named = {name for f in files for name in re.findall(r"\bHT_BENCH_[A-Z_]+\b", f.read_text())}
+    assert named == set(extras.VARIABLES)
 
 
 def offer(monkeypatch: Patch, **values: str) -> None:

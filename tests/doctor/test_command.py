@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,21 @@ def test_a_sound_machine_has_no_fault(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def used() -> float:
+    """Return the seconds that the processes which have ended took of processors."""
+    told = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return told.ru_utime + told.ru_stime
+
+
 @pytest.mark.evidence
 def test_the_whole_takes_seconds_and_leaves_nothing(tmp_path: Path) -> None:
-    began = time.monotonic()
+    """15 seconds of processors' time: other work on the machine does not count."""
+    before = used()
     command = [sys.executable, "-m", "ht_bench", "doctor", "--format", "json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["counts"]["ok"] >= 20
-    assert time.monotonic() - began < 15
+    assert used() - before < 15
     assert list(tmp_path.iterdir()) == []
 
 

@@ -135,7 +135,8 @@ def run(
     done = run_plan(plan, where, limit=limit, announce=_say)
     code = report(done.records, done.failures, out)
     if done.left:
-        print(what_is_left(plan, done, _command(given)))
+        why = "The time is up" if time_limit else "Not waited for"
+        print(what_is_left(plan, done, _command(given), why))
     return code
 
 
@@ -180,13 +181,13 @@ def announce(plan: Plan, tasks: int, methods: int, jobs: int) -> None:
     )
 
 
-def what_is_left(plan: Plan, done: Finished, command: str) -> str:
-    """Say how many runs a limit of time left over, what they take, and the command that goes on."""
+def what_is_left(plan: Plan, done: Finished, command: str, why: str) -> str:
+    """Say how many runs are left over and why, what they take, and the command that goes on."""
     seconds = done.seconds_left
     time = "time not known" if seconds is None else f"about {max(seconds / 60, 0.1):.1f} min"
     missing = plan.requested - len(done.records)
     return (
-        f"The time is up: {missing} of {plan.requested} runs are left, in {len(done.left)} "
+        f"{why}: {missing} of {plan.requested} runs are left, in {len(done.left)} "
         f"stack(s) ({time} of one process). Go on, here or where a copy of the folder is, with:\n"
         f"{command}"
     )

@@ -69,12 +69,15 @@ def read_json(path: Path, cure: str) -> Any:
         raise UsageError(f"{path} is not valid JSON ({error}); {cure}.") from error
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(
+    path: Path, content: bytes | memoryview | str, keep: Path | None = None
+) -> None:
     """Write `content` to `path` so that a reader sees the old file or the whole new one.
 
     The bytes go to a temporary file in the same folder, reach the disk (fsync), and take the
-    name by one rename. Raises UsageError, leaving `path` as it was, when the disk is full or the
-    folder cannot be written.
+    name by one rename. keep: the name that the old file takes right before, so that for an
+    instant `path` is missing. Raises UsageError, leaving `path` as it was, when the disk is full or
+    the folder cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary: str | None = None
@@ -86,6 +89,8 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             handle.flush()
             os.fsync(handle.fileno())
         os.chmod(temporary, 0o644)
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
     except OSError as error:
         if temporary is not None and os.path.exists(temporary):

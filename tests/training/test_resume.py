@@ -17,9 +17,8 @@ from ht_bench.methods.base import Method
 from ht_bench.records.record import Record, read_record, without_cost
 from ht_bench.records.runs import result_file
 from ht_bench.running.job import StackJob, run_stack
-from ht_bench.training import checkpoint
+from ht_bench.training import checkpoint, run
 from ht_bench.training.history import Interrupted, Observer
-from ht_bench.training.supervised import SupervisedRun
 
 MakeJob = Callable[..., StackJob]
 Trained = Callable[..., list[Record]]
@@ -174,7 +173,7 @@ def test_killed_right_after_the_checkpoint_of_each_phase_boundary(
     job = make_job(*METHODS[name], tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", save)
-        patch.setattr(SupervisedRun, "sparing", 0.0)
+        patch.setattr(run, "PAYS", 0.0)
         for _ in range(3):
             with pytest.raises(Killed):
                 run_stack(job)

@@ -14,11 +14,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from ht_bench.files import remove_leftovers, write_atomically
+from ht_bench.files import atomic_file, remove_leftovers
 
 LAYOUT = 2
 """Of a run's state: a file of another layout is not read."""
@@ -42,12 +42,13 @@ def save(path: Path, fingerprint: str, state: dict[str, Any]) -> None:
     The last checkpoint becomes the one before, and that of before goes: at every instant one of
     them is whole. Raises UsageError, with the last one still in place, when the disk is full.
     """
-    buffer = io.BytesIO()
-    buffer.write(bytes(HASH))
-    torch.save({"whose": [LAYOUT, fingerprint], "state": state}, buffer)
-    content = buffer.getbuffer()  # no copy: a replay buffer may be large
-    content[:HASH] = hashlib.sha256(content[HASH:]).digest()
-    write_atomically(path, content, keep=before(path))
+    with atomic_file(path, keep=before(path)) as file:
+        file.write(bytes(HASH))
+        content: Any = _Hashing(file)
+        torch.save({"whose": [LAYOUT, fingerprint], "state": state}, content)
+        digest = content.digest()
+        file.seek(0)
+        file.write(digest)
 
 
 def load(path: Path, fingerprint: str, device: str = "cpu") -> dict[str, Any] | None:
@@ -110,10 +111,10 @@ def _generations(path: Path) -> list[Path]:
 def _read(file: Path, fingerprint: str, device: str) -> tuple[dict[str, Any] | None, str]:
     """Return the state in a file; or None, and what is wrong with it."""
     try:
-        content = io.BytesIO(_whole(file))
-        saved = torch.load(content, weights_only=True, map_location=_places(device))
+        with _whole(file) as content:
+            saved = torch.load(content, weights_only=True, map_location=_places(device))
         if saved["whose"] == [LAYOUT, fingerprint]:
-            return saved["state"], ""
+            return dict(saved["state"]), ""
     except Exception:  # a pickle may raise anything
         return None, "is unreadable"
     return None, "is of another machine, of other software or settings"
@@ -126,12 +127,49 @@ def _places(device: str) -> str | Callable[[Any, str], Any]:
     return lambda storage, place: storage if place == "cpu" else storage.cuda()
 
 
-def _whole(path: Path) -> bytes:
-    """Return what torch saved; raises EOFError unless every byte is as it was written."""
+class _Hashing(io.RawIOBase):
+    """Passes bytes on to a file, and hashes them: a replay buffer is not copied in memory.
+
+    torch turns an error of a full disk into another one, so it is put off to `digest()`.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._hash = file, hashlib.sha256()
+        self._error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            if self._error is None:
+                self._hash.update(content)
+                self._file.write(content)
+        except OSError as error:
+            self._error = error
+        return len(content)
+
+    def digest(self) -> bytes:
+        if self._error is not None:
+            raise self._error
+        return self._hash.digest()
+
+
+class _AfterHash(io.FileIO):
+    """A checkpoint's file, which to torch begins after the hash."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return super().seek(offset + HASH * (whence == os.SEEK_SET), whence) - HASH
+
+    def tell(self) -> int:
+        return super().tell() - HASH
+
+
+def _whole(path: Path) -> _AfterHash:
+    """Open what torch saved; raises EOFError unless every byte is as it was written."""
     with path.open("rb") as file:
-        digest, content = file.read(HASH), file.read()
-    if hashlib.sha256(content).digest() != digest:
-        raise EOFError(f"{path} is damaged")
+        digest = file.read(HASH)
+        if hashlib.file_digest(file, "sha256").digest() != digest:
+            raise EOFError(f"{path} is damaged")
+    content = _AfterHash(path)
+    content.seek(0)
     return content
 
 

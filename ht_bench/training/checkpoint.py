@@ -7,9 +7,11 @@ anything, or load as other numbers. The one before is kept beside it, as `NAME.o
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ import torch
 
 from ht_bench.files import atomic_file, remove_leftovers
 
-LAYOUT = 2
+LAYOUT = 3
 """Of a run's state: a file of another layout is not read."""
 HASH = 32
 """Bytes of a sha256."""
@@ -40,11 +42,13 @@ def save(path: Path, fingerprint: str, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, lists, dicts) under the run's fingerprint.
 
     The last checkpoint becomes the one before, and that of before goes: at every instant one of
-    them is whole. Raises UsageError, with the last one still in place, when the disk is full.
+    them is whole. Raises UsageError, with the last one still in place, when the disk is
+    full, or would be half as empty as it is.
     """
     with atomic_file(path, keep=before(path)) as file:
         file.write(bytes(HASH))
-        content: Any = _Hashing(file)
+        # Half of what is free stays free: results have to find room.
+        content: Any = _Hashing(file, shutil.disk_usage(path.parent).free // 2)
         torch.save({"whose": [LAYOUT, fingerprint], "state": state}, content)
         digest = content.digest()
         file.seek(0)
@@ -133,13 +137,16 @@ class _Hashing(io.RawIOBase):
     torch turns an error of a full disk into another one, so it is put off to `digest()`.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._hash = file, hashlib.sha256()
+    def __init__(self, file: BinaryIO, room: int) -> None:
+        self._file, self._hash, self._room = file, hashlib.sha256(), room
         self._error: OSError | None = None
 
     def write(self, content: Any) -> int:
         try:
             if self._error is None:
+                self._room -= len(content)
+                if self._room < 0:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 self._hash.update(content)
                 self._file.write(content)
         except OSError as error:

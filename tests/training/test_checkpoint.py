@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -243,6 +244,19 @@ def test_a_disk_that_is_full_in_the_middle_leaves_both(size: int, path: Path) ->
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert names(path) == {path.name, f"{path.name}.old"}
     assert (read(path), read(checkpoint.before(path))) == (2, 1)
+
+
+def test_results_find_room_beside_a_checkpoint(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = path.stat().st_size
+    for free, fits in ((2 * size, True), (2 * size - 100, False)):
+        usage = SimpleNamespace(free=free)
+        monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: usage)  # noqa: B023
+        if fits:
+            checkpoint.save(path, MINE, state(3))
+            continue
+        with pytest.raises(UsageError, match="No space left on device"):
+            checkpoint.save(path, MINE, state(4))
+    assert read(path) == 3
 
 
 # ---- which are there ----

@@ -145,7 +145,7 @@ def test_buffers_go_on(settings: dict[str, Any], tmp_path: Path) -> None:
     [
         ({"id": "Hopper-v5", "wrappers": [LIMIT]}, "sac"),
         pytest.param({"id": "Ant-v5", "wrappers": [LIMIT]}, "td3", marks=pytest.mark.evidence),
-        (PONG, "dqn"),
+        pytest.param(PONG, "dqn", marks=pytest.mark.evidence),
         pytest.param({**PONG, "copies": 2}, "qrdqn", marks=pytest.mark.evidence),
         pytest.param({**PONG, "copies": 2}, "ppo", marks=pytest.mark.evidence),
     ],

@@ -13,7 +13,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ht_bench.errors import UsageError
 
@@ -72,28 +72,43 @@ def read_json(path: Path, cure: str) -> Any:
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write `content` to `path` so that a reader sees the old file or the whole new one.
 
-    The bytes go to a temporary file in the same folder, reach the disk (fsync), and take the
-    name by one rename. Raises UsageError, leaving `path` as it was, when the disk is full or the
-    folder cannot be written.
+    Raises UsageError, leaving `path` as it was, when the disk is full or the folder cannot be
+    written.
     """
-    data = content.encode() if isinstance(content, str) else content
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a file to write, which takes the name `path` once it is whole.
+
+    It is a temporary file in the same folder, reaches the disk (fsync), and takes the name by one
+    rename. keep: the name that the old file takes right before, so that for an instant `path` is
+    missing. Raises UsageError for an OSError, leaving `path` as it was.
+    """
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as handle:
-            handle.write(data)
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
         os.chmod(temporary, 0o644)
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
         raise UsageError(
             f"Could not write {path}: {error.strerror or error}; free some space or name a folder "
             "you can write to, then start again: what was finished is kept."
         ) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
 
 
 @contextlib.contextmanager

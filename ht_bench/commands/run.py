@@ -87,7 +87,8 @@ def run(
             goes on, on another machine too if the folder is copied there.
         out: the folder for results, checkpoints and TensorBoard runs.
         tensorboard: write TensorBoard runs beside the results.
-        checkpoint_seconds: the longest stretch of work that a kill can cost.
+        checkpoint_seconds: the longest stretch of work that a kill can cost, where saving takes no
+            more than a fiftieth of it.
         diagnostics: basic, or all: curvature and a trainability probe too, which take time but
             change nothing that is trained; docs/results.md lists them.
         diagnoses_per_phase: how often; the last time is the phase's end (for agents the only one).

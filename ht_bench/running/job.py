@@ -23,6 +23,7 @@ from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.streams.stream import Split
 from ht_bench.streams.task import AnyTask
+from ht_bench.training import checkpoint
 from ht_bench.training.checkpoint import CheckpointPlan
 from ht_bench.training.device import (
     Compute,
@@ -129,7 +130,7 @@ def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
 
 def _has_checkpoint(job: StackJob) -> bool:
     """Whether a stack has begun: it goes on as it is, since its bits are those of these mates."""
-    return job.checkpoint_file is not None and job.checkpoint_file.exists()
+    return job.checkpoint_file is not None and checkpoint.exists(job.checkpoint_file)
 
 
 def _finished(job: StackJob, seeds: Sequence[int]) -> dict[int, Record]:
@@ -219,8 +220,7 @@ def _save(job: StackJob, records: list[Record]) -> None:
         path = result_file(job.folder, record["seed"])
         write_record(path, record)
         remove_leftovers(path)
-    job.checkpoint_file.unlink(missing_ok=True)
-    remove_leftovers(job.checkpoint_file)
+    checkpoint.remove(job.checkpoint_file)
 
 
 def make_records(

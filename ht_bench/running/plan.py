@@ -25,6 +25,7 @@ from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.stream import Split
 from ht_bench.streams.task import AnyTask
+from ht_bench.training import checkpoint
 from ht_bench.training.device import Compute
 from ht_bench.training.diagnosing import Schedule
 from ht_bench.version import EPOCH
@@ -217,12 +218,12 @@ def _drop_spent_checkpoints(template: StackJob) -> None:
     for seeds in _interrupted(template):
         file = replace(template, seeds=seeds).checkpoint_file
         if file is not None and all(template.is_done(seed) for seed in seeds):
-            file.unlink(missing_ok=True)
+            checkpoint.remove(file)
 
 
 def _interrupted(template: StackJob) -> list[tuple[int, ...]]:
     if template.folder is None or not template.folder.is_dir():
         return []
-    names = sorted(path.stem.removeprefix("stack-") for path in template.folder.glob("stack-*.pt"))
+    names = [path.stem.removeprefix("stack-") for path in checkpoint.find(template.folder)]
     stacks = [parse_seeds(name) for name in names if re.fullmatch(r"[-\d,]+", name)]
     return [seeds for seeds in stacks if len(seeds) <= template.task.stack]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -24,10 +25,10 @@ LARGEST = 8 * 2**30
 """Bytes of one array at most; more is no dataset of this benchmark, but a damaged header."""
 IDX = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 KEYS = (("x", "y"), ("images", "labels"))
-# NumPy's header reader parses text, hence all but the first two lines.
+# NumPy's header reader parses text, hence the last line.
 DAMAGED = (
     *(OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile, MemoryError),
-    *(NotImplementedError, RuntimeError),
+    *(NotImplementedError, RuntimeError, IndexError, struct.error),
     *(SyntaxError, tokenize.TokenError, TypeError, OverflowError, AttributeError, RecursionError),
 )
 

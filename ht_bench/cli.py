@@ -1,6 +1,7 @@
-"""ht-bench: list, run, compare, explain, tensorboard, submit, verify, page, data, tune, freeze.
+"""ht-bench: the command line, whose commands are COMMANDS.
 
-Exit codes: 0 done, 1 the answer is no, 2 wrong use or missing things, 130 interrupted.
+Exit codes: 0 done, 1 the answer is no, 2 wrong use or missing things, 130 interrupted by Ctrl-C,
+143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import functools
 import inspect
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -19,6 +21,7 @@ import tyro
 from ht_bench.commands.compare import compare
 from ht_bench.commands.data import data
 from ht_bench.commands.diagnose import diagnose
+from ht_bench.commands.doctor import doctor
 from ht_bench.commands.explain import explain
 from ht_bench.commands.freeze import freeze
 from ht_bench.commands.listing import list_things
@@ -47,6 +50,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "freeze": freeze,
     "diagnose": diagnose,
     "measure": measure,
+    "doctor": doctor,
 }
 DESCRIPTION = (
     f"ht-bench {VERSION}: does a network that has already been trained still learn as well as a "
@@ -135,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:  # one that was asked for says how to go on
         sentence = str(error) or "interrupted; the same command goes on."
         print(f"ht-bench: {sentence}", file=sys.stderr)
-        return 130
+        return 128 + getattr(error, "signal", signal.SIGINT)
     except BrokenPipeError:  # the reader of a pipe (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

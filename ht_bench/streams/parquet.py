@@ -17,8 +17,8 @@ from ht_bench.streams.dataset import DatasetSource, Part
 from ht_bench.streams.folders import is_hidden, missing_part, part_names
 from ht_bench.streams.pictures import check_count, check_labels, decode
 
-BATCH = 256
-"""Rows that are decoded at a time."""
+BATCH = 32
+"""Rows that are unpacked at a time: each may hold a large value of which the file has one."""
 # What pyarrow raises, each a class of its own below one of these, on files that are damaged.
 DAMAGED = (
     *(OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError),
@@ -167,9 +167,7 @@ def _opened(source: DatasetSource, part: str, path: Path) -> Iterator[Any]:
     try:
         metadata = library.read_metadata(path)
         _check_columns(source, part, metadata.schema.to_arrow_schema(), path)
-        # As a dictionary: a large value that many rows share stands in memory once.
-        names = [f"{source.image}.bytes"]
-        with library.ParquetFile(path, metadata=metadata, read_dictionary=names) as file:
+        with library.ParquetFile(path, metadata=metadata) as file:
             yield file
     except UsageError:
         raise

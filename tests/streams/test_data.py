@@ -62,7 +62,7 @@ def write_parquet(
         rows = [{"bytes": png(images[i]), "path": None} for i in order]
         columns = {image: pyarrow.array(rows, kind), label: [int(labels[i]) for i in order]}
         table = pyarrow.table(columns).replace_schema_metadata(meta)
-        parquet.write_table(table, folder / f"{part}-00000-of-00001.parquet")
+        parquet.write_table(table, folder / f"{part}-00000-of-00001.parquet", row_group_size=5)
     return folder
 
 

@@ -76,7 +76,7 @@ def read_saved(path: Path, what: str = "weights") -> Any:
     except UsageError as error:
         if isinstance(error.__cause__, pickle.UnpicklingError):
             raise UsageError(
-                f"{path} holds more than {what}, and only weights are read: save the network's "
+                f"{path} holds more than weights, and only weights are read: save the network's "
                 "state_dict(), or tensors alone."
             ) from error
         raise

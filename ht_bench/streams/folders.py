@@ -120,9 +120,8 @@ def _annotated(folder: Path) -> Files:
     images = {file.name: file for file in sorted(_walk(folder / "images", folder, ()))}
     for name in classes:
         if name not in images:
-            raise UsageError(
-                f"{table} names {shown(name)}, which is not in images/; unpack it again."
-            )
+            named = shown(name).strip("'")
+            raise UsageError(f"{table} names {named}, which is not in images/; unpack it again.")
     for name in images:
         if name not in classes:
             raise UsageError(f"{table} does not name {images[name]}; unpack it again.")

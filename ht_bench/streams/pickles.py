@@ -68,7 +68,7 @@ def _read_batch(source: DatasetSource, file: Path) -> Part:
     label = f"{source.label}s"  # `label`, `fine_label`: a row's there, many here
     for key in ("data", label):
         if key not in table:
-            others = ", ".join(sorted(map(shown, table))[:8]) or "nothing"
+            others = ", ".join(sorted(shown(k).strip("'") for k in table)[:8]) or "nothing"
             raise UsageError(f"{file} has no '{key}' for {source.name}; it has {others}.")
     images = table["data"]
     if not isinstance(images, np.ndarray):

@@ -13,15 +13,19 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, reason
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+LARGEST_GLANCE = 2**22
+"""Characters that `glance` reads at most."""
+LARGEST_JSON = 2**28
+"""Bytes of a JSON file of one's own at most: many times as many stand in memory."""
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -52,7 +56,10 @@ def glance(path: Path, key: str) -> str:
     A look that costs no parse and never fails: reading the file tells what is wrong with it.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        if not path.is_file():  # a pipe would be waited for
+            return ""
+        with path.open(encoding="utf-8", errors="replace") as handle:
+            text = handle.read(LARGEST_GLANCE)
     except OSError:
         return ""
     match = re.search(rf"""^{key}\s*=\s*["']([^"']*)["']""", text, re.MULTILINE)
@@ -62,11 +69,20 @@ def glance(path: Path, key: str) -> str:
 def read_json(path: Path, cure: str) -> Any:
     """Return a file's JSON; raises UsageError, which ends with `cure`, where it has none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))  # editors may add a mark
+        if path.exists() and (not path.is_file() or path.stat().st_size > LARGEST_JSON):
+            raise UsageError(f"{path} is no file of at most {LARGEST_JSON:,} bytes; {cure}.")
+        text = path.read_text(encoding="utf-8-sig")  # editors may add a mark
+        return json.loads(text, parse_constant=_no_number)
+    except UsageError:
+        raise
     except OSError as error:
         raise UsageError(f"Could not read {path}: {error.strerror or error}; {cure}.") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not valid JSON ({error}); {cure}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid JSON ({reason(error)}); {cure}.") from error
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -42,8 +42,15 @@ def write_spec(out: Path, task: Spec) -> None:
     """Keep the task's spec beside its runs, so that they can be read without the task's file."""
     path = out / task.name / "task.json"
     text = json.dumps(task.canonical(), indent=1, sort_keys=True) + "\n"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not _holds(path, text.encode()):
         write_atomically(path, text)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(content) and path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def read_spec(out: Path, name: str) -> Spec:
@@ -51,7 +58,10 @@ def read_spec(out: Path, name: str) -> Spec:
     path = out / name / "task.json"
     if not path.is_file():
         return get_task(name)
-    return parse_task(read_json(path, "delete it and run again"), str(path), kept=True)
+    table = read_json(path, "delete it and run again")
+    if not isinstance(table, dict):
+        raise UsageError(f"{path} does not hold a task; delete it and run again.")
+    return parse_task(table, str(path), kept=True)
 
 
 def is_finished(

@@ -42,12 +42,13 @@ def play(
     """Play round `number`; kind "" takes the kinds in turn."""
     draw = random.Random(f"{seed} {number}")
     kind = kind or KINDS[number % len(KINDS)]
-    workload = draw.choice(("data", "data", "agents"))
-    jobs = 2 if kind == "worker-killed" else draw.choice((1, 1, 2))
+    workload = draw.choices(sorted(references), (1, 2)[-len(references) :])[0]
+    reference = references[workload]
+    jobs = 2 if kind == "worker-killed" else min(draw.choice((1, 1, 2)), len(reference.seconds))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    scene = Scene(folder, files, WORKLOADS[workload], references[workload], draw, jobs, can_mount)
-    scene.mount(limit=draw.random() < 0.3)
+    scene = Scene(folder, files, WORKLOADS[workload], reference, draw, jobs, can_mount)
+    scene.mount(limit=kind == "disk-full" and draw.random() < 0.3)
     assert scene.disk is not None
     try:
         for _ in range(draw.randint(1, 3 if kind == SEVERAL else 2)):

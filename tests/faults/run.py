@@ -65,12 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _import_what_rounds_use() -> None:
     """Import once what every forked process needs."""
     import stable_baselines3  # noqa: F401
+    import torch
     from tensorboard.backend.event_processing import event_accumulator  # noqa: F401
 
     import ht_bench.commands.run
     import ht_bench.running.evaluate
     import ht_bench.training.reinforcement
     import ht_bench.views.live  # noqa: F401
+
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # the first one imports much
 
 
 def _tell(report: Report, given: argparse.Namespace, count: int) -> None:

@@ -111,7 +111,7 @@ class Scene:
                 for each in self.drivers:
                     each.read()
                 waiting = [fault for fault in waiting if next(fault, self) is not self]
-                time.sleep(0.002)
+                time.sleep(0.004)
                 if time.monotonic() > deadline:
                     self.complaints.append(f"a command still runs after {PATIENCE:.0f} s")
                     break

@@ -21,7 +21,7 @@ def driver_killed(scene: Scene) -> Iterator[None]:
     """SIGKILL to the driver alone."""
     yield from scene.instant()
     if scene.strike():
-        scene.driver.signal(signal.SIGKILL)
+        scene.kill(scene.driver)
 
 
 def worker_killed(scene: Scene) -> Iterator[None]:
@@ -69,7 +69,7 @@ def checkpoint_damaged(scene: Scene) -> Iterator[None]:
     yield from scene.instant()
     yield from scene.wait(lambda: any(scene.out.rglob("stack-*.pt")))
     if scene.strike():
-        scene.driver.signal(signal.SIGKILL)
+        scene.kill(scene.driver)
     yield from _all_gone(scene)
     every = scene.draw.random() < 0.2  # also those before the last
     for file in sorted(scene.out.rglob("stack-*.pt*" if every else "stack-*.pt")):
@@ -80,7 +80,7 @@ def events_damaged(scene: Scene) -> Iterator[None]:
     """An event file is cut short: of a run that goes on, or after a kill."""
     yield from scene.instant()
     if scene.draw.random() < 0.5 and scene.strike():
-        scene.driver.signal(signal.SIGKILL)
+        scene.kill(scene.driver)
         yield from _all_gone(scene)
     _damage_one(scene, "events.out.tfevents.*")
 
@@ -91,7 +91,7 @@ def result_damaged(scene: Scene) -> Iterator[None]:
     yield from scene.wait(lambda: any(scene.out.rglob("result.json")))
     how = scene.draw.choice(("running", "killed", "finished"))
     if how == "killed" and scene.strike():
-        scene.driver.signal(signal.SIGKILL)
+        scene.kill(scene.driver)
         yield from _all_gone(scene)
     if how == "finished":
         yield from scene.wait(lambda: False)
@@ -119,7 +119,7 @@ def two_runners(scene: Scene) -> Iterator[None]:
         scene.start(jobs=scene.draw.choice((1, 2)))
     if scene.draw.random() < 0.5:
         yield from scene.instant()
-        scene.draw.choice(scene.drivers).signal(signal.SIGKILL)
+        scene.kill(scene.draw.choice(scene.drivers))
 
 
 def clock_back(scene: Scene) -> Iterator[None]:
@@ -136,7 +136,7 @@ def clock_back(scene: Scene) -> Iterator[None]:
             os.utime(path, (status.st_atime + seconds, status.st_mtime + seconds))
     if scene.draw.random() < 0.5:
         yield from scene.instant()
-        scene.driver.signal(signal.SIGKILL)
+        scene.kill(scene.driver)
 
 
 def _seconds(clock: Path) -> int:
@@ -154,5 +154,7 @@ FAULTS: dict[str, Fault] = {
     "two-runners": two_runners,
     "clock-back": clock_back,
 }
+UNHARMED = ("two-runners", "clock-back", "events-damaged", "result-damaged")
+"""Kinds in which a command that is not killed ends well, whatever happens around it."""
 SEVERAL = "several"
 KINDS = (*FAULTS, SEVERAL)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.check import Verdict, judge
-from tests.faults.faults import FAULTS, KINDS, SEVERAL
+from tests.faults.faults import FAULTS, KINDS, SEVERAL, UNHARMED
 from tests.faults.scene import Scene
 from tests.faults.work import WORKLOADS, Reference
 
@@ -53,6 +53,12 @@ def play(
     try:
         for _ in range(draw.randint(1, 3 if kind == SEVERAL else 2)):
             scene.attempt(list(_faults(scene, kind)))
+            if kind in UNHARMED:
+                scene.complaints += [
+                    f"a command that was not killed ends with exit code {driver.exit_code}"
+                    for driver in scene.drivers
+                    if driver.exit_code and driver not in scene.killed
+                ]
         _finish(scene, kind)
         verdict = judge(scene)
         if verdict.faults():

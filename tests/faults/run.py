@@ -8,6 +8,7 @@ the folder is compared with an undisturbed run's.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", choices=("", *KINDS), help="one kind of fault")
     parser.add_argument("--jobs", type=int, default=2, help="rounds side by side")
     given = parser.parse_args(arguments)
-    _import_what_rounds_use()
+    import_what_rounds_use()
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     files = folder / "tasks"
     write_tasks(files)
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(failed)
 
 
-def _import_what_rounds_use() -> None:
+def import_what_rounds_use() -> None:
     """Import once what every forked process needs."""
     import stable_baselines3  # noqa: F401
     import torch
@@ -136,8 +137,10 @@ def _in_lanes(
 
 
 def _end(lane: ForkProcess) -> None:
-    for process in [*psutil.Process(lane.pid).children(recursive=True), lane]:
-        process.kill()
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process(lane.pid).children(recursive=True):
+            process.kill()
+    lane.kill()
 
 
 def _lane(

@@ -41,6 +41,7 @@ class Scene:
     complaints: list[str] = field(default_factory=list)
     said: str = ""
     drivers: list[Driver] = field(default_factory=list)
+    killed: list[Driver] = field(default_factory=list)
     disk: FileSystem | SizeLimit | None = None
 
     @property
@@ -94,6 +95,11 @@ class Scene:
         """Count a fault that hits; False where all commands have ended before it."""
         self.struck += self.is_running
         return self.is_running
+
+    def kill(self, driver: Driver) -> None:
+        """SIGKILL to one command's driver alone; its workers must end by themselves."""
+        self.killed.append(driver)
+        driver.signal(signal.SIGKILL)
 
     def processes(self) -> list[psutil.Process]:
         """Return all processes of all commands."""

@@ -16,7 +16,7 @@ import pytest
 from tests.faults.check import judge, trained_twice
 from tests.faults.faults import KINDS
 from tests.faults.rounds import play
-from tests.faults.run import main
+from tests.faults.run import import_what_rounds_use, main
 from tests.faults.scene import Scene
 from tests.faults.work import WORKLOADS, Reference, Workload, make_reference, write_tasks
 
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.skipif(
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("faults")
     write_tasks(made / "tasks")
+    import_what_rounds_use()
     return made
 
 
@@ -40,7 +41,7 @@ def reference(folder: Path) -> Reference:
 @pytest.mark.parametrize("kind", ["driver-killed", "disk-full"])
 def test_a_round_loses_nothing(kind: str, folder: Path, reference: Reference) -> None:
     place = folder / kind
-    report = play(1, 0, kind, {"data": reference}, folder / "tasks", place, can_mount=False)
+    report = play(0, 0, kind, {"data": reference}, folder / "tasks", place, can_mount=False)
     assert not report.verdict.faults(), (place / "said").read_text(encoding="utf-8")
     assert not place.exists()
 

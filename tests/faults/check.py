@@ -20,8 +20,6 @@ from tests.faults.scene import Scene
 _OURS = re.compile(
     r"[\w-]+/task\.json|[\w-]+/[\w-]+/seed\d+/(result\.json|\.lock|events\.out\.tfevents\.[^/]+)"
 )
-_BURST = 10**9
-"""Nanoseconds within which a worker opens the event files of all seeds of a stack."""
 
 
 @dataclass
@@ -65,22 +63,36 @@ def trained_twice(log: Path) -> Iterator[str]:
     """Yield a sentence for each seed that was trained though finished, or by two at once."""
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     lines.sort(key=lambda line: line[2])
-    by_seed = defaultdict(list)
-    for what, process, instant, had_result, folder in lines:
+    by_process, by_seed = defaultdict(list), defaultdict(list)
+    for what, process, _, had_result, folder in lines:
+        by_process[process].append((what, had_result, folder))
         by_seed[folder].append((what, process))
-        if what == "begin" and had_result and not _has_unfinished_mate(lines, process, instant):
-            yield f"{folder} was finished and trained again"
+    for own in by_process.values():
+        for stack in _stacks(own):
+            if all(had_result for _, had_result, _ in stack):  # with a mate without, it goes on
+                yield f"{stack[0][2]} was finished and trained again"
     for folder, events in by_seed.items():
         if _is_shared(events):
             yield f"{folder} was trained by two processes at once"
 
 
-def _has_unfinished_mate(lines: list[Any], process: int, instant: int) -> bool:
-    """Whether the process began a stack that lacked a result: its seeds are trained together."""
-    return any(
-        (what, other, had_result) == ("begin", process, False) and abs(when - instant) < _BURST
-        for what, other, when, had_result, _ in lines
-    )
+def _stacks(lines: list[tuple[str, bool, str]]) -> Iterator[list[tuple[str, bool, str]]]:
+    """Cut what one process began into stacks: seeds of one group, begun one after the other."""
+    stack: list[tuple[str, bool, str]] = []
+    for line in lines:
+        what, _, folder = line
+        is_next = (
+            what == "begin"
+            and all(folder != other for _, _, other in stack)
+            and all(Path(folder).parent == Path(other).parent for _, _, other in stack)
+        )
+        if stack and not is_next:
+            yield stack
+            stack = []
+        if what == "begin":
+            stack.append(line)
+    if stack:
+        yield stack
 
 
 def _is_shared(events: list[tuple[str, int]]) -> bool:

@@ -18,8 +18,12 @@ DAY = 86400
 
 
 def driver_killed(scene: Scene) -> Iterator[None]:
-    """SIGKILL to the driver alone."""
-    yield from scene.instant()
+    """SIGKILL to the driver alone, now and then before it trains."""
+    if scene.draw.random() < 0.1:
+        until = time.monotonic() + scene.draw.uniform(0, 1)
+        yield from scene.wait(lambda: time.monotonic() >= until)
+    else:
+        yield from scene.instant()
     if scene.strike():
         scene.kill(scene.driver)
 

@@ -53,9 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     numbers = range(given.first, given.first + given.rounds)
     began, reports = time.monotonic(), []
-    for report in _in_lanes(numbers, given, references, folder):
-        reports.append(report)
-        _tell(report, given, len(reports))
+    with contextlib.suppress(KeyboardInterrupt):  # the table of what was played
+        for report in _in_lanes(numbers, given, references, folder):
+            reports.append(report)
+            _tell(report, given, len(reports))
     print(table(reports), f"\n{len(reports)} rounds in {time.monotonic() - began:.0f} s")
     failed = len(reports) < given.rounds or any(report.verdict.faults() for report in reports)
     if not failed:

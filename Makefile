@@ -11,6 +11,7 @@
 # make verification   how often verifying on another machine refuses honest and forged work (half an hour)
 # make acting   what acting as the tortoise costs DQN, PPO, SAC and TD3, in turns with the stock policies
 # make sb3-suite   stable-baselines3's own tests with these policies in place of its own (half an hour)
+# make faults   200 rounds of kills, full disks, damaged files, two runners, a clock set back (40 minutes)
 # make hostile   10,000 mutated submissions, none of which may be called valid (minutes)
 # make fuzz   10,000 mutated files of every reader: a sentence or success, whatever they hold
 # make evidence   the long checks (kills at many instants, everything twice); see docs/evidence.md
@@ -21,7 +22,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 export HT_BENCH_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: demo test test-gpu lint bench board page page-load overhead acting sb3-suite verification evidence fuzz hostile setup clean
+.PHONY: demo test test-gpu lint bench board page page-load overhead acting sb3-suite verification evidence faults fuzz hostile setup clean
 
 setup: $(VENV)/.installed
 
@@ -92,6 +93,9 @@ hostile: setup
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz.run --jobs $(JOBS)
+
+faults: setup
+	$(BIN)/python -m tests.faults.run --rounds 200 --jobs $(JOBS)
 
 clean:
 	rm -rf $(VENV)

@@ -183,9 +183,9 @@ def _run(job: StackJob, observer: Observer) -> list[Record]:
             except Interrupted:
                 raise Interrupted(*run.progress()) from None
             records = make_records(job, run, memory.bytes())
-            _save(job, records)
-            if writers is not None:
+            if writers is not None:  # first: once there is a result, nothing writes these anew
                 writers.close(records)
+            _save(job, records)
     return records
 
 

@@ -15,6 +15,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from ht_bench.methods.resolve import resolve
+from ht_bench.running import job as running_job
 from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.task import parse_task
 from ht_bench.training.history import Interrupted, Observer
@@ -143,6 +144,21 @@ def test_a_run_shows_its_record_and_no_step_twice(job: StackJob, stops: tuple[in
         assert_shows(folder, record)
         hare = scalars(folder)["hare/accuracy"]
         assert len(hare) == len(record["curve"]["step"]) == 10
+
+
+def test_events_are_whole_before_there_is_a_result(
+    job: StackJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the two, a run with a result would never have its diagnostics written."""
+    seen: dict[int, set[str]] = {}
+
+    def write(path: Path, record: dict[str, Any]) -> None:
+        seen[record["seed"]] = set(record["diagnostics"]) - set(scalars(path.parent))
+        assert hyperparameters(path.parent)["seed"] == record["seed"]
+
+    monkeypatch.setattr(running_job, "write_record", write)
+    run_stack(job)
+    assert seen == {seed: {"step"} for seed in job.seeds}
 
 
 def test_a_full_disk_is_an_error_where_it_happens(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """ht-bench: list, run, compare, explain, tensorboard, submit, verify, page, data, tune, freeze.
 
-Exit codes: 0 done, 1 the answer is no, 2 wrong use or missing things, 130 interrupted.
+Exit codes: 0 done, 1 the answer is no, 2 wrong use or missing things, 130 interrupted by Ctrl-C,
+143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import functools
 import inspect
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -135,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:  # one that was asked for says how to go on
         sentence = str(error) or "interrupted; the same command goes on."
         print(f"ht-bench: {sentence}", file=sys.stderr)
-        return 130
+        return 128 + getattr(error, "signal", signal.SIGINT)
     except BrokenPipeError:  # the reader of a pipe (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

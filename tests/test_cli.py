@@ -1,7 +1,9 @@
 """The command line: what it says to wrong input, its help, and one tiny task end to end."""
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -313,13 +315,19 @@ def test_tune_and_write(call: Call, write_task: Write, tmp_path: Path, monkeypat
     assert recipe.tasks["tiny-v1"] == {"strength": best["strength"]}
 
 
-def test_ctrl_c_says_how_to_go_on(call: Call, write_task: Write, monkeypatch: Patch) -> None:
-    from ht_bench.running.pool import Outcome
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_says_how_to_go_on(
+    number: int, code: int, call: Call, write_task: Write, monkeypatch: Patch
+) -> None:
+    from ht_bench.running.job import run_stack
 
-    outcome = Outcome([], [], interrupted=True)
-    monkeypatch.setattr("ht_bench.running.evaluate.execute", lambda *_: outcome)
+    def interrupted(*given: Any) -> Any:
+        os.kill(os.getpid(), number)
+        return run_stack(*given)
+
+    monkeypatch.setattr("ht_bench.running.executor.run_stack", interrupted)
     answer = call("run", "--task", write_task(), "--method", "none", *ONE_JOB)
-    assert answer.code == 130
+    assert answer.code == code
     assert "Stopped with 0 of 4 runs finished; the same command goes on" in answer.error
 
 

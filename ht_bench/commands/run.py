@@ -33,6 +33,11 @@ def run(
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto",
     threads: int = 1,
     jobs: int = 0,
+    executor: Literal["local", "ray", "slurm"] = "local",
+    address: str = "",
+    gpus_per_run: float | None = None,
+    slurm: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE …")] = (),
+    retries: int = 1,
     time_limit: Annotated[str, tyro.conf.arg(name="for", metavar="TIME")] = "",
     out: Path = Path("runs"),
     tensorboard: bool = True,
@@ -48,6 +53,9 @@ def run(
     --seeds 100-104 --set decay=0.99
 
     Example, a whole suite: ht-bench run --suite suite-core-v1 --method all --jobs 2
+
+    Example, on a Ray cluster, four stacks to a GPU: ht-bench run --suite suite-images-v1 --method
+    all --executor ray --address auto --device cuda --gpus-per-run 0.25
 
     Example, what a lease of 15 minutes allows: ht-bench run --suite suite-core-v1 --method all
     --for 14m
@@ -67,7 +75,13 @@ def run(
         precision: fp32, tf32 (CUDA alone), or bf16 by autocast; auto is each task's own.
         threads: CPU threads of each process.
         jobs: processes; 0 takes one per core that the process may use, on CUDA as many as a short
-            trial finds to fill the card.
+            trial finds to fill the card. On a cluster: stacks at once, 0 for as many as it takes.
+        executor: who trains: processes of this machine, a Ray cluster, or Slurm; docs/scaling.md.
+        address: of the Ray cluster: auto for the one that runs here, or HOST:PORT.
+        gpus_per_run: of each stack on a cluster, e.g. 0.25 to share one; left out, a whole one for
+            what trains with --device cuda.
+        slurm: settings of its jobs, e.g. --slurm partition=gpu time=120 mem_gb=16.
+        retries: how often a stack is trained on whose worker died.
         time_limit: stop in time, e.g. after 12m, 90s or 2h: one stack of seeds of every task and
             method first, then the second; what is not finished is saved, and the same command
             goes on, on another machine too if the folder is copied there.
@@ -89,18 +103,26 @@ def run(
 
     from ht_bench.running.compute import ComputeRequest
     from ht_bench.running.evaluate import run_plan
+    from ht_bench.running.executor import ExecutorRequest
     from ht_bench.running.plan import Request, make_plan
     from ht_bench.streams.seeds import parse_seeds
     from ht_bench.training.diagnosing import Schedule
 
-    if jobs < 0:
-        raise UsageError(f"--jobs {jobs}: give 1 or more, or 0 to have it chosen.")
+    where = ExecutorRequest(
+        executor,
+        jobs,
+        address,
+        cpus=threads,
+        gpus=gpus_per_run,
+        retries=retries,
+        options=dict(_read_setting(text, "--slurm") for text in slurm),
+    )
     request = Request(
         tasks=tuple(tasks),
         methods=tuple(methods),
         seeds=parse_seeds(seeds) if seeds else None,
         split=split,
-        compute=ComputeRequest(device, precision, threads),
+        compute=ComputeRequest(device, precision, threads, where.is_elsewhere, where.has_gpu),
         out=out,
         overrides=overrides,
         tensorboard=tensorboard,
@@ -110,17 +132,18 @@ def run(
     )
     plan = make_plan(request)
     announce(plan, len(tasks), len(methods), jobs)
-    done = run_plan(plan, jobs, limit=limit, announce=_say)
+    done = run_plan(plan, where, limit=limit, announce=_say)
     code = report(done.records, done.failures, out)
     if done.left:
         print(what_is_left(plan, done, _command(given)))
     return code
 
 
-def _read_setting(text: str) -> tuple[str, Any]:
+def _read_setting(text: str, option: str = "--set") -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise UsageError(f"--set {text}: write key=value, e.g. --set decay=0.99.")
+        example = "decay=0.99" if option == "--set" else "partition=gpu"
+        raise UsageError(f"{option} {text}: write key=value, e.g. {option} {example}.")
     try:
         return key, json.loads(value)
     except ValueError:

@@ -121,9 +121,16 @@ def _by_number(file: Path) -> tuple[str, int]:
     return str(file.parent.parent), int(digits) if digits.lstrip("-").isdigit() else 0
 
 
+class Claimed(UsageError):
+    """Another process trains in the folder."""
+
+
 @contextlib.contextmanager
 def locked(folders: Iterable[Path]) -> Iterator[None]:
-    """Hold the lock file of every folder; raises UsageError if another process holds one."""
+    """Hold the lock file of every folder; raises Claimed if another process holds one.
+
+    Raises UsageError where nothing can be written or the file system keeps no locks.
+    """
     descriptors: list[int] = []
     try:
         for folder in folders:
@@ -132,6 +139,26 @@ def locked(folders: Iterable[Path]) -> Iterator[None]:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def is_claimed(folders: Iterable[Path]) -> bool:
+    """Whether another process holds the lock of one of the folders just now."""
+    if fcntl is None:
+        return False
+    for folder in folders:
+        try:
+            descriptor = os.open(folder / ".lock", os.O_RDWR)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # no locks there
+            continue
+        finally:
+            os.close(descriptor)
+    return False
 
 
 ENDS_WITHIN = 2.0
@@ -165,7 +192,7 @@ def _lock(folder: Path) -> int:
         _take(descriptor)
     except BlockingIOError as error:
         os.close(descriptor)
-        raise UsageError(
+        raise Claimed(
             f"Another process is training {folder}; wait for it to end, or name another --out."
         ) from error
     except OSError as error:

@@ -25,12 +25,20 @@ FEWEST_WEIGHTS = 500_000
 class ComputeRequest:
     """What was asked for; "auto" leaves device or precision to each task.
 
-    threads: CPU threads of a process.
+    threads: CPU threads of a process. elsewhere: other machines train, whose devices cannot be
+    looked at. gpu: whether there is a CUDA device; None: as this machine has.
     """
 
     device: str = "auto"
     precision: str = "auto"
     threads: int = 1
+    elsewhere: bool = False
+    gpu: bool | None = None
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether "auto" may take a CUDA device."""
+        return torch.cuda.is_available() if self.gpu is None else self.gpu
 
 
 def choose(task: AnyTask, asked: ComputeRequest) -> Compute:
@@ -41,7 +49,7 @@ def choose(task: AnyTask, asked: ComputeRequest) -> Compute:
     _check(asked)
     device = asked.device
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() and gains_from_gpu(task) else "cpu"
+        device = "cuda" if asked.has_gpu and gains_from_gpu(task) else "cpu"
     precision = asked.precision
     if precision == "auto":
         precision = task.precision_on(device)
@@ -62,7 +70,7 @@ def _check(asked: ComputeRequest) -> None:
         raise UsageError(f"--precision {asked.precision}: choose one of {', '.join(PRECISIONS)}.")
     if asked.device not in DEVICES:
         raise UsageError(f"--device {asked.device}: choose one of {', '.join(DEVICES)}.")
-    if asked.device == "cuda" and not torch.cuda.is_available():
+    if asked.device == "cuda" and not asked.elsewhere and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu.")
     if asked.threads < 1:
         raise UsageError(f"--threads {asked.threads}: give 1 or more.")
@@ -98,7 +106,7 @@ def remarks(task: AnyTask, asked: ComputeRequest, compute: Compute) -> list[str]
     said = []
     if task.superseded_by:
         said.append(f"{task.name} is superseded by {task.superseded_by}.")
-    if asked.device == "auto" and compute.device == "cpu" and torch.cuda.is_available():
+    if asked.device == "auto" and compute.device == "cpu" and asked.has_gpu:
         said.append(
             f"{task.name} trains on the CPU, its networks being small; --device cuda takes the GPU."
         )

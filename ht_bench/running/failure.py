@@ -14,6 +14,7 @@ import torch
 from ht_bench.errors import UsageError
 from ht_bench.local_code import PACKAGE, is_installed
 from ht_bench.running.job import StackJob
+from ht_bench.streams.seeds import format_seeds
 
 FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT") if hasattr(errno, name)}
 
@@ -32,6 +33,19 @@ class Failure(str):
     def __reduce__(self) -> tuple[object, tuple[str, list[Any]]]:
         """Pickle the chain of causes link by link: exceptions lose theirs, and their frames."""
         return _from_worker, (str(self), [_packed(error) for error in chain(self.cause)])
+
+
+class Death(Failure):
+    """The sentence about a stack whose worker died."""
+
+    @classmethod
+    def of(cls, job: StackJob, worker: str = "worker process") -> Self:
+        """Return it; worker: what died."""
+        return cls(
+            f"The {worker} that trained '{job.method.name}' on {job.task.name}, seeds "
+            f"{format_seeds(job.seeds)}, died, often a sign that memory ran out; run the same "
+            "command again to go on, with fewer --jobs if it happens again."
+        )
 
 
 def failure(job: StackJob, error: BaseException) -> Failure:

@@ -6,8 +6,8 @@ import contextlib
 import dataclasses
 import gc
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,9 @@ import torch
 from ht_bench.files import remove_leftovers
 from ht_bench.methods.base import Method
 from ht_bench.methods.resolve import MethodSpec
-from ht_bench.records.record import SCHEMA, Record, group_digest, write_record
-from ht_bench.records.runs import group_folder, locked, result_file
-from ht_bench.running.kinds import data_sha256, libraries, make_run
+from ht_bench.records.record import SCHEMA, Record, group_digest, read_record, write_record
+from ht_bench.records.runs import group_folder, is_finished, locked, result_file
+from ht_bench.running.kinds import data_sha256, libraries, make_run, steps_of
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.streams.stream import Split
@@ -72,6 +72,22 @@ class StackJob:
         """Where the stack's checkpoint lies while it trains, or None."""
         return self.folder / f"stack-{format_seeds(self.seeds)}.pt" if self.folder else None
 
+    @property
+    def seed_folders(self) -> list[Path]:
+        """Where each seed's result lies, and its claim; none without a folder."""
+        return [self.folder / f"seed{seed}" for seed in self.seeds] if self.folder else []
+
+    def is_done(self, seed: int) -> bool:
+        """Whether a result of this very task, data, method and code is there."""
+        return self.method.has_source and self.has_result(seed, self.method.source_sha256)
+
+    def has_result(self, seed: int, source_sha256: str | None = None) -> bool:
+        """Whether a result is there; source_sha256: of what code, None does not ask."""
+        if self.folder is None:
+            return False
+        path = result_file(self.folder, seed)
+        return is_finished(path, self.task.sha256, data_sha256(self.task), source_sha256)
+
     def fingerprint(self) -> str:
         """Everything that decides the job's bits, the machine among it, as text."""
         identity = {
@@ -93,13 +109,34 @@ def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
     """Train the job to its end and return one record per seed, in the order of `job.seeds`.
 
     With `job.out` each record is written to its result.json, and the checkpoint from which an
-    interrupted job goes on is removed at the end. Raises Interrupted(share, seconds), how far it is
-    and what that took, when asked to stop, and UsageError for a folder that is locked, full or
-    unwritable.
+    interrupted job goes on is removed at the end. A seed that another process has finished since
+    the job was planned is not trained again. Raises Interrupted(share, seconds), how far it is and
+    what that took, when asked to stop, Claimed where another process trains one of the seeds, and
+    UsageError for a folder that is full or unwritable.
     """
     job.method.check_source()
-    with _collected():
-        return _run(job, observer or Observer())
+    observer = observer or Observer()
+    with locked(job.seed_folders), _collected():
+        finished = [] if _has_checkpoint(job) else [seed for seed in job.seeds if job.is_done(seed)]
+        rest = tuple(seed for seed in job.seeds if seed not in finished)
+        records = _finished(job, finished)
+        if rest:
+            records |= {each["seed"]: each for each in _run(replace(job, seeds=rest), observer)}
+        else:
+            observer.progress(steps_of(job.task, job.seeds[0], job.split))
+        return [records[seed] for seed in job.seeds]
+
+
+def _has_checkpoint(job: StackJob) -> bool:
+    """Whether a stack has begun: it goes on as it is, since its bits are those of these mates."""
+    return job.checkpoint_file is not None and job.checkpoint_file.exists()
+
+
+def _finished(job: StackJob, seeds: Sequence[int]) -> dict[int, Record]:
+    """Return the records that another process has left."""
+    if job.folder is None:
+        return {}
+    return {seed: read_record(result_file(job.folder, seed)) for seed in seeds}
 
 
 _failed: list[type[BaseException]] = []
@@ -131,16 +168,15 @@ def _collected() -> Iterator[None]:
 
 
 def _run(job: StackJob, observer: Observer) -> list[Record]:
-    folders = [job.folder / f"seed{seed}" for seed in job.seeds] if job.folder else []
     # oneDNN's matrix products slow the tiny networks of agents down.
     is_agents = isinstance(job.task, ReinforcementTask) and job.compute.device == "cpu"
     matmul = "highest" if is_agents else None
-    with locked(folders), settings(job.compute, matmul):
+    with settings(job.compute, matmul):
         memory = PeakMemory(job.compute)
         run = make_run(job.task, job.method, job.seeds, job.split, job.compute)
         run.twin, run.diagnostics = job.twin, job.diagnostics
         plan = CheckpointPlan(job.checkpoint_file, job.fingerprint(), job.checkpoint_seconds)
-        with _writers(job, folders, observer) as writers:
+        with _writers(job, job.seed_folders, observer) as writers:
             try:
                 run.train(plan, observer if writers is None else _observed(observer, writers))
             except Interrupted:

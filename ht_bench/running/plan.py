@@ -15,12 +15,12 @@ from ht_bench.loading import is_same_definition, place
 from ht_bench.methods.resolve import MethodSpec, Named, find_class, resolve
 from ht_bench.records.keys import COSTLY
 from ht_bench.records.record import read_record
-from ht_bench.records.runs import benchmark_of, is_finished, result_file, write_spec
+from ht_bench.records.runs import benchmark_of, result_file, write_spec
 from ht_bench.running import compute as computing
 from ht_bench.running.compute import ComputeRequest
 from ht_bench.running.failure import in_words
 from ht_bench.running.job import StackJob
-from ht_bench.running.kinds import check, data_sha256, steps_of
+from ht_bench.running.kinds import check, steps_of
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.stream import Split
@@ -111,7 +111,7 @@ def make_plan(request: Request) -> Plan:
             seeds = request.seeds or task.seeds
             requested += len(seeds)
             _drop_spent_checkpoints(template)
-            done = [seed for seed in seeds if _is_done(template, seed)]
+            done = [seed for seed in seeds if template.is_done(seed)]
             remarks += _undiagnosed(template, done)
             notes += _other_code(template, [seed for seed in seeds if seed not in done])
             notes += _other_epoch(template, [seed for seed in seeds if seed not in done])
@@ -157,20 +157,9 @@ def _check_same(one: MethodSpec, other: MethodSpec) -> None:
         raise UsageError(f"{places} are both called '{one.name}'; give one of them another `name`.")
 
 
-def _is_done(job: StackJob, seed: int) -> bool:
-    return job.method.has_source and _has_result(job, seed, job.method.source_sha256)
-
-
-def _has_result(job: StackJob, seed: int, source_sha256: str | None = None) -> bool:
-    if job.folder is None:
-        return False
-    path = result_file(job.folder, seed)
-    return is_finished(path, job.task.sha256, data_sha256(job.task), source_sha256)
-
-
 def _other_code(job: StackJob, seeds: Sequence[int]) -> list[str]:
     """Say which results do not count as finished because of the method's code."""
-    again = [seed for seed in seeds if _has_result(job, seed)]
+    again = [seed for seed in seeds if job.has_result(seed)]
     if not again:
         return []
     count = f"{len(again)} result(s) of '{job.method.name}' on {job.task.name}"
@@ -227,7 +216,7 @@ def _drop_spent_checkpoints(template: StackJob) -> None:
     """Delete those of finished stacks: a kill right after the last result leaves one."""
     for seeds in _interrupted(template):
         file = replace(template, seeds=seeds).checkpoint_file
-        if file is not None and all(_is_done(template, seed) for seed in seeds):
+        if file is not None and all(template.is_done(seed) for seed in seeds):
             file.unlink(missing_ok=True)
 
 

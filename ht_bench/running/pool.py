@@ -1,4 +1,4 @@
-"""Who trains the planned stacks: this process, or worker processes that end with it."""
+"""Worker processes that train one stack at a time and end with this process."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import os
 import pickle
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
     Future,
@@ -18,131 +17,18 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
 from ht_bench.errors import UsageError
 from ht_bench.loading import import_sources
-from ht_bench.records.record import Record
 from ht_bench.registry import sources
-from ht_bench.running.expected import Left, Times
-from ht_bench.running.failure import Failure, failure
-from ht_bench.running.job import StackJob, run_stack
-from ht_bench.running.time_limit import NO_LIMIT, TimeLimit
-from ht_bench.streams.seeds import format_seeds
-from ht_bench.training.history import Interrupted, Observer
-
-Progress = Callable[[int], None]
-
-
-@dataclass
-class Outcome:
-    """What came of a plan: records in order of completion, why stacks failed, and what is left.
-
-    interrupted: whether Ctrl-C ended it; otherwise what is left was left for want of time.
-    """
-
-    records: list[Record] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    left: list[Left] = field(default_factory=list)
-    interrupted: bool = False
-
-    def add(self, other: Outcome) -> None:
-        """Take over what came of other jobs."""
-        self.records += other.records
-        self.failures += other.failures
-        self.left += other.left
-        self.interrupted |= other.interrupted
-
-
-def execute(
-    jobs: Sequence[StackJob], workers: int, progress: Progress, limit: TimeLimit = NO_LIMIT
-) -> Outcome:
-    """Train all jobs; a failed one leaves the others running. Ctrl-C saves and stops, as `limit`.
-
-    workers: 1 trains in this process. A worker that dies fails its own stack only.
-    """
-    stop = threading.Event()
-    with _ctrl_c_sets(stop):
-        if workers <= 1 or len(jobs) <= 1:
-            observer = Observer(progress, stop=lambda: stop.is_set() or limit.is_over())
-            outcome = _execute_here(jobs, observer, limit)
-        else:
-            outcome = _execute_in_pool(jobs, min(workers, len(jobs)), progress, stop, limit)
-        outcome.interrupted = stop.is_set() and bool(outcome.left)
-        return outcome
-
-
-@contextlib.contextmanager
-def _ctrl_c_sets(stop: threading.Event) -> Iterator[None]:
-    """First Ctrl-C asks for a clean stop, a second one interrupts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def handle(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _execute_here(
-    jobs: Sequence[StackJob], observer: Observer, limit: TimeLimit = NO_LIMIT
-) -> Outcome:
-    outcome, times = Outcome(), Times()
-    for job in jobs:
-        if observer.stop() or not limit.admits(times.of(job)):
-            outcome.left.append(Left(job))
-            continue
-        try:
-            outcome.records += (records := run_stack(job, observer))
-            times.add(records[0])
-        except Interrupted as stopped:
-            outcome.left.append(Left(job, *stopped.args))
-        except (Exception, SystemExit) as error:  # a user's method may raise anything
-            outcome.failures.append(failure(job, error))
-    return outcome
-
-
-def _execute_in_pool(
-    jobs: Sequence[StackJob],
-    workers: int,
-    progress: Progress,
-    stop: threading.Event,
-    limit: TimeLimit = NO_LIMIT,
-) -> Outcome:
-    outcome, times = Outcome(), Times()
-    waiting = deque([(job, pack(job)) for job in jobs])
-    pool = Pool(workers)
-    try:
-        while pool.running or waiting:
-            halted = stop.is_set() or limit.is_over()
-            while waiting and (halted or pool.idle):
-                job, packed = waiting.popleft()
-                if halted or not limit.admits(times.of(job)):
-                    outcome.left.append(Left(job))
-                else:
-                    pool.start(job, packed)
-            for ended in pool.collect():
-                outcome.add(ended)
-                for record in ended.records[:1]:
-                    times.add(record)
-            pool.halt.value = halted
-            progress(pool.new_steps())
-    except BaseException:
-        pool.close(at_once=True)
-        raise
-    pool.close(at_once=False)
-    return outcome
+from ht_bench.running.executor import Outcome, train
+from ht_bench.running.failure import Death, Failure
+from ht_bench.running.job import StackJob
+from ht_bench.training.history import Observer
 
 
 def pack(job: StackJob) -> bytes:
@@ -175,7 +61,7 @@ class Pool:
         self.parent, self.lifeline = self.context.Pipe(duplex=False)
         self.executors = [self.executor(slot) for slot in range(workers)]
         self.idle = list(range(workers))
-        self.running: dict[Future[Outcome], tuple[StackJob, int]] = {}
+        self.running: dict[Future[Outcome], tuple[StackJob, int, int]] = {}
         self.steps_told = 0
 
     def executor(self, slot: int) -> ProcessPoolExecutor:
@@ -192,20 +78,23 @@ class Pool:
             except BrokenProcessPool:  # it died with nothing to do
                 self.executors[slot] = self.executor(slot)
                 future = self.executors[slot].submit(_train, packed)
-        self.running[future] = job, slot
+        self.running[future] = job, slot, self.steps[slot]
 
-    def collect(self) -> Iterator[Outcome]:
-        """Wait a moment, then yield what came of the jobs that have ended."""
+    def collect(self) -> Iterator[tuple[StackJob, Outcome]]:
+        """Wait a moment, then yield the jobs that have ended with what came of each."""
         for future in wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED).done:
-            job, slot = self.running.pop(future)
+            job, slot, begun = self.running.pop(future)
             self.idle.append(slot)
             try:
                 outcome = future.result()
             except BrokenProcessPool:
                 self.executors[slot] = self.executor(slot)
-                outcome = Outcome(failures=[Failure(_death(job))])
+                outcome = Outcome(failures=[Death.of(job)])
             outcome.left = [replace(left, job=job) for left in outcome.left]
-            yield outcome
+            outcome.busy = [job] * len(outcome.busy)
+            if outcome.is_cut_short:  # what it did is told again by who goes on with it
+                self.steps[slot] = begun
+            yield job, outcome
 
     def new_steps(self) -> int:
         """Return the steps taken since the last call."""
@@ -243,18 +132,11 @@ def _ctrl_c_waits() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _death(job: StackJob) -> str:
-    return (
-        f"The worker process that trained '{job.method.name}' on {job.task.name}, seeds "
-        f"{format_seeds(job.seeds)}, died, often a sign that memory ran out; run the same command "
-        "again to go on, with fewer --jobs if it happens again."
-    )
-
-
 # ---- inside a worker process ----
 
 _observer = Observer()
 _sources: tuple[str, ...] = ()
+_terminated = threading.Event()
 
 
 def _begin(
@@ -267,12 +149,13 @@ def _begin(
     global _observer, _sources
     _sources = sources
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: _terminated.set())
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
     def progress(count: int) -> None:
         steps[slot] += count
 
-    _observer = Observer(progress=progress, stop=lambda: bool(halt.value))
+    _observer = Observer(progress=progress, stop=lambda: bool(halt.value) or _terminated.is_set())
 
 
 def _end_with(parent: Connection) -> None:
@@ -282,6 +165,7 @@ def _end_with(parent: Connection) -> None:
 
 
 def _train(packed: bytes) -> Outcome:
+    _terminated.clear()
     try:
         import_sources(_sources)
         job = pickle.loads(packed)
@@ -289,4 +173,4 @@ def _train(packed: bytes) -> Outcome:
         return Outcome(failures=[Failure(str(error), error)])
     except Exception as error:  # a user's module is imported here: it may raise anything
         return Outcome(failures=[Failure(_not_importable("The method", error), error)])
-    return _execute_here([job], _observer)
+    return train(job, _observer)

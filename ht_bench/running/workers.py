@@ -92,7 +92,7 @@ def trial(job: StackJob, most: int, used: Callable[[], int]) -> Iterator[Callabl
         """Keep the processes busy; returns False where one failed."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and not until():
-            for ended in pool.collect():
+            for _, ended in pool.collect():
                 if ended.failures:
                     return False
                 pool.start(job, packed)  # it was a short one
@@ -102,7 +102,7 @@ def trial(job: StackJob, most: int, used: Callable[[], int]) -> Iterator[Callabl
         before = list(pool.steps)
         while len(pool.running) < count:
             pool.start(job, packed)
-        slots = [slot for _, slot in pool.running.values()]
+        slots = [slot for _, slot, _ in pool.running.values()]
 
         def is_warm() -> bool:
             return all(pool.steps[slot] >= before[slot] + WARM_STEPS for slot in slots)

@@ -21,9 +21,11 @@ from ht_bench import registry
 from ht_bench.methods.resolve import Named
 from ht_bench.records.record import Record, without_cost
 from ht_bench.records.runs import read_runs
-from ht_bench.running import pool
 from ht_bench.running.evaluate import Finished, run_plan
+from ht_bench.running.executor import ExecutorRequest, signals_stop
+from ht_bench.running.local import LocalExecutor
 from ht_bench.running.plan import Request, make_plan
+from ht_bench.running.time_limit import NO_LIMIT
 from ht_bench.streams.task import Task, parse_task
 
 Call = Callable[..., Any]
@@ -113,6 +115,10 @@ def plan_of(task: Task, methods: Sequence[Named], out: Path | None, seeds: Seque
 
 def run(workers: int, *request: Any) -> Finished:
     return run_plan(plan_of(*request), workers, progress=False)
+
+
+def executor(workers: int) -> LocalExecutor:
+    return LocalExecutor(ExecutorRequest(workers=workers), lambda sentence: None)
 
 
 def by_run(records: list[Record]) -> dict[tuple[str, int], Record]:
@@ -214,7 +220,8 @@ def test_ctrl_c_with_400_stacks_planned_ends_the_two_that_run(tmp_path: Path) ->
             interrupted = True
             os.kill(os.getpid(), signal.SIGINT)
 
-    outcome = pool.execute(plan.jobs, 2, interrupt)
+    with signals_stop() as stop:
+        outcome = executor(2).execute(plan.jobs, interrupt, NO_LIMIT, stop)
     assert outcome.interrupted and not outcome.records and not outcome.failures
     begun = {path.parent.name for path in tmp_path.rglob(".lock")}
     assert len(begun) == 2
@@ -233,7 +240,7 @@ def test_a_second_ctrl_c_ends_workers_in_the_middle_of_a_step(file: Path) -> Non
             stop.set()
 
     with pytest.raises(KeyboardInterrupt):
-        pool._execute_in_pool(plan.jobs, 1, interrupt, stop)
+        executor(2).execute(plan.jobs, interrupt, NO_LIMIT, stop.is_set)
     assert not multiprocessing.active_children()
 
 

@@ -1,8 +1,9 @@
-"""How cost grows with the number of results: `python -m benchmarks.growth [--sizes 100,1000,10000]`.
+"""How cost grows with the number of results: `python -m benchmarks.growth [--sizes 100,1000]`.
 
-Folders of copies of one real record (`growth_folder.py`), each step in a process of its own: seconds
-of the processor (a busy machine changes them little), and the most memory it held. An exponent of 1
-between two sizes is linear growth. `--runs 5000` measures the runner instead (`growth_runs.py`).
+Folders of copies of one real record (`growth_folder.py`), each step in a process of its own:
+seconds of the processor (a busy machine changes them little), and the most memory it held. An
+exponent of 1 between two sizes is linear growth. `--runs 5000` measures the runner instead
+(`growth_runs.py`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A leaderboard of any size, made of copies of one submission: what `benchmarks.growth` verifies."""
+"""A leaderboard of any size, made of copies of one submission: `benchmarks.growth` verifies it."""
 
 from __future__ import annotations
 

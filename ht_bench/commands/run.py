@@ -132,7 +132,7 @@ def run(
     )
     plan = make_plan(request)
     announce(plan, len(tasks), len(methods), jobs)
-    done = run_plan(plan, where, limit=limit, announce=_say)
+    done = run_plan(plan, where, limit=limit, announce=_say, brief=True)
     code = report(done.records, done.failures, out)
     if done.left:
         print(what_is_left(plan, done, _command(given)))

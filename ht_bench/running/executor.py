@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any, Literal, Protocol, get_args
 
 from ht_bench.errors import UsageError
-from ht_bench.records.record import Record
+from ht_bench.records.record import Record, outline
 from ht_bench.records.runs import Claimed
 from ht_bench.running.expected import Left
 from ht_bench.running.failure import Death, Failure, failure
@@ -55,7 +55,8 @@ class Outcome:
 def train(job: StackJob, observer: Observer) -> Outcome:
     """Train one stack in this process, whatever comes of it: every executor's workers do."""
     try:
-        return Outcome(records=run_stack(job, observer))
+        records = run_stack(job, observer)
+        return Outcome(records=[*map(outline, records)] if job.brief and job.out else records)
     except Interrupted as stopped:
         return Outcome(left=[Left(job, *stopped.args)])
     except Claimed:

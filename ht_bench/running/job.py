@@ -56,6 +56,8 @@ class StackJob:
     twin: int = 0
     """0, or the number of a rounding twin (`Run.twin`); its results need their own folder."""
     diagnostics: Schedule = field(default_factory=Schedule)
+    brief: bool = False
+    """With `out`: executors hand back outlines of records, which are on disk."""
 
     @property
     def folder(self) -> Path | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ht_bench.running.executor import Announce, ExecutorRequest, Outcome, Progress, train
 from ht_bench.running.expected import Left, Times
+from ht_bench.running.gpus import visible_gpus
 from ht_bench.running.job import StackJob
 from ht_bench.running.pool import Pool, pack
 from ht_bench.running.time_limit import TimeLimit
@@ -55,7 +56,8 @@ class LocalExecutor:
         outcome, times = Outcome(), Times()
         waiting = deque([(job, pack(job)) for job in jobs])
         tries: Counter[int] = Counter()
-        pool = Pool(workers)
+        on_gpu = jobs[0].compute.device == "cuda"
+        pool = Pool(workers, visible_gpus() if on_gpu else ())
         try:
             while pool.running or waiting:
                 halted = stop() or limit.is_over()

@@ -8,7 +8,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Future,
@@ -27,6 +27,7 @@ from ht_bench.loading import import_sources
 from ht_bench.registry import sources
 from ht_bench.running.executor import Outcome, train
 from ht_bench.running.failure import Death, Failure
+from ht_bench.running.gpus import VISIBLE
 from ht_bench.running.job import StackJob
 from ht_bench.training.history import Observer
 
@@ -52,8 +53,10 @@ class Pool:
     So a death breaks no other worker's job, and no job queues up where Ctrl-C cannot reach it.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, gpus: Sequence[str] = ()) -> None:
+        """Prepare `workers` of them, which take the GPUs in turn: each sees its own alone."""
         _start_tracker()
+        self.gpus = gpus
         self.context = multiprocessing.get_context("spawn")
         # Memory without locks: a worker that is killed would hold its lock for ever.
         self.steps = self.context.RawArray("q", workers)
@@ -66,7 +69,8 @@ class Pool:
 
     def executor(self, slot: int) -> ProcessPoolExecutor:
         """Return an executor whose process starts with its first job."""
-        shared = (self.steps, slot, self.halt, self.parent, sources())
+        gpu = self.gpus[slot % len(self.gpus)] if self.gpus else ""
+        shared = (self.steps, slot, self.halt, self.parent, sources(), gpu)
         return ProcessPoolExecutor(1, self.context, _begin, shared)
 
     def start(self, job: StackJob, packed: bytes) -> None:
@@ -92,7 +96,7 @@ class Pool:
                 outcome = Outcome(failures=[Death.of(job)])
             outcome.left = [replace(left, job=job) for left in outcome.left]
             outcome.busy = [job] * len(outcome.busy)
-            if outcome.is_cut_short:  # what it did is told again by who goes on with it
+            if outcome.is_cut_short and not self.halt.value:  # who goes on with it tells it again
                 self.steps[slot] = begun
             yield job, outcome
 
@@ -140,14 +144,22 @@ _terminated = threading.Event()
 
 
 def _begin(
-    steps: Any, slot: int, halt: Any, parent: Connection, sources: tuple[str, ...] = ()
+    steps: Any,
+    slot: int,
+    halt: Any,
+    parent: Connection,
+    sources: tuple[str, ...] = (),
+    gpu: str = "",
 ) -> None:
     """Start a worker's life: it reports in its own slot, and never outlives the parent.
 
-    sources: what it imports before its first job, to know the names that the parent knows.
+    sources: what it imports before its first job, to know the names that the parent knows. gpu:
+    the one that it sees; CUDA, which starts with the first job, reads it then.
     """
     global _observer, _sources
     _sources = sources
+    if gpu:
+        os.environ[VISIBLE] = gpu
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: _terminated.set())
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

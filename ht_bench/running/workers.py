@@ -1,4 +1,4 @@
-"""How many worker processes: one per core, or as many as fill a GPU, which a short trial tells."""
+"""How many worker processes: one per core, or what fills each GPU, which a short trial tells."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ht_bench.running.cores import available_cores
+from ht_bench.running.gpus import visible_gpus
 from ht_bench.running.job import StackJob
 from ht_bench.running.pool import Pool, pack
 from ht_bench.running.time_limit import TimeLimit
@@ -56,27 +57,31 @@ def choose_workers(
 ) -> int:
     """Return the number of processes for jobs of one device."""
     most = min(available_cores(), len(jobs))
+    gpus = max(len(visible_gpus()), 1)
     if not jobs or jobs[0].compute.device == "cpu" or most <= 1:
         return max(most, 1)
     if limit.left < SHORTEST:
-        announce("There is no time to try how many processes fill the GPU: one; --jobs N asks.")
-        return 1
+        announce("There is no time to try how many processes fill a GPU: one; --jobs N asks.")
+        return min(gpus, most)
+    if most <= gpus:
+        return most
     announce("Trying how many processes fill the GPU, a minute or two …")
     free = torch.cuda.mem_get_info()[0]
     loads: dict[int, Load] = {}
-    with trial(jobs[0], most, lambda: free - torch.cuda.mem_get_info()[0]) as measure:
+    with trial(jobs[0], -(-most // gpus), lambda: free - torch.cuda.mem_get_info()[0]) as measure:
 
         def noted(count: int) -> Load:
             loads[count] = measure(count)
             return loads[count]
 
-        best = most_useful(noted, free, most)
+        best = most_useful(noted, free, -(-most // gpus))
     tried = ", ".join(
         f"{count}: {load.rate:.0f} steps/s in {load.bytes / 2**30:.1f} GiB"
         for count, load in loads.items()
     )
-    announce(f"{best} process(es) on the GPU ({tried}); --jobs N takes another number.")
-    return best
+    where = "the GPU" if gpus == 1 else f"each of {gpus} GPUs"
+    announce(f"{best} process(es) on {where} ({tried}); --jobs N takes another number.")
+    return min(best * gpus, most)
 
 
 @contextmanager
@@ -85,7 +90,7 @@ def trial(job: StackJob, most: int, used: Callable[[], int]) -> Iterator[Callabl
 
     used(): bytes of the device's memory that they take. Where they fail, the rate is 0.
     """
-    pool = Pool(most)
+    pool = Pool(most, visible_gpus()[:1])
     packed = pack(replace(job, out=None, tensorboard=False))
 
     def run_for(seconds: float, until: Callable[[], bool] = lambda: False) -> bool:

@@ -214,7 +214,7 @@ def forbid_training(monkeypatch: Patch) -> None:
     def train(*_: Any) -> None:
         raise AssertionError("a finished run was trained again")
 
-    monkeypatch.setattr("ht_bench.running.pool.run_stack", train)
+    monkeypatch.setattr("ht_bench.running.executor.run_stack", train)
 
 
 def test_a_second_call_trains_nothing(task: Task, tmp_path: Path, monkeypatch: Patch) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ht_bench.methods.resolve import resolve
 from ht_bench.running import workers
+from ht_bench.running.gpus import visible_gpus
 from ht_bench.running.job import StackJob
+from ht_bench.running.pool import Pool
 from ht_bench.running.time_limit import NO_LIMIT, TimeLimit
 from ht_bench.running.workers import Load, choose_workers, most_useful, trial
 from ht_bench.streams.task import Task, load_task
@@ -100,3 +105,45 @@ def test_a_stack_that_fails_has_no_rate(job: StackJob, tmp_path: Path) -> None:
     failing = replace(job, method=resolve(f"{file}:Fails"))
     with trial(failing, 1, lambda: 7) as measure:
         assert measure(1) == Load(0.0, 7)
+
+
+def test_several_gpus_have_the_processes_of_one_each(
+    job: StackJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial fills the first of them; with fewer stacks than that there is none."""
+    on_gpu, said = replace(job, compute=Compute("cuda")), list[str]()
+    monkeypatch.setattr(workers, "available_cores", lambda: 16)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (80 * GIB, 80 * GIB))
+
+    @contextlib.contextmanager
+    def two_pay(job: StackJob, most: int, used: Callable[[], int]) -> Iterator[Any]:
+        assert most == 4
+        yield lambda count: Load({1: 10, 2: 19, 4: 20}[count], GIB)
+
+    monkeypatch.setattr(workers, "trial", two_pay)
+    assert choose_workers([on_gpu] * 20, NO_LIMIT, said.append) == 8
+    assert "2 process(es) on each of 4 GPUs" in said[-1]
+    assert choose_workers([on_gpu] * 3, NO_LIMIT, said.append) == 3
+    assert choose_workers([on_gpu] * 20, TimeLimit(60.0), said.append) == 4
+
+
+def test_the_gpus_are_those_that_cuda_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert visible_gpus({}) == ["0", "1"]
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "5, GPU-1a2b"}) == ["5", "GPU-1a2b"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "-1"}) == []
+
+
+def shown() -> str:
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+
+
+def test_each_worker_process_sees_a_gpu_of_its_own() -> None:
+    pool = Pool(3, ["4", "7"])
+    try:
+        told = [executor.submit(shown).result() for executor in pool.executors]
+    finally:
+        pool.close(at_once=False)
+    assert told == ["4", "7", "4"]

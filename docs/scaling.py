@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from benchmarks.estimate import (  # noqa: E402
     runs,
     submissions,
 )
+from benchmarks.growth import STEPS, Cost, exponents  # noqa: E402
 
 PAGE = ROOT / "docs" / "scaling.md"
 
@@ -109,6 +111,59 @@ def methods_table() -> str:
     return "\n".join(lines)
 
 
+def growth(folder: Path = ROOT / "benchmarks" / "results") -> str:
+    """Return what `benchmarks.growth` and `growth_runs` measured last; says where they did not."""
+    parts = []
+    for name, table in (("growth", _sizes), ("growth_runs", _soaks)):
+        path = folder / f"{name}-cpu.json"
+        if not path.is_file():
+            parts.append(f"Not measured yet: `python -m benchmarks.{name}`.")
+            continue
+        result = json.loads(path.read_text(encoding="utf-8"))
+        machine = result["machine"]
+        parts.append(table(result))
+        parts.append(
+            f"{result['date']}, {machine['processor']}, {machine['cores']} cores, load "
+            f"{machine['load']}; torch {machine['torch']}, Python {machine['python']}."
+        )
+    return "\n\n".join(parts)
+
+
+def _sizes(result: Mapping[str, Any]) -> str:
+    costs = [Cost(**cost) for cost in result["growth"]]
+    sizes = sorted({cost.runs for cost in costs})
+    lines = [f"| | {' | '.join(f'{size:,} results' for size in sizes)} | exponents |"]
+    lines.append("|---" * (len(sizes) + 2) + "|")
+    for step in STEPS:
+        own = sorted((cost for cost in costs if cost.step == step.name), key=lambda c: c.runs)
+        seen = [f"{cost.seconds:.2f} s, {cost.peak:.0f} MiB" for cost in own]
+        powers = ", ".join(f"{power:.2f}" for power in exponents(costs, step.name))
+        lines.append(f"| `{step.name}` | {' | '.join(seen)} | {powers} |")
+    words = "Seconds of the processor and the most memory, the libraries' 250 MiB included."
+    return "\n".join([*lines, "", words])
+
+
+def _soaks(result: Mapping[str, Any]) -> str:
+    rows = {row["claim"]: row for row in result["rows"]}
+    lines = [
+        "| | a run in all | memory of the runner | its open files | workers |",
+        "|---" * 5 + "|",
+    ]
+    for each in result["soaks"]:
+        jobs = each["jobs"]
+        memory, files = rows[f"runner-memory-{jobs}"], rows[f"runner-files-{jobs}"]
+        workers = "–"
+        if jobs > 1:
+            both = rows[f"workers-memory-{jobs}"], rows[f"workers-files-{jobs}"]
+            workers = f"{both[0]['own']:+.1f} MiB, {both[1]['own']:+.0f} files"
+        lines.append(
+            f"| {each['runs']:,} runs, `--jobs {jobs}` | "
+            f"{rows[f'run-processor-{jobs}']['own']:.0f} ms of the processor | "
+            f"{memory['own']:+.1f} MiB ({memory['note']}) | {files['own']:+.0f} | {workers} |"
+        )
+    return "\n".join(lines)
+
+
 def _time(hours: float) -> str:
     return f"{_number(3600 * hours)} s" if hours < 1 / 6 else f"{_number(hours)} h"
 
@@ -127,6 +182,7 @@ def page(text: str, made: Sequence[Run], prices: Prices) -> str:
         "estimates": estimates(made, prices),
         "rules": rules(prices),
         "methods": methods_table(),
+        "growth": growth(),
     }
     for name, content in parts.items():
         begin, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"

@@ -38,9 +38,9 @@ class Outcome:
     busy: list[StackJob] = field(default_factory=list)
     interrupted: bool = False
 
-    def add(self, other: Outcome) -> None:
-        """Take over what came of other stacks."""
-        self.records += other.records
+    def add(self, other: Outcome, brief: bool = False) -> None:
+        """Take over what came of other stacks. brief: of their records the outlines alone."""
+        self.records += map(outline, other.records) if brief else other.records
         self.failures += other.failures
         self.left += other.left
         self.busy += other.busy
@@ -55,8 +55,7 @@ class Outcome:
 def train(job: StackJob, observer: Observer) -> Outcome:
     """Train one stack in this process, whatever comes of it: every executor's workers do."""
     try:
-        records = run_stack(job, observer)
-        return Outcome(records=[*map(outline, records)] if job.brief and job.out else records)
+        return Outcome(records=run_stack(job, observer))
     except Interrupted as stopped:
         return Outcome(left=[Left(job, *stopped.args)])
     except Claimed:

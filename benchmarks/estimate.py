@@ -42,13 +42,14 @@ BLOCK = 4096
 """Bytes of a file system's block: what a small file or a folder takes."""
 MEASURED = "m"
 RULES = {
-    MEASURED: "measured: mean over the seeds of `none` in leaderboard/submissions, training only",
+    MEASURED: "measured: the mean `seconds` of the runs of `none` in leaderboard/submissions",
     "f": "the task's file, `minutes_per_stack`, rounded by hand from runs on a CPU",
     "r": "steps × the ResNet-18 step below; a test image as a third of a training image",
     "o": "the same, times the network's floating-point operations over ResNet-18's, but no less "
     "than the least step below",
     "c": "steps × the conv net's step below, a stack's share of it by its seeds",
-    "a": "environment steps ÷ the agent's rate below, evaluation episodes not counted",
+    "a": "environment steps ÷ the agent's rate below, evaluation episodes not counted; agents that "
+    "make a gradient step in four environment steps take less",
     "p": "environment steps × drift-pendulum-sac-v1's seconds a step: a smaller agent, so at least",
 }
 COLUMNS = {

@@ -77,7 +77,7 @@ def _rows(made: Sequence[Run]) -> Iterator[tuple[str, list[Run]]]:
         if run not in games:
             yield f"`{run.task.name}`", [run]
         elif run is games[0]:
-            yield f"`atari-100k-…`, {len(games)} games, each", games
+            yield f"`atari-100k-…`, {len(games)} games together, a run of one", games
 
 
 def rules(prices: Prices) -> str:

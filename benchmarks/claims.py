@@ -145,7 +145,16 @@ _CLAIMS = (
 )
 _GROWTH = (
     *(
-        Claim(f"growth-{step}", f"`{step}`: exponent", "growth", "cpu", "own", None, 1.1, "")
+        Claim(
+            f"growth-{step}",
+            f"`{step}`, ten times the results: exponent",
+            "growth",
+            "cpu",
+            "own",
+            None,
+            1.1,
+            "",
+        )
         for step in ("resume", "compare", "tensorboard", "submit", "verify", "page")
     ),
     Claim("run-processor-1", "a run of two updates, all", "growth_runs", "cpu", "own", unit="ms"),
@@ -163,8 +172,8 @@ _GROWTH = (
         )
         for who, jobs in (("runner", 1), ("runner", 2), ("workers", 2))
         for what, most, unit, words in (
-            ("memory", 10, "MiB", f"5,000 runs: memory of the {who} rises by"),
-            ("files", 1, "files", f"5,000 runs: open files of the {who} rise by"),
+            ("memory", 10, "MiB", f"short runs: memory of the {who} rises by"),
+            ("files", 1, "files", f"short runs: open files of the {who} rise by"),
         )
     ),
 )

@@ -30,8 +30,7 @@ def write_board(path: Path, tasks: Sequence[Path], methods: Sequence[str]) -> No
     assert submission is not None, faults
     content = _begun(submission)
     draw = np.random.default_rng(0)
-    for index, method in enumerate(methods):
-        name = method.replace("@", "-")
+    for index, name in enumerate(methods):
         own = _named(content, name, 40 if name == "full-reset" else index, draw)
         write_submission(path.with_name(f"{name}.json"), own)
 

@@ -46,7 +46,7 @@ updates = 10
 """
 TEST_EXAMPLES = 500
 """Of digits with 300 for training: accuracies are whole numbers of them."""
-MOST_TASKS = 10
+MOST_TASKS = 20
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Shape:
 
 
 def shape_of(runs: int) -> Shape:
-    """Return the shape of about so many runs: 1 × 5 for 100, 5 × 10 for 1,000, 10 × 50 for 10^4."""
+    """Return the shape of about so many runs: 1 × 5 for 100, 5 × 10 for 1,000, 20 × 25 for 10^4."""
     cells = max(2, runs // len(SEEDS))
     tasks = min(MOST_TASKS, max(1, cells // 10))
     return Shape(tasks, cells // tasks)
@@ -79,13 +79,12 @@ def task_files(folder: Path, count: int) -> list[Path]:
 
 
 def methods_for(task: Task, count: int) -> list[str]:
-    """Return so many methods that the task can train: the anchors first, then NAME, NAME@first."""
+    """Return so many methods that the task can train: the anchors first."""
     names = dict.fromkeys(["none", "full-reset", *recipe_names()])
     suitable = [name for name in names if _is_suitable(task, name)]
-    both = [*suitable, *(f"{name}@first" for name in suitable)]
-    if len(both) < count:
-        raise UsageError(f"There are {len(both)} methods for {count}; ask for fewer runs.")
-    return both[:count]
+    if len(suitable) < count:
+        raise UsageError(f"There are {len(suitable)} methods for {count}; ask for fewer runs.")
+    return suitable[:count]
 
 
 def _is_suitable(task: Task, name: str) -> bool:

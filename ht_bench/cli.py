@@ -1,4 +1,4 @@
-"""ht-bench: list, run, compare, explain, tensorboard, submit, verify, page, data, tune, freeze.
+"""ht-bench: the command line, whose commands are COMMANDS.
 
 Exit codes: 0 done, 1 the answer is no, 2 wrong use or missing things, 130 interrupted by Ctrl-C,
 143 by SIGTERM.
@@ -21,6 +21,7 @@ import tyro
 from ht_bench.commands.compare import compare
 from ht_bench.commands.data import data
 from ht_bench.commands.diagnose import diagnose
+from ht_bench.commands.doctor import doctor
 from ht_bench.commands.explain import explain
 from ht_bench.commands.freeze import freeze
 from ht_bench.commands.listing import list_things
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "freeze": freeze,
     "diagnose": diagnose,
     "measure": measure,
+    "doctor": doctor,
 }
 DESCRIPTION = (
     f"ht-bench {VERSION}: does a network that has already been trained still learn as well as a "

@@ -14,7 +14,7 @@ import ht_bench
 PACKAGE = Path(__file__).parent.parent / "ht_bench"
 FLOORS = (
     ("cli", "commands", "__main__"),
-    ("testing",),
+    ("testing", "doctor"),
     ("running",),
     ("diagnosis",),
     ("training",),

@@ -149,16 +149,21 @@ def load(name: str) -> Dataset:
     source = _find(name)
     if cache.is_cached(name):
         return _cached(source)
-    raw = os.environ.get("HT_BENCH_DATA")
-    places = sources.raw_places(source, Path(raw).expanduser()) if raw else []
-    if places:
-        print(f"Importing {name} from {places[0]} into the cache, once.", file=sys.stderr)
-        return import_path(name, places[0])
+    if (place := raw_place(name)) is not None:
+        print(f"Importing {name} from {place} into the cache, once.", file=sys.stderr)
+        return import_path(name, place)
     raise UsageError(
         f"The dataset '{name}' is not on this machine; run `ht-bench data fetch {name}` (network) "
         f"or `ht-bench data import {name} PATH` (parquet files, image folders, or the files as "
         "downloaded)."
     )
+
+
+def raw_place(name: str) -> Path | None:
+    """Return where a named dataset's files lie in the folder that HT_BENCH_DATA names, or None."""
+    raw = os.environ.get("HT_BENCH_DATA")
+    places = sources.raw_places(_find(name), Path(raw).expanduser()) if raw else []
+    return places[0] if places else None
 
 
 def is_pinned(name: str) -> bool:

@@ -44,6 +44,7 @@ def run(
     checkpoint_seconds: float = 120.0,
     diagnostics: Literal["basic", "all"] = "basic",
     diagnoses_per_phase: int = 1,
+    dry_run: bool = False,
 ) -> int:
     """Train methods on tasks, once per seed; run the same command again to go on.
 
@@ -92,6 +93,7 @@ def run(
         diagnostics: basic, or all: curvature and a trainability probe too, which take time but
             change nothing that is trained; docs/results.md lists them.
         diagnoses_per_phase: how often; the last time is the phase's end (for agents the only one).
+        dry_run: train nothing; say what is left to train, how long it takes and how much disk.
 
     """
     given = dict(locals())
@@ -133,7 +135,12 @@ def run(
     )
     plan = make_plan(request)
     announce(plan, len(tasks), len(methods), jobs)
-    done = run_plan(plan, where, limit=limit, announce=_say)
+    if dry_run:
+        from ht_bench.running.forecast import forecast
+
+        print(forecast(plan))
+        return 0
+    done = run_plan(plan, where, limit=limit, announce=_say, brief=True)
     code = report(done.records, done.failures, out)
     if done.left:
         why = "The time is up" if time_limit else "Not waited for"

@@ -79,6 +79,11 @@ def _validator() -> Any:
     return jsonschema_rs.Draft4Validator(rules, mask="the value")
 
 
+def outline(record: Mapping[str, Any]) -> Record:
+    """Return what a long sweep keeps of a run whose result is on disk: whose, how it went, cost."""
+    return {key: record[key] for key in ("task", "method", "seed", "status", "stack", "cost")}
+
+
 def without_cost(record: Mapping[str, Any]) -> Record:
     """Return the record without its `cost` block: what must be equal bit for bit."""
     return {key: value for key, value in record.items() if key != "cost"}

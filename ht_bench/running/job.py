@@ -57,6 +57,8 @@ class StackJob:
     twin: int = 0
     """0, or the number of a rounding twin (`Run.twin`); its results need their own folder."""
     diagnostics: Schedule = field(default_factory=Schedule)
+    brief: bool = False
+    """Whether outlines of the records do, once they are on disk."""
 
     @property
     def folder(self) -> Path | None:
@@ -72,6 +74,11 @@ class StackJob:
     def checkpoint_file(self) -> Path | None:
         """Where the stack's checkpoint lies while it trains, or None."""
         return self.folder / f"stack-{format_seeds(self.seeds)}.pt" if self.folder else None
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether an executor hands back outlines of the records, which are on disk."""
+        return self.brief and self.out is not None
 
     @property
     def seed_folders(self) -> list[Path]:

@@ -114,9 +114,11 @@ def make_plan(request: Request) -> Plan:
             _drop_spent_checkpoints(template)
             done = [seed for seed in seeds if template.is_done(seed)]
             remarks += _undiagnosed(template, done)
-            notes += _other_code(template, [seed for seed in seeds if seed not in done])
-            notes += _other_epoch(template, [seed for seed in seeds if seed not in done])
-            stacks = _stacks(template, [seed for seed in seeds if seed not in done])
+            finished_seeds = set(done)
+            pending = [seed for seed in seeds if seed not in finished_seeds]
+            notes += _other_code(template, pending)
+            notes += _other_epoch(template, pending)
+            stacks = _stacks(template, pending)
             again = {seed for job in stacks for seed in job.seeds}  # mates in a begun stack
             if template.folder is not None:
                 stay = [seed for seed in done if seed not in again]

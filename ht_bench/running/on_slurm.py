@@ -32,6 +32,7 @@ from ht_bench.running.slurm_jobs import (
 from ht_bench.running.slurm_settings import read_settings
 from ht_bench.running.time_limit import TimeLimit
 from ht_bench.streams.seeds import format_seeds
+from ht_bench.training import checkpoint
 
 BETWEEN_LOOKS = 2.0
 """Seconds between two looks into the folder of the jobs."""
@@ -110,10 +111,10 @@ class _Sweep:
 
     def _take_finished(self, job: StackJob) -> bool:
         """Take a stack's results if they are there, as those of a job that nobody waited for."""
-        checkpoint = job.checkpoint_file
-        if checkpoint is None or checkpoint.exists() or (records := finished(job)) is None:
+        file = job.checkpoint_file
+        if file is None or checkpoint.exists(file) or (records := finished(job)) is None:
             return False
-        self.outcome.records += records
+        self.outcome.add(Outcome(records=records), job.is_brief)
         self.progress(_steps(job))
         return True
 
@@ -217,7 +218,7 @@ class _Sweep:
             if stack is None:
                 continue
             if place in report.records:
-                self.outcome.records += report.records[place]
+                self.outcome.add(Outcome(records=report.records[place]), stack.is_brief)
                 each.steps_told -= _steps(stack)
             elif place in report.busy:
                 self.outcome.busy.append(stack)

@@ -13,6 +13,7 @@
 # make sb3-suite   stable-baselines3's own tests with these policies in place of its own (half an hour)
 # make faults   200 rounds of kills, full disks, damaged files, two runners, a clock set back (40 minutes)
 # make hostile   10,000 mutated submissions, none of which may be called valid (minutes)
+# make fuzz   10,000 mutated files of every reader: a sentence or success, whatever they hold
 # make evidence   the long checks (kills at many instants, everything twice); see docs/evidence.md
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 export HT_BENCH_DATA ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: demo test test-gpu lint bench board page page-load overhead acting sb3-suite verification evidence faults hostile setup clean
+.PHONY: demo test test-gpu lint bench board page page-load overhead acting sb3-suite verification evidence faults fuzz hostile setup clean
 
 setup: $(VENV)/.installed
 
@@ -89,6 +90,9 @@ verification: setup
 
 hostile: setup
 	$(BIN)/python -m pytest --evidence tests/leaderboard/test_hostile.py
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz.run --jobs $(JOBS)
 
 faults: setup
 	$(BIN)/python -m tests.faults.run --rounds 200 --jobs $(JOBS)

@@ -42,6 +42,8 @@ SCRIPTS = (
     Script("cifar_run", ("cuda",), minutes=4),
     Script("core_suite", minutes=15),
     Script("agent_claims", needs=("cv2", "benchmarks.agents"), minutes=15),
+    Script("growth", ("cpu",), minutes=5),
+    Script("growth_runs", ("cpu",), minutes=15),
     Script("precision", minutes=30, results=False),
 )
 

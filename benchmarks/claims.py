@@ -143,4 +143,38 @@ _CLAIMS = (
         unit="s",
     ),
 )
-CLAIMS = {claim.id: claim for claim in _CLAIMS}
+_GROWTH = (
+    *(
+        Claim(
+            f"growth-{step}",
+            f"`{step}`, ten times the results: exponent",
+            "growth",
+            "cpu",
+            "own",
+            None,
+            1.1,
+            "",
+        )
+        for step in ("resume", "compare", "tensorboard", "submit", "verify", "page")
+    ),
+    Claim("run-processor-1", "a run of two updates, all", "growth_runs", "cpu", "own", unit="ms"),
+    Claim("run-processor-2", "the same, `--jobs 2`", "growth_runs", "cpu", "own", unit="ms"),
+    *(
+        Claim(
+            f"{who}-{what}-{jobs}",
+            f"{words}, `--jobs {jobs}`",
+            "growth_runs",
+            "cpu",
+            "own",
+            None,
+            most,
+            unit,
+        )
+        for who, jobs in (("runner", 1), ("runner", 2), ("workers", 2))
+        for what, most, unit, words in (
+            ("memory", 10, "MiB", f"short runs: memory of the {who} rises by"),
+            ("files", 1, "files", f"short runs: open files of the {who} rise by"),
+        )
+    ),
+)
+CLAIMS = {claim.id: claim for claim in (*_CLAIMS, *_GROWTH)}

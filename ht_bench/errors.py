@@ -25,14 +25,21 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return an error's own words on one short line; those of its cause where it has one."""
-    words = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+    """Return an error's own words on one short line; those of its cause where it has one.
+
+    What does not print, quoted from a file, is escaped.
+    """
+    words = " ".join(str(error.__cause__ or error)[:1_000].split()) or type(error).__name__
+    words = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
     return (words if len(words) <= 200 else words[:200] + " …").rstrip(".")
 
 
 def shown(value: object) -> str:
     """Return a value as Python writes it, cut where it is long, for a sentence."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of too many digits, lists within lists
+        return f"a {type(value).__name__} too long to show"
     return text if len(text) <= 120 else f"{text[:100]} … ({len(text):,} characters)"
 
 

@@ -13,15 +13,19 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NoReturn
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, reason
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+LARGEST_GLANCE = 2**22
+"""Characters that `glance` reads at most."""
+LARGEST_JSON = 2**28
+"""Bytes of a JSON file of one's own at most: many times as many stand in memory."""
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -52,7 +56,10 @@ def glance(path: Path, key: str) -> str:
     A look that costs no parse and never fails: reading the file tells what is wrong with it.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        if not path.is_file():  # a pipe would be waited for
+            return ""
+        with path.open(encoding="utf-8", errors="replace") as handle:
+            text = handle.read(LARGEST_GLANCE)
     except OSError:
         return ""
     match = re.search(rf"""^{key}\s*=\s*["']([^"']*)["']""", text, re.MULTILINE)
@@ -62,38 +69,62 @@ def glance(path: Path, key: str) -> str:
 def read_json(path: Path, cure: str) -> Any:
     """Return a file's JSON; raises UsageError, which ends with `cure`, where it has none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))  # editors may add a mark
+        if path.exists() and (not path.is_file() or path.stat().st_size > LARGEST_JSON):
+            raise UsageError(f"{path} is no file of at most {LARGEST_JSON:,} bytes; {cure}.")
+        text = path.read_text(encoding="utf-8-sig")  # editors may add a mark
+        return json.loads(text, parse_constant=_no_number)
+    except UsageError:
+        raise
     except OSError as error:
         raise UsageError(f"Could not read {path}: {error.strerror or error}; {cure}.") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not valid JSON ({error}); {cure}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid JSON ({reason(error)}); {cure}.") from error
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write `content` to `path` so that a reader sees the old file or the whole new one.
 
-    The bytes go to a temporary file in the same folder, reach the disk (fsync), and take the
-    name by one rename. Raises UsageError, leaving `path` as it was, when the disk is full or the
-    folder cannot be written.
+    Raises UsageError, leaving `path` as it was, when the disk is full or the folder cannot be
+    written.
     """
-    data = content.encode() if isinstance(content, str) else content
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a file to write, which takes the name `path` once it is whole.
+
+    It is a temporary file in the same folder, reaches the disk (fsync), and takes the name by one
+    rename. keep: the name that the old file takes right before, so that for an instant `path` is
+    missing. Raises UsageError for an OSError, leaving `path` as it was.
+    """
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as handle:
-            handle.write(data)
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
         os.chmod(temporary, 0o644)
+        if keep is not None and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
         raise UsageError(
             f"Could not write {path}: {error.strerror or error}; free some space or name a folder "
             "you can write to, then start again: what was finished is kept."
         ) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
 
 
 @contextlib.contextmanager

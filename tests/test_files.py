@@ -16,13 +16,16 @@ import ht_bench
 from ht_bench.files import make_folder, remove_leftovers, write_atomically
 from ht_bench.records.record import without_cost
 from ht_bench.streams.task import Task, load_task, parse_task
-from ht_bench.training.supervised import SupervisedRun
+from ht_bench.training import run
 
 from .conftest import TINY
 
 Write = Callable[..., Path]
-WRITES = 5
-"""A run of two seeds and two phases writes its spec, two checkpoints and two results."""
+CALLS = {"fsync": 5, "replace": 6}
+"""A run of two seeds and two phases writes its spec, two checkpoints and two results.
+
+Before the second checkpoint takes its place the first is renamed.
+"""
 
 
 @pytest.fixture
@@ -30,14 +33,16 @@ def task(write_task: Write) -> Task:
     return load_task(write_task())
 
 
-def fill(monkeypatch: pytest.MonkeyPatch, call: str, after: int) -> None:
-    """Let os.<call> fail as on a full disk, after so many calls that succeed."""
+def fill(
+    monkeypatch: pytest.MonkeyPatch, call: str, after: int, until: float = float("inf")
+) -> None:
+    """Let os.<call> fail as on a full disk, from after call `after` until call `until`."""
     kept, calls = getattr(os, call), 0
 
     def full(*arguments: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls > after:
+        if after < calls <= until:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return kept(*arguments, **named)
 
@@ -99,8 +104,8 @@ def test_making_a_folder_leaves_it_empty(tmp_path: Path) -> None:
 # ---- whole runs ----
 
 
-@pytest.mark.parametrize("after", range(WRITES))
-@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.filterwarnings("ignore:No checkpoint could be written")
+@pytest.mark.parametrize(("call", "after"), [(c, k) for c in CALLS for k in range(CALLS[c])])
 def test_a_disk_that_fills_up_at_any_write_loses_nothing(
     call: str,
     after: int,
@@ -111,7 +116,7 @@ def test_a_disk_that_fills_up_at_any_write_loses_nothing(
 ) -> None:
     runs = tmp_path / "runs"
     options: dict[str, Any] = {"seeds": (100, 101), "out": runs, "progress": False}
-    monkeypatch.setattr(SupervisedRun, "sparing", 0.0)  # a checkpoint at each boundary
+    monkeypatch.setattr(run, "PAYS", 0.0)  # a checkpoint at each boundary
     with monkeypatch.context() as patch:
         fill(patch, call, after)
         with pytest.raises(ht_bench.UsageError, match="No space left on device") as caught:
@@ -119,7 +124,7 @@ def test_a_disk_that_fills_up_at_any_write_loses_nothing(
     assert_sentence(str(caught.value))
     for path in runs.rglob("*.json"):
         json.loads(path.read_text(encoding="utf-8"))
-    assert len(list(runs.rglob("result.json"))) == max(0, after - 3)
+    assert len(list(runs.rglob("result.json"))) == max(0, after + 2 - CALLS[call])
     assert {path.name for path in runs.rglob(".*")} <= {".lock"}
     assert contents(ht_bench.evaluate("hare-tortoise", task, **options)) == whole
 
@@ -127,10 +132,23 @@ def test_a_disk_that_fills_up_at_any_write_loses_nothing(
 def test_the_disk_is_not_full_after_all_writes(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """WRITES is what a run writes: the test above meets every one of them."""
-    monkeypatch.setattr(SupervisedRun, "sparing", 0.0)
-    fill(monkeypatch, "replace", WRITES)
+    """CALLS are a run's: the test above meets every one of them."""
+    monkeypatch.setattr(run, "PAYS", 0.0)
+    for call, count in CALLS.items():
+        fill(monkeypatch, call, count)
     ht_bench.evaluate("hare-tortoise", task, (100, 101), out=tmp_path / "runs", progress=False)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_disk_that_is_full_for_a_while_costs_checkpoints_alone(
+    call: str, task: Task, whole: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "PAYS", 0.0)
+    fill(monkeypatch, call, 1, until=3)
+    with pytest.warns(UserWarning, match="No checkpoint could be written .*No space left") as told:
+        result = ht_bench.evaluate("hare-tortoise", task, (100, 101), out=tmp_path, progress=False)
+    assert contents(result) == whole and len(told) == 1
+    assert_sentence(str(told[0].message))
 
 
 @pytest.mark.parametrize("place", [".", "tiny-v1", "tiny-v1/none-*", "tiny-v1/none-*/seed101"])

@@ -39,7 +39,7 @@ def compare(
     from ht_bench.ranking.comparison import compare_folder
     from ht_bench.views import text
 
-    comparison, groups, infos = compare_folder(runs, suite)
+    comparison, groups, infos = compare_folder(runs, suite, scored=True)
     if format in ("json", "csv"):
         shown = text.to_json(comparison) if format == "json" else text.to_csv(comparison)
     else:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ht_bench.errors import UsageError, reason, telling
+from ht_bench.errors import UsageError, telling
 from ht_bench.loading import is_reference, load_reference
 
 if TYPE_CHECKING:
@@ -138,25 +138,13 @@ def network_of(reference: str) -> tuple[nn.Module, Any]:
 def data_of(reference: str) -> Any:
     """Return the data that `--data` names, as `ht_bench.diagnose` takes them."""
     if reference.endswith((".pt", ".pth")):
-        return _tensors(Path(reference))
+        from ht_bench.diagnosis.weights import read_saved
+
+        return read_saved(Path(reference), "pair of tensors, torch.save((inputs, labels), path)")
     if not is_reference(reference):
         return reference
     thing = load_reference(reference)
     return _called(thing, reference) if callable(thing) else thing
-
-
-def _tensors(path: Path) -> Any:
-    import pickle
-
-    import torch
-
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise UsageError(
-            f"{path} holds no pair of tensors ({reason(error)}); write torch.save((inputs, "
-            "labels), path)."
-        ) from error
 
 
 def _called(thing: Any, reference: str) -> Any:

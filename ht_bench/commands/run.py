@@ -44,6 +44,7 @@ def run(
     checkpoint_seconds: float = 120.0,
     diagnostics: Literal["basic", "all"] = "basic",
     diagnoses_per_phase: int = 1,
+    dry_run: bool = False,
 ) -> int:
     """Train methods on tasks, once per seed; run the same command again to go on.
 
@@ -87,10 +88,12 @@ def run(
             goes on, on another machine too if the folder is copied there.
         out: the folder for results, checkpoints and TensorBoard runs.
         tensorboard: write TensorBoard runs beside the results.
-        checkpoint_seconds: the longest stretch of work that a kill can cost.
+        checkpoint_seconds: the longest stretch of work that a kill can cost, where saving takes no
+            more than a fiftieth of it.
         diagnostics: basic, or all: curvature and a trainability probe too, which take time but
             change nothing that is trained; docs/results.md lists them.
         diagnoses_per_phase: how often; the last time is the phase's end (for agents the only one).
+        dry_run: train nothing; say what is left to train, how long it takes and how much disk.
 
     """
     given = dict(locals())
@@ -132,10 +135,16 @@ def run(
     )
     plan = make_plan(request)
     announce(plan, len(tasks), len(methods), jobs)
-    done = run_plan(plan, where, limit=limit, announce=_say)
+    if dry_run:
+        from ht_bench.running.forecast import forecast
+
+        print(forecast(plan))
+        return 0
+    done = run_plan(plan, where, limit=limit, announce=_say, brief=True)
     code = report(done.records, done.failures, out)
     if done.left:
-        print(what_is_left(plan, done, _command(given)))
+        why = "The time is up" if time_limit else "Not waited for"
+        print(what_is_left(plan, done, _command(given), why))
     return code
 
 
@@ -180,13 +189,13 @@ def announce(plan: Plan, tasks: int, methods: int, jobs: int) -> None:
     )
 
 
-def what_is_left(plan: Plan, done: Finished, command: str) -> str:
-    """Say how many runs a limit of time left over, what they take, and the command that goes on."""
+def what_is_left(plan: Plan, done: Finished, command: str, why: str) -> str:
+    """Say how many runs are left over and why, what they take, and the command that goes on."""
     seconds = done.seconds_left
     time = "time not known" if seconds is None else f"about {max(seconds / 60, 0.1):.1f} min"
     missing = plan.requested - len(done.records)
     return (
-        f"The time is up: {missing} of {plan.requested} runs are left, in {len(done.left)} "
+        f"{why}: {missing} of {plan.requested} runs are left, in {len(done.left)} "
         f"stack(s) ({time} of one process). Go on, here or where a copy of the folder is, with:\n"
         f"{command}"
     )

@@ -14,10 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ht_bench.errors import UsageError, reason
+from ht_bench.errors import UsageError, reason, shown, telling
+from ht_bench.streams.programs import check_program
 
 HASH = 32
 """Bytes before what torch saved, in a checkpoint of `ht_bench.training.checkpoint`."""
+OLD_PICKLES = 5
+"""In a row, in what torch saved before it wrote zip files."""
+MOST_UNPACKED = 10
+"""Bytes that one byte of a zip file may stand for; torch compresses nothing."""
 WRAPPINGS = ("state", "state_dict", "model_state_dict", "model", "module", "network")
 """Keys under which programs keep a network's state dict, outermost first."""
 
@@ -50,7 +55,11 @@ def load_weights(module: nn.Module, path: Path, part: str = "", slot: int = 0) -
         ) from error
 
 
-def _state_dict(path: Path) -> dict[str, Tensor]:
+def read_saved(path: Path, what: str = "weights") -> Any:
+    """Return what torch saved in a file, or the policy in an agent's zip file; no code runs.
+
+    Raises UsageError, which says that the file holds no `what`, for anything else.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -58,18 +67,44 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     if content[HASH : HASH + 2] == b"PK":
         content = content[HASH:]
     try:
-        if zipfile.is_zipfile(io.BytesIO(content)):
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                if "policy.pth" in archive.namelist():
-                    content = archive.read("policy.pth")
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} holds no weights: {reason(error)}.") from error
-    except pickle.UnpicklingError as error:
-        raise UsageError(
-            f"{path} holds more than weights, and only weights are read: save the network's "
-            "state_dict()."
-        ) from error
+        with telling(f"{path} holds no {what}"):
+            if zipfile.is_zipfile(io.BytesIO(content)):
+                content = _looked_through(content, path)
+            else:
+                _look_at_pickles(io.BytesIO(content), len(content), OLD_PICKLES)
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except UsageError as error:
+        if isinstance(error.__cause__, pickle.UnpicklingError):
+            raise UsageError(
+                f"{path} holds more than weights, and only weights are read: save the network's "
+                "state_dict(), or tensors alone."
+            ) from error
+        raise
+
+
+def _looked_through(content: bytes, path: Path) -> bytes:
+    """Return what torch saved in a zip file, its sizes and its pickles looked at first."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+        if size > MOST_UNPACKED * (len(content) + 2**16):
+            raise UsageError(f"{path} claims to unpack to {size:,} bytes; save it again.")
+        if "policy.pth" in archive.namelist():
+            return _looked_through(archive.read("policy.pth"), path)
+        for member in archive.infolist():
+            if member.filename.endswith(".pkl"):
+                _look_at_pickles(io.BytesIO(archive.read(member)), member.file_size)
+    return content
+
+
+def _look_at_pickles(stream: io.BytesIO, size: int, count: int = 1) -> None:
+    if stream.getvalue()[:1] != b"\x80":  # torch reads tar files, too
+        raise ValueError("it is no file of torch.save")
+    for _ in range(count):
+        check_program(stream, size)
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    state = read_saved(path)
     for key in WRAPPINGS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -95,5 +130,5 @@ def _of_seed(tensor: Tensor, own: Tensor | None, slot: int) -> Tensor:
 
 
 def _some(state: dict[str, Tensor]) -> str:
-    names = list(state)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    names = [shown(name).strip("'") for name in list(state)[:4]]
+    return ", ".join(names[:3]) + (f" and {len(state) - 3} more" if len(state) > 3 else "")

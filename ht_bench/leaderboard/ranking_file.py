@@ -80,9 +80,13 @@ def read_ranking(path: Path) -> dict[str, Any]:
     """Return the committed ranking; raises UsageError when it is absent or malformed."""
     cure = "`ht-bench page` writes it"
     content = read_json(path, cure)
-    if not isinstance(content, dict) or not {"benchmark", "entries", "suites"} <= content.keys():
+    kinds = {"benchmark": str, "entries": list, "suites": dict}
+    sound = isinstance(content, dict) and all(
+        isinstance(content.get(key), kind) for key, kind in kinds.items()
+    )
+    if not sound or not all(isinstance(name, str) for name in content["entries"]):
         raise UsageError(f"{path} is no ranking; {cure}.")
-    return content
+    return dict(content)
 
 
 def ranking_faults(

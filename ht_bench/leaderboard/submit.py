@@ -49,7 +49,7 @@ def make_submission(runs: Path, choice: Choice, about: About) -> dict[str, Any]:
     Raises UsageError, saying what is missing and the command that makes it, when a task lacks
     evaluation seeds, when runs of two settings, sources or versions mix, or when nothing is there.
     """
-    found = read_groups(runs)
+    found = read_groups(runs, scored=True)
     for note in found.notes:
         print(note, file=sys.stderr)
     groups, infos = found.groups, found.infos

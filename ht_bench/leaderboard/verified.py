@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ht_bench.errors import UsageError
-from ht_bench.files import locked_file, write_atomically
+from ht_bench.errors import UsageError, reason
+from ht_bench.files import locked_file, read_json, write_atomically
 from ht_bench.leaderboard.reading import Submission
 from ht_bench.leaderboard.verify import LEVELS, Report
 from ht_bench.version import epoch_order
@@ -29,16 +29,14 @@ def read_verified(path: Path) -> Verified:
     """Return the record of verified files; an absent file is an empty one."""
     if not path.is_file():
         return {}
+    entries = read_json(path, "restore the file")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
         for entry in entries.values():
-            entry["sha256"], LEVELS.index(entry["level"])
-    except OSError as error:
-        raise UsageError(f"Could not read {path}: {error.strerror or error}.") from error
+            entry["sha256"], LEVELS.index(entry["level"]), epoch_order(_epoch(entry))
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise UsageError(
-            f"{path} must be JSON, an object of objects with 'sha256' and 'level' ({error}); "
-            "restore the file."
+            f"{path} must be JSON, an object of objects with 'sha256' and 'level' "
+            f"({reason(error)}); restore the file."
         ) from error
     return dict(entries)
 

@@ -191,14 +191,15 @@ def _seed_notes(task: PairedTask, setting: Setting) -> list[str]:
 
 
 def compare_folder(
-    out: Path, suite: str | Path | Suite = ""
+    out: Path, suite: str | Path | Suite = "", *, scored: bool = False
 ) -> tuple[Comparison, Groups, Mapping[str, TaskInfo]]:
     """Compare everything below `out`; returns the comparison and what it was made from.
 
     suite: score that suite alone, by its name or file. Otherwise every known suite that has runs,
-    or, without any, the mean over the tasks that pass admission.
+    or, without any, the mean over the tasks that pass admission. scored: the records keep only the
+    curves that scores are read off.
     """
-    runs = read_groups(out)
+    runs = read_groups(out, scored=scored)
     infos = runs.infos
     asked = [get_suite(suite)] if suite else known_suites().values()
     suites = {each.name: each.tasks for each in asked}

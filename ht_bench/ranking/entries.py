@@ -163,8 +163,10 @@ def _check_comparable(records: list[Record], tasks: Mapping[str, TaskInfo]) -> N
                 "Register the task or leave the result out."
             )
     _check_same(records, "benchmark epochs", epoch)
-    for name in sorted({record["task"] for record in records}):
-        members = [record for record in records if record["task"] == name]
+    by_task: dict[str, list[Record]] = {}
+    for record in records:
+        by_task.setdefault(record["task"], []).append(record)
+    for name, members in sorted(by_task.items()):
         _check_same(members, "task hashes", lambda record: record["task_sha256"][:12])
         _check_same(members, "data hashes", lambda record: record["data_sha256"][:12])
         sha256 = tasks[name].sha256
@@ -213,22 +215,23 @@ class RunsFolder:
     notes: tuple[str, ...]
 
 
-def read_groups(out: Path) -> RunsFolder:
-    """Read everything below `out`.
+def read_groups(out: Path, *, scored: bool = False) -> RunsFolder:
+    """Read everything below `out`; scored: only the curves that scores are read off.
 
     Left out with a note: results of another epoch than this version's, or than the newest where
     there are none of this one; results of an earlier version of their task's file, as of a draft
     that was edited; unreadable ones. Raises UsageError where nothing is left, and as
     `group_records` does.
     """
-    everything, unreadable = read_runs(out)
+    everything, unreadable = read_runs(out, scored=scored)
     found, others = _of_one_epoch(everything)
     infos = task_infos(out, found)
     records = [r for r in found if r["task_sha256"] == infos[r["task"]].sha256]
     notes = [*unreadable, *others, *_stale_notes(found, records)]
     if not records:
         raise UsageError(" ".join(notes))
-    infos = {name: info for name, info in infos.items() if any(r["task"] == name for r in records)}
+    present = {record["task"] for record in records}
+    infos = {name: info for name, info in infos.items() if name in present}
     return RunsFolder(group_records(records, infos), infos, records, tuple(notes))
 
 

@@ -128,7 +128,6 @@ class PairedTask:
             self.paired[label] = len(self.anchors) == 2 and bool(seeds)
         self._all = entries
         self._scores: dict[str, SuiteScore | None] = {}
-        self._draws: dict[str, Array] = {}
 
     @property
     def anchored(self) -> bool:
@@ -170,9 +169,8 @@ class PairedTask:
 
     def draws(self, label: str) -> Array:
         """Return the bootstrap draws of an entry's metric."""
-        if label not in self._draws:
-            self._draws[label] = score.bootstrap(self.entries[label].final, self.info.name)
-        return self._draws[label]
+        # Not kept: of hundreds of entries on tens of tasks they would take gigabytes.
+        return score.bootstrap(self.entries[label].final, self.info.name)
 
     def _label(self, method: str, entries: Mapping[str, Measured]) -> str | None:
         labels = [label for label, entry in entries.items() if entry.method == method]

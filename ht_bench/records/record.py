@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, reason, shown
 from ht_bench.files import read_json, write_atomically
 
 SCHEMA = 1
@@ -50,8 +51,16 @@ def check_record(record: Any, where: str) -> None:
 
 
 def _faults(record: Record) -> Iterator[str]:
-    for error in _validator().iter_errors(record):
-        place = "".join(f"'{part}': " for part in error.instance_path)
+    try:
+        errors = list(itertools.islice(_validator().iter_errors(record), 1))
+    except UnicodeEncodeError:
+        yield "a string holds half a surrogate pair"
+        return
+    except ValueError as deep:  # the library's "Recursion limit reached"
+        yield f"it is nested too deeply ({reason(deep)})"
+        return
+    for error in errors:
+        place = "".join(f"{shown(str(part))}: " for part in error.instance_path)
         missing = getattr(error.kind, "property", None)
         yield place + (f"the key '{missing}' is missing" if missing else error.message)
     measured = "eval/return" if "reference" in record else "test/accuracy"
@@ -68,6 +77,11 @@ def _validator() -> Any:
 
     rules = json.loads(Path(__file__).with_name("record.schema.json").read_text(encoding="utf-8"))
     return jsonschema_rs.Draft4Validator(rules, mask="the value")
+
+
+def outline(record: Mapping[str, Any]) -> Record:
+    """Return what a long sweep keeps of a run whose result is on disk: whose, how it went, cost."""
+    return {key: record[key] for key in ("task", "method", "seed", "status", "stack", "cost")}
 
 
 def without_cost(record: Mapping[str, Any]) -> Record:

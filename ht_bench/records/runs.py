@@ -8,14 +8,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ht_bench.errors import UsageError
 from ht_bench.files import read_json, write_atomically
 from ht_bench.records.record import Record, read_record
 from ht_bench.streams.catalog import get_task
+from ht_bench.streams.families import FAMILIES
 from ht_bench.streams.spec import Spec
 from ht_bench.streams.task import parse_task
 from ht_bench.version import EPOCH
@@ -42,8 +45,15 @@ def write_spec(out: Path, task: Spec) -> None:
     """Keep the task's spec beside its runs, so that they can be read without the task's file."""
     path = out / task.name / "task.json"
     text = json.dumps(task.canonical(), indent=1, sort_keys=True) + "\n"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not _holds(path, text.encode()):
         write_atomically(path, text)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(content) and path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def read_spec(out: Path, name: str) -> Spec:
@@ -51,7 +61,10 @@ def read_spec(out: Path, name: str) -> Spec:
     path = out / name / "task.json"
     if not path.is_file():
         return get_task(name)
-    return parse_task(read_json(path, "delete it and run again"), str(path), kept=True)
+    table = read_json(path, "delete it and run again")
+    if not isinstance(table, dict):
+        raise UsageError(f"{path} does not hold a task; delete it and run again.")
+    return parse_task(table, str(path), kept=True)
 
 
 def is_finished(
@@ -81,10 +94,16 @@ def benchmark_of(path: Path) -> str:
         return ""
 
 
-def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
+SCORED = frozenset({"phase", "step", *(family.metric for family in FAMILIES.values())})
+"""The columns of a curve that scores are read off."""
+
+
+def read_runs(folder: Path, *, scored: bool = False) -> tuple[list[Record], list[str]]:
     """Return every result.json below `folder`, in path order, and a sentence per unreadable one.
 
-    Raises UsageError if there is no folder, no result, or none that can be read.
+    scored: keep of the curves SCORED alone, and no diagnostics: a third of the memory. What
+    records have in common they share, so change none in place. Raises UsageError if there is no
+    folder, no result, or none that can be read.
     """
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}; `ht-bench run … --out {folder}` makes it.")
@@ -93,15 +112,41 @@ def read_runs(folder: Path) -> tuple[list[Record], list[str]]:
         raise UsageError(
             f"{folder} holds no finished run; `ht-bench run … --out {folder}` adds some."
         )
-    records, faults = [], []
+    records, faults, parts = [], [], dict[str, Any]()
     for file in files:
         try:
-            records.append(read_record(file))
+            records.append(_lean(read_record(file), parts, scored))
         except UsageError as error:
             faults.append(f"A result is left out: {error}")
     if not records:
         raise UsageError(faults[0])
     return records, faults
+
+
+def _lean(record: Record, parts: dict[str, Any], scored: bool) -> Record:
+    """Return the record with what equals a part of an earlier one in `parts` taken from there.
+
+    Equal is what is written alike: 1 is not 1.0, nor 0.0 -0.0.
+    """
+
+    def shared(part: Any) -> Any:
+        return parts.setdefault(repr(part), part)
+
+    def column(key: str, values: list[Any]) -> list[Any]:
+        return shared(values) if key in ("phase", "step") else values
+
+    own = {sys.intern(key): value for key, value in record.items()}
+    for key in ("curve", "diagnostics"):
+        kept = own[key] if not scored else _scored(own[key]) if key == "curve" else {}
+        own[key] = {sys.intern(k): column(k, values) for k, values in kept.items()}
+    for key in own.keys() - {"curve", "diagnostics", "cost", "retention", "seed"}:
+        own[key] = shared(own[key])
+    own["cost"] = {sys.intern(k): v for k, v in own["cost"].items()}
+    return own
+
+
+def _scored(curve: dict[str, Any]) -> dict[str, Any]:
+    return {key: values for key, values in curve.items() if key in SCORED}
 
 
 def _results_below(folder: Path) -> Iterator[Path]:

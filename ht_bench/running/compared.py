@@ -83,7 +83,7 @@ def compare(
 
     """
     if isinstance(runs, str | Path):
-        return Compared(ranking.compare_folder(Path(runs).expanduser(), suite)[0])
+        return Compared(ranking.compare_folder(Path(runs).expanduser(), suite, scored=True)[0])
     results: list[Any] = [runs] if hasattr(runs, "records") else list(runs)
     for each in results:
         if not hasattr(each, "records"):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ht_bench.errors import UsageError
 from ht_bench.methods.resolve import Named
-from ht_bench.records.record import Record, read_record
+from ht_bench.records.record import Record, outline, read_record
 from ht_bench.records.runs import is_claimed
 from ht_bench.running.compute import ComputeRequest
 from ht_bench.running.executor import (
@@ -132,6 +132,7 @@ def run_plan(
     progress: bool = True,
     limit: TimeLimit = NO_LIMIT,
     announce: Callable[[str], None] = lambda sentence: None,
+    brief: bool = False,
 ) -> Finished:
     """Train what the plan lacks and return all its records.
 
@@ -139,10 +140,11 @@ def run_plan(
     and fills a GPU, which is announced. limit: when to stop, stacks that are not finished being
     saved; those that tell most come first then. What another runner trains is waited for. Raises
     Stopped after Ctrl-C or SIGTERM. A stack that fails leaves the others running; its sentence is
-    in `failures`.
+    in `failures`. brief: outlines of records (`records.record.outline`) where they are on disk, so
+    that memory does not grow with the runs.
     """
-    old = [read_record(path) for path in plan.finished]
-    jobs = plan.jobs
+    old = [outline(read_record(path)) if brief else read_record(path) for path in plan.finished]
+    jobs = tuple(replace(job, brief=brief) for job in plan.jobs)
     if limit is not NO_LIMIT:
         jobs = tuple(by_information(jobs, plan.finished, Times(old)))
     request = ExecutorRequest(workers=where) if isinstance(where, int) else where

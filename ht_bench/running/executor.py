@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any, Literal, Protocol, get_args
 
 from ht_bench.errors import UsageError
-from ht_bench.records.record import Record
+from ht_bench.records.record import Record, outline
 from ht_bench.records.runs import Claimed
 from ht_bench.running.expected import Left
 from ht_bench.running.failure import Death, Failure, failure
@@ -38,9 +38,9 @@ class Outcome:
     busy: list[StackJob] = field(default_factory=list)
     interrupted: bool = False
 
-    def add(self, other: Outcome) -> None:
-        """Take over what came of other stacks."""
-        self.records += other.records
+    def add(self, other: Outcome, brief: bool = False) -> None:
+        """Take over what came of other stacks. brief: of their records the outlines alone."""
+        self.records += map(outline, other.records) if brief else other.records
         self.failures += other.failures
         self.left += other.left
         self.busy += other.busy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,31 +21,43 @@ class Left:
     seconds: float = 0.0
 
 
+@dataclass
+class _Sum:
+    seconds: float = 0.0
+    count: int = 0
+
+    def add(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.count += 1
+
+
 class Times:
     """Seconds that a whole stack takes, by task and method: measured, else the task's own guess."""
 
     def __init__(self, records: Iterable[Record] = (), partly: Iterable[Left] = ()) -> None:
         """Read them off finished runs, and where there are none off stacks that were stopped."""
-        self._measured: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self._measured: dict[str, dict[str, _Sum]] = {}
         for record in records:
             self.add(record)
         for left in partly:
-            cell = (left.job.task.name, left.job.method.name)
-            if left.share > 0 and cell not in self._measured:
-                self._measured[cell].append(left.seconds / left.share)
+            task, method = left.job.task.name, left.job.method.name
+            if left.share > 0 and method not in self._measured.get(task, {}):
+                self._count(task, method, left.seconds / left.share)
 
     def add(self, record: Record) -> None:
         """Count the stack of a finished run."""
-        self._measured[record["task"], record["method"]].append(stack_seconds(record))
+        self._count(record["task"], record["method"], stack_seconds(record))
+
+    def _count(self, task: str, method: str, seconds: float) -> None:
+        self._measured.setdefault(task, {}).setdefault(method, _Sum()).add(seconds)
 
     def of(self, job: StackJob) -> float | None:
         """Return the seconds of a stack; None where nothing tells."""
-        name = job.task.name
-        own = self._measured.get((name, job.method.name), [])
-        cells = [seconds for (task, _), seconds in self._measured.items() if task == name]
-        for measured in (own, [each for seconds in cells for each in seconds]):
-            if measured:
-                return sum(measured) / len(measured)
+        cells = self._measured.get(job.task.name, {})
+        if own := cells.get(job.method.name):
+            return own.seconds / own.count
+        if cells:
+            return sum(c.seconds for c in cells.values()) / sum(c.count for c in cells.values())
         minutes = job.task.minutes_per_stack
         return None if minutes is None else 60 * minutes
 

@@ -36,7 +36,7 @@ def freeze(runs: Path, name: str, title: str, tasks: Sequence[str], folder: Path
     path = folder.expanduser() / f"{name}.toml"
     if path.exists():
         raise UsageError(f"{path} exists and a released suite never changes; give a new name.")
-    found = read_groups(runs)
+    found = read_groups(runs, scored=True)
     if (own := epoch(found.records[0])) != EPOCH:
         raise UsageError(
             f"The runs below {runs} are of ht-bench {own}, this is {EPOCH}; run again."

@@ -23,6 +23,7 @@ from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.streams.stream import Split
 from ht_bench.streams.task import AnyTask
+from ht_bench.training import checkpoint
 from ht_bench.training.checkpoint import CheckpointPlan
 from ht_bench.training.device import (
     Compute,
@@ -56,6 +57,8 @@ class StackJob:
     twin: int = 0
     """0, or the number of a rounding twin (`Run.twin`); its results need their own folder."""
     diagnostics: Schedule = field(default_factory=Schedule)
+    brief: bool = False
+    """Whether outlines of the records do, once they are on disk."""
 
     @property
     def folder(self) -> Path | None:
@@ -71,6 +74,11 @@ class StackJob:
     def checkpoint_file(self) -> Path | None:
         """Where the stack's checkpoint lies while it trains, or None."""
         return self.folder / f"stack-{format_seeds(self.seeds)}.pt" if self.folder else None
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether an executor hands back outlines of the records, which are on disk."""
+        return self.brief and self.out is not None
 
     @property
     def seed_folders(self) -> list[Path]:
@@ -129,7 +137,7 @@ def run_stack(job: StackJob, observer: Observer | None = None) -> list[Record]:
 
 def _has_checkpoint(job: StackJob) -> bool:
     """Whether a stack has begun: it goes on as it is, since its bits are those of these mates."""
-    return job.checkpoint_file is not None and job.checkpoint_file.exists()
+    return job.checkpoint_file is not None and checkpoint.exists(job.checkpoint_file)
 
 
 def _finished(job: StackJob, seeds: Sequence[int]) -> dict[int, Record]:
@@ -219,8 +227,7 @@ def _save(job: StackJob, records: list[Record]) -> None:
         path = result_file(job.folder, record["seed"])
         write_record(path, record)
         remove_leftovers(path)
-    job.checkpoint_file.unlink(missing_ok=True)
-    remove_leftovers(job.checkpoint_file)
+    checkpoint.remove(job.checkpoint_file)
 
 
 def make_records(

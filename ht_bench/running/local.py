@@ -73,7 +73,7 @@ class LocalExecutor:
                         self.announce(_again(job))
                         waiting.appendleft((job, pack(job)))
                         continue
-                    outcome.add(ended)
+                    outcome.add(ended, job.is_brief)
                     for record in ended.records[:1]:
                         times.add(record)
                 pool.halt.value = halted
@@ -93,7 +93,7 @@ def execute_here(jobs: Sequence[StackJob], observer: Observer, limit: TimeLimit)
             outcome.left.append(Left(job))
             continue
         ended = train(job, observer)
-        outcome.add(ended)
+        outcome.add(ended, job.is_brief)
         for record in ended.records[:1]:
             times.add(record)
     return outcome

@@ -25,6 +25,7 @@ from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.stream import Split
 from ht_bench.streams.task import AnyTask
+from ht_bench.training import checkpoint
 from ht_bench.training.device import Compute
 from ht_bench.training.diagnosing import Schedule
 from ht_bench.version import EPOCH
@@ -113,9 +114,11 @@ def make_plan(request: Request) -> Plan:
             _drop_spent_checkpoints(template)
             done = [seed for seed in seeds if template.is_done(seed)]
             remarks += _undiagnosed(template, done)
-            notes += _other_code(template, [seed for seed in seeds if seed not in done])
-            notes += _other_epoch(template, [seed for seed in seeds if seed not in done])
-            stacks = _stacks(template, [seed for seed in seeds if seed not in done])
+            finished_seeds = set(done)
+            pending = [seed for seed in seeds if seed not in finished_seeds]
+            notes += _other_code(template, pending)
+            notes += _other_epoch(template, pending)
+            stacks = _stacks(template, pending)
             again = {seed for job in stacks for seed in job.seeds}  # mates in a begun stack
             if template.folder is not None:
                 stay = [seed for seed in done if seed not in again]
@@ -217,12 +220,12 @@ def _drop_spent_checkpoints(template: StackJob) -> None:
     for seeds in _interrupted(template):
         file = replace(template, seeds=seeds).checkpoint_file
         if file is not None and all(template.is_done(seed) for seed in seeds):
-            file.unlink(missing_ok=True)
+            checkpoint.remove(file)
 
 
 def _interrupted(template: StackJob) -> list[tuple[int, ...]]:
     if template.folder is None or not template.folder.is_dir():
         return []
-    names = sorted(path.stem.removeprefix("stack-") for path in template.folder.glob("stack-*.pt"))
+    names = [path.stem.removeprefix("stack-") for path in checkpoint.find(template.folder)]
     stacks = [parse_seeds(name) for name in names if re.fullmatch(r"[-\d,]+", name)]
     return [seeds for seeds in stacks if len(seeds) <= template.task.stack]

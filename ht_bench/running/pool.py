@@ -125,11 +125,14 @@ def _start_tracker() -> None:
 
 @contextlib.contextmanager
 def _ctrl_c_waits() -> Iterator[None]:
-    """Hold Ctrl-C back: a child inherits that, so none dies of it while Python starts."""
+    """Hold Ctrl-C back: a child inherits that, so none dies of it while Python starts.
+
+    As it would of the signal that Slurm sends to all processes of a job whose time is nearly up.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR2})
     try:
         yield
     finally:

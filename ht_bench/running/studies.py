@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, telling
 from ht_bench.methods.space import Range, Space, combinations, is_grid
 
 if TYPE_CHECKING:
@@ -39,12 +39,21 @@ def storage(out: Path) -> Iterator[optuna.storages.BaseStorage]:
     """Open `out`/tuning.db, made if it is not there; raises UsageError without Optuna."""
     optuna = _optuna()
     url = f"sqlite:///{(out / FILE).resolve()}"
-    kept = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+    with _readable(out / FILE):
+        kept = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
     try:
         yield kept
     finally:
         kept.remove_session()
         kept.engine.dispose()
+
+
+def _readable(file: Path) -> contextlib.AbstractContextManager[None]:
+    """Turn whatever Optuna and SQLite raise on a damaged file into a sentence."""
+    return telling(
+        f"The searches in {file} cannot be read",
+        "; unless another search is at work on it, restore the file, or delete it to search anew",
+    )
 
 
 def version() -> str:
@@ -88,20 +97,23 @@ class Study:
     ) -> None:
         optuna = _optuna()
         self._kept, self.space, self.trials = kept, space, trials
+        database: Any = kept
+        self._file = Path(str(database.engine.url.database))
         facts = {**identity, "space": _plain(space), "trials": trials}
         text = json.dumps(facts, sort_keys=True, default=repr)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         # Without pruning; the sampler is set anew for each trial.
-        self._study = optuna.create_study(
-            storage=kept,
-            study_name=f"{title} [{digest}]",
-            direction="maximize",
-            sampler=optuna.samplers.RandomSampler(SEED),
-            load_if_exists=True,
-        )
-        if not self._study.user_attrs:
-            for key, value in facts.items():
-                self._study.set_user_attr(key, value)
+        with _readable(self._file):
+            self._study = optuna.create_study(
+                storage=kept,
+                study_name=f"{title} [{digest}]",
+                direction="maximize",
+                sampler=optuna.samplers.RandomSampler(SEED),
+                load_if_exists=True,
+            )
+            if not self._study.user_attrs:
+                for key, value in facts.items():
+                    self._study.set_user_attr(key, value)
         self._distributions = {key: _distribution(values) for key, values in space.items()}
         self._grid = _drawn(combinations(space), trials) if is_grid(space) else None
 
@@ -117,7 +129,12 @@ class Study:
         """Return every configuration asked for so far, and the next if all of them have values.
 
         What was asked for before an interruption is there again; nothing new where all are tried.
+        Raises UsageError for a damaged file.
         """
+        with _readable(self._file):
+            return self._asked()
+
+    def _asked(self) -> list[Asked]:
         trials = self._study.get_trials(deepcopy=False)
         count, are_told = len(trials), all(trial.state.is_finished() for trial in trials)
         for _ in range(sum(trial.state.name == "WAITING" for trial in trials)):
@@ -147,13 +164,14 @@ class Study:
 
     def tell(self, number: int, value: float, facts: Mapping[str, Any]) -> None:
         """Keep a trial's value, and facts to show beside it; a trial told before stays as it is."""
-        if self._study.get_trials(deepcopy=False)[number].state.is_finished():
-            return
-        study = self._kept.get_study_id_from_name(self._study.study_name)
-        trial = self._kept.get_trial_id_from_study_id_trial_number(study, number)
-        for key, fact in facts.items():
-            self._kept.set_trial_user_attr(trial, key, fact)
-        self._study.tell(number, value)
+        with _readable(self._file):
+            if self._study.get_trials(deepcopy=False)[number].state.is_finished():
+                return
+            study = self._kept.get_study_id_from_name(self._study.study_name)
+            trial = self._kept.get_trial_id_from_study_id_trial_number(study, number)
+            for key, fact in facts.items():
+                self._kept.set_trial_user_attr(trial, key, fact)
+            self._study.tell(number, value)
 
     def _values(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         return {key: _decoded(parameters[key], self.space[key]) for key in self.space}

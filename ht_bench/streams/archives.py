@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -20,6 +21,7 @@ SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 DAMAGED = (
     *(OSError, EOFError, ValueError, zlib.error, tarfile.TarError, zipfile.BadZipFile),
     *(NotImplementedError, RuntimeError, MemoryError, OverflowError),
+    *(IndexError, KeyError, TypeError, AttributeError, struct.error),  # of headers, by zipfile
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -17,16 +19,17 @@ import numpy.typing as npt
 from ht_bench.errors import UsageError, reason
 from ht_bench.streams.dataset import DatasetSource, Part
 from ht_bench.streams.folders import missing_part
-from ht_bench.streams.pictures import check_array, check_labels
+from ht_bench.streams.pictures import check_array, check_count, check_labels
 
 LARGEST = 8 * 2**30
 """Bytes of one array at most; more is no dataset of this benchmark, but a damaged header."""
 IDX = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 KEYS = (("x", "y"), ("images", "labels"))
-# NumPy's header reader evaluates text, hence the last three.
+# NumPy's header reader parses text, hence the last line.
 DAMAGED = (
     *(OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile, MemoryError),
-    *(NotImplementedError, RuntimeError, SyntaxError, TypeError, OverflowError),
+    *(NotImplementedError, RuntimeError, IndexError, struct.error),
+    *(SyntaxError, tokenize.TokenError, TypeError, OverflowError, AttributeError, RecursionError),
 )
 
 
@@ -59,7 +62,9 @@ def read_npz(path: Path, source: DatasetSource) -> dict[str, Part]:
             parts = {}
             for part in ("train", "test"):
                 keys = _keys(names, part, file)
-                images, labels = (_member(archive, key, f"{file}, {key}") for key in keys)
+                images, labels = (
+                    _member(archive, key, source, part, f"{file}, {key}") for key in keys
+                )
                 if labels.ndim == 2 and labels.shape[1] == 1:  # keras' CIFAR
                     labels = labels[:, 0]
                 parts[part] = (
@@ -86,7 +91,9 @@ def _keys(names: set[str], part: str, file: Path) -> tuple[str, str]:
     )
 
 
-def _member(archive: zipfile.ZipFile, key: str, where: str) -> npt.NDArray[Any]:
+def _member(
+    archive: zipfile.ZipFile, key: str, source: DatasetSource, part: str, where: str
+) -> npt.NDArray[Any]:
     """One array, its header checked before anything is allocated for it."""
     with archive.open(f"{key}.npy") as stream:
         version = np.lib.format.read_magic(stream)
@@ -99,8 +106,8 @@ def _member(archive: zipfile.ZipFile, key: str, where: str) -> npt.NDArray[Any]:
         shape, fortran, dtype = read(stream)
         if dtype.hasobject or dtype.kind not in "iu":
             raise UsageError(f"{where} holds {dtype}, not whole numbers; save it as such.")
-        size = math.prod(shape) * dtype.itemsize
-        content = _read_exactly(stream, size, where)
+        check_count(source, part, shape[0] if shape else 0, where)
+        content = _read_exactly(stream, math.prod(shape) * dtype.itemsize, where)
     values: npt.NDArray[Any] = np.frombuffer(content, dtype=dtype)
     return values.reshape(shape, order="F" if fortran else "C")
 
@@ -132,7 +139,9 @@ def read_idx(path: Path, source: DatasetSource) -> dict[str, Part]:
             if (part, what) not in files:
                 name = f"{'train' if part == 'train' else 't10k'}-{what}-idx"
                 raise UsageError(f"{missing_part(path, part, source)} No {name}… file is there.")
-        images, labels = (_idx_array(files[part, what]) for what in ("images", "labels"))
+        images, labels = (
+            _idx_array(files[part, what], source, part) for what in ("images", "labels")
+        )
         parts[part] = (
             check_array(source, images, str(files[part, "images"])),
             check_labels(source, labels, str(files[part, "labels"])),
@@ -141,7 +150,7 @@ def read_idx(path: Path, source: DatasetSource) -> dict[str, Part]:
     return parts
 
 
-def _idx_array(file: Path) -> npt.NDArray[np.uint8]:
+def _idx_array(file: Path, source: DatasetSource, part: str) -> npt.NDArray[np.uint8]:
     """One file: two zero bytes, 8 for unsigned bytes, the count of dimensions, they, the data."""
     opener: Callable[..., Any] = gzip.open if file.suffix == ".gz" else open
     try:
@@ -152,6 +161,7 @@ def _idx_array(file: Path) -> npt.NDArray[np.uint8]:
             shape = tuple(np.frombuffer(stream.read(4 * head[3]), dtype=">u4").tolist())
             if len(shape) != head[3]:
                 raise EOFError("it ends in its header")
+            check_count(source, part, shape[0], str(file))
             content = _read_exactly(stream, math.prod(shape), str(file))
             if stream.read(1):
                 raise UsageError(f"{file} is longer than its header says; fetch it again.")
@@ -165,7 +175,7 @@ def _idx_array(file: Path) -> npt.NDArray[np.uint8]:
 # ---- both ----
 
 
-def _read_exactly(stream: IO[bytes], size: int, where: str) -> bytes:
+def _read_exactly(stream: IO[bytes], size: int, where: str) -> bytearray:
     """Read `size` bytes, memory growing only with what is really there."""
     if size > LARGEST:
         raise UsageError(
@@ -179,7 +189,7 @@ def _read_exactly(stream: IO[bytes], size: int, where: str) -> bytes:
                 f"{where} ends after {len(content):,} of {size:,} bytes; fetch it again."
             )
         content += piece
-    return bytes(content)
+    return content
 
 
 def check_lengths(parts: dict[str, Part], where: str) -> None:

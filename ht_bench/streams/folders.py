@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ht_bench.errors import UsageError, reason
+from ht_bench.errors import UsageError, reason, shown
 from ht_bench.streams.dataset import DatasetSource, Part
 from ht_bench.streams.pictures import check_labels, decode
 
@@ -120,7 +120,8 @@ def _annotated(folder: Path) -> Files:
     images = {file.name: file for file in sorted(_walk(folder / "images", folder, ()))}
     for name in classes:
         if name not in images:
-            raise UsageError(f"{table} names {name}, which is not in images/; unpack it again.")
+            named = shown(name).strip("'")
+            raise UsageError(f"{table} names {named}, which is not in images/; unpack it again.")
     for name in images:
         if name not in classes:
             raise UsageError(f"{table} does not name {images[name]}; unpack it again.")

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import io
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from ht_bench.errors import UsageError, reason
+import numpy as np
+import numpy.typing as npt
+
+from ht_bench.errors import UsageError, reason, shown
 from ht_bench.streams.dataset import DatasetSource, Part
 from ht_bench.streams.folders import is_hidden, missing_part, part_names
-from ht_bench.streams.pictures import check_labels, decode
+from ht_bench.streams.pictures import check_count, check_labels, decode
 
+BATCH = 32
+"""Rows that are unpacked at a time: each may hold a large value of which the file has one."""
+# What pyarrow raises, each a class of its own below one of these, on files that are damaged.
+DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError),
+    *(MemoryError, OverflowError, RuntimeError, AttributeError),
+)
 SHARD = re.compile(r"(.*?)-(\d+)-of-(\d+)(-[0-9a-f]+)?")
 """A shard's name without its suffix: part, number, how many, at times a hash."""
 
@@ -34,16 +43,7 @@ def read_parquet(path: Path, source: DatasetSource) -> dict[str, Part]:
         if not paths:
             raise UsageError(missing_part(path, part, source))
         check_shards(paths)
-    library = data_library()
-    names = {part: [str(file) for file in paths] for part, paths in files.items()}
-    with _local_only(library) as temporary:
-        try:
-            parts = library.load_dataset("parquet", data_files=names, cache_dir=temporary)
-        except (ValueError, OSError, library.exceptions.DatasetGenerationError) as error:
-            raise UsageError(
-                f"{path} could not be read as {source.name}: {reason(error)}."
-            ) from error
-        return read_splits(source, parts, "test", str(path))
+    return {part: _read_files(source, part, paths) for part, paths in files.items()}
 
 
 def data_library() -> Any:
@@ -52,23 +52,21 @@ def data_library() -> Any:
         import datasets
     except ImportError as error:
         raise UsageError(
-            "Reading parquet files needs the extra 'data'; run: pip install 'ht-bench[data]'."
+            "Fetching from the hub needs the extra 'data'; run: pip install 'ht-bench[data]'."
         ) from error
     datasets.disable_progress_bars()
     return datasets
 
 
-@contextmanager
-def _local_only(library: Any) -> Iterator[str]:
-    """A temporary cache for `datasets`, and no look at the network for local files."""
-    # Not the environment variable: it is read once, at import, and would keep a fetch offline too.
-    before = library.config.HF_HUB_OFFLINE
-    library.config.HF_HUB_OFFLINE = True
+def _parquet_library() -> Any:
+    """Return `pyarrow.parquet`; raises UsageError where it is not installed."""
     try:
-        with tempfile.TemporaryDirectory(prefix="ht-bench-") as folder:
-            yield folder
-    finally:
-        library.config.HF_HUB_OFFLINE = before
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UsageError(
+            "Reading parquet files needs the extra 'data'; run: pip install 'ht-bench[data]'."
+        ) from error
+    return parquet
 
 
 def _files(path: Path, names: tuple[str, ...]) -> list[Path]:
@@ -137,5 +135,85 @@ def _pictures(source: DatasetSource, rows: Any, where: str) -> Iterator[tuple[IO
 
 def _refuse(place: str) -> None:
     raise UsageError(
-        f"{place} is no image for `datasets`; write the column with its feature Image()."
+        f"{place} is no image; write the column as `datasets` does with its feature Image(): "
+        "structs of 'bytes' and 'path'."
     )
+
+
+# ---- files on this machine ----
+
+
+def _read_files(source: DatasetSource, part: str, paths: list[Path]) -> Part:
+    """Return the images and labels of a part's files, in the order of their rows."""
+    counts = []
+    for path in paths:
+        with _opened(source, part, path) as file:
+            counts.append(file.metadata.num_rows)
+    where = str(paths[0] if len(paths) == 1 else paths[0].parent)
+    check_count(source, part, sum(counts), where)
+    labels: list[npt.NDArray[np.int64]] = []
+    rows = _rows(source, part, paths, labels)
+    images = decode(source, rows, sum(counts))
+    decoded = sum(map(len, labels))
+    if decoded != sum(counts):
+        raise UsageError(f"{where} ends after {decoded:,} of {sum(counts):,} rows; fetch it again.")
+    return images, check_labels(source, np.concatenate(labels), where)
+
+
+@contextmanager
+def _opened(source: DatasetSource, part: str, path: Path) -> Iterator[Any]:
+    """Open a file that has both columns; raises UsageError for one that does not, or is damaged."""
+    library = _parquet_library()
+    try:
+        metadata = library.read_metadata(path)
+        _check_columns(source, part, metadata.schema.to_arrow_schema(), path)
+        with library.ParquetFile(path, metadata=metadata) as file:
+            yield file
+    except UsageError:
+        raise
+    except DAMAGED as error:
+        raise UsageError(
+            f"{path} could not be read as {source.name}: {reason(error)}; fetch it again."
+        ) from error
+
+
+def _check_columns(source: DatasetSource, part: str, schema: Any, path: Path) -> None:
+    from pyarrow import types
+
+    for column in (source.image, source.label):
+        if schema.names.count(column) != 1:
+            raise UsageError(
+                f"{path}: the {part} files have no column '{column}'; they have "
+                f"{', '.join(map(shown, schema.names[:8])) or 'none'}."
+            )
+    kind = schema.field(source.image).type
+    inner = kind.get_field_index("bytes") if types.is_struct(kind) else -1
+    if inner < 0 or not types.is_binary(kind.field(inner).type):
+        _refuse(f"{path}: image 0")
+
+
+def _rows(
+    source: DatasetSource, part: str, paths: list[Path], labels: list[npt.NDArray[np.int64]]
+) -> Iterator[tuple[IO[bytes], str]]:
+    """Yield each row's picture and the words that name it; the labels are added to `labels`."""
+    columns = [source.image, source.label]
+    for path in paths:
+        with _opened(source, part, path) as file:
+            index = 0
+            for batch in file.iter_batches(BATCH, columns=columns, use_threads=False):
+                labels.append(_whole_numbers(source, batch.column(source.label), str(path)))
+                pictures = batch.column(source.image)
+                for picture in pictures.flatten()[pictures.type.get_field_index("bytes")]:
+                    place, content = f"{path}: image {index}", picture.as_py()
+                    if not isinstance(content, bytes):
+                        _refuse(place)
+                    yield io.BytesIO(content), place
+                    index += 1
+
+
+def _whole_numbers(source: DatasetSource, values: Any, where: str) -> npt.NDArray[np.int64]:
+    from pyarrow import types
+
+    if not types.is_integer(values.type) or values.null_count:
+        return check_labels(source, (), where)
+    return check_labels(source, values.to_numpy(zero_copy_only=False), where)

@@ -2,8 +2,8 @@
 
 A pickle is a program for a stack machine. Only arrays of NumPy, bytes, text, numbers, lists and
 dictionaries are made here: whatever else a file asks for is refused by name, NumPy's own
-constructors are replaced by ones that only collect bytes, and the program is looked through first,
-so that no length in it can ask for more memory than the file is long.
+constructors are replaced by ones that only collect bytes, and the program is looked through first
+(`programs`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import pickletools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ht_bench.errors import UsageError, reason
+from ht_bench.errors import UsageError, reason, shown
 from ht_bench.streams.arrays import check_lengths
 from ht_bench.streams.dataset import DatasetSource, Part
 from ht_bench.streams.pictures import check_array, check_labels
+from ht_bench.streams.programs import check_program
 
 LARGEST = 2**30
 """Bytes of one pickle at most; CIFAR's largest has 155 million."""
@@ -68,8 +68,8 @@ def _read_batch(source: DatasetSource, file: Path) -> Part:
     label = f"{source.label}s"  # `label`, `fine_label`: a row's there, many here
     for key in ("data", label):
         if key not in table:
-            shown = ", ".join(sorted(map(str, table))[:8])
-            raise UsageError(f"{file} has no '{key}' for {source.name}; it has {shown}.")
+            others = ", ".join(sorted(shown(k).strip("'") for k in table)[:8]) or "nothing"
+            raise UsageError(f"{file} has no '{key}' for {source.name}; it has {others}.")
     images = table["data"]
     if not isinstance(images, np.ndarray):
         raise UsageError(f"{file}: its 'data' is no array; unpack the archive again.")
@@ -100,8 +100,10 @@ class _Type:
     def real(self) -> np.dtype[Any]:
         """The type itself, where it is one of whole numbers."""
         codes = {f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)}
-        if self.code not in codes or self.order not in ("|", "<", ">", "="):
-            raise ValueError(f"an array of type {str(self.code)[:20]!r}")
+        orders = ("|", "<", ">", "=")
+        texts = isinstance(self.code, str) and isinstance(self.order, str)
+        if not texts or self.code not in codes or self.order not in orders:
+            raise ValueError(f"an array of type {shown(self.code)}")
         return np.dtype(self.order.replace("|", "=") + self.code)
 
 
@@ -122,7 +124,7 @@ def _values(content: Any, kind: Any, shape: Any, order: Any) -> npt.NDArray[Any]
     sizes = tuple(shape)
     sound = all(type(size) is int and size >= 0 for size in sizes)
     if not sound or math.prod(sizes) != len(values):
-        raise ValueError(f"an array of shape {sizes} from {len(values)} numbers")
+        raise ValueError(f"an array of shape {shown(sizes)} from {len(values)} numbers")
     return values.reshape(sizes, order="F" if order == "F" else "C")
 
 
@@ -194,7 +196,7 @@ def load_safely(file: Path) -> Any:
         if file.stat().st_size > LARGEST:
             raise UsageError(f"{file} has more than {LARGEST:,} bytes: it is no batch of CIFAR.")
         content = file.read_bytes()
-        _look_through(content)
+        check_program(io.BytesIO(content), len(content))
         return _plain(_Unpickler(io.BytesIO(content), encoding="bytes").load())
     except UsageError:
         raise
@@ -202,17 +204,6 @@ def load_safely(file: Path) -> Any:
         raise UsageError(
             f"{file} is no pickle of plain arrays ({reason(error)}); unpack the archive again."
         ) from error
-
-
-def _look_through(content: bytes) -> None:
-    """Raise ValueError for lengths and memo places beyond the file: either may ask for all memory.
-
-    `genops` itself reads every length against what is left of the file.
-    """
-    for opcode, argument, _ in pickletools.genops(content):
-        is_put = opcode.name in ("LONG_BINPUT", "PUT")
-        if is_put and not (isinstance(argument, int) and 0 <= argument <= len(content)):
-            raise ValueError("a memo place beyond the file")
 
 
 def _plain(value: Any) -> Any:

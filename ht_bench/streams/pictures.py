@@ -18,6 +18,10 @@ from ht_bench.streams.dataset import DatasetSource, Images, Labels
 
 MODES = ("L", "RGB", "1", "P")
 """Pillow's modes that convert to grey or RGB of 8 bits; of the others something would be lost."""
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+"""Of files, whatever they are called: of the others Pillow hands some to a program (EPS)."""
+MOST_IMAGES = 10**7
+"""Of a part whose count is not known."""
 # What Pillow's readers raise on damaged files, its error of too large a picture apart.
 UNREADABLE = (
     *(OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError),
@@ -55,7 +59,7 @@ def _decode_one(source: DatasetSource, file: Path | IO[bytes], where: str) -> Im
     from PIL import Image
 
     try:
-        with Image.open(file) as picture:
+        with Image.open(file, formats=FORMATS) as picture:
             _check(source, picture, where)
             mode = "L" if source.shape[0] == 1 else "RGB"
             pixels = np.asarray(picture.convert(mode), dtype=np.uint8)
@@ -83,13 +87,30 @@ def _check(source: DatasetSource, picture: Any, where: str) -> None:
 
 def check_labels(source: DatasetSource, values: Any, where: str) -> Labels:
     """Return labels as int64 [N]; raises UsageError unless each is the number of a class."""
-    labels = np.asarray(values)
+    try:
+        labels = np.asarray(values)
+    except (ValueError, OverflowError):  # lists within lists
+        labels = np.empty(0)
     whole = labels.ndim == 1 and len(labels) > 0 and labels.dtype.kind in "iu"
     if not whole or labels.min() < 0 or labels.max() >= source.classes:
         raise UsageError(
             f"{where}: labels must be whole numbers and lie in 0 … {source.classes - 1}."
         )
     return labels.astype(np.int64)
+
+
+def check_count(source: DatasetSource, part: str, count: int, where: str) -> None:
+    """Raise UsageError for a file that claims far more examples than the dataset's part has.
+
+    Whoever reads it then makes room for no more than that; the exact counts are checked at the end.
+    """
+    known = source.train if part == "train" else source.tests
+    most = MOST_IMAGES if known is None else 2 * known
+    if not 0 <= count <= most:
+        raise UsageError(
+            f"{where} claims {count:,} {part} images, but {source.name} has "
+            f"{'at most ' if known is None else ''}{known or most:,}; fetch it again."
+        )
 
 
 def check_array(source: DatasetSource, values: npt.NDArray[Any], where: str) -> Images:

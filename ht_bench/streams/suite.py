@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -84,10 +85,23 @@ def get_suite(name: str | Path | Suite) -> Suite:
         table = read_toml(name)
         check_kind(table, "suite", str(name))
         suite = read_table(Suite, table, str(name))
+        _check_anchors(suite, str(name))
         return replace(suite, tasks=tuple(_name(task, name) for task in suite.tasks))
     if not isinstance(name, str):
         raise UsageError(f"{name!r} is no suite; give a name, the path of a TOML file or a Suite.")
     return get_suite(registry.made(registry.suites, name))
+
+
+def _check_anchors(suite: Suite, where: str) -> None:
+    for task, anchors in suite.anchors.items():
+        place = f"{where} [anchors.{task}]"
+        seeds = len(parse_seeds(anchors.seeds, place))
+        for key, values in (("none", anchors.none), ("full_reset", anchors.full_reset)):
+            if len(values) != seeds or not all(map(math.isfinite, values)):
+                raise UsageError(
+                    f"{place}: '{key}' has {len(values)} values for {seeds} seeds; give each seed "
+                    "one finite number."
+                )
 
 
 def known_suites() -> dict[str, Suite]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import re
 import tomllib
 import types
 import typing
@@ -24,6 +25,14 @@ LARGEST_NUMBER = 10**15
 """Whole numbers beyond are a slip of the finger, whatever the key."""
 MOST_TABLES = 10_000
 """Tables that one key may hold, repeated ones counted each time."""
+DEEPEST = 32
+"""Tables and lists within one another, and parts of one key."""
+LONGEST_KEY = 200
+_TOKENS = re.compile(
+    r'''(?P<dot>\.)|(?P<rest>"""(?:[^"\\]++|\\.|"(?!""))*+(?:""")?|'{3}(?:[^']++|'(?!''))*+(?:'{3})?'''
+    r"""|"(?:[^"\\\n]++|\\.)*+"?|'[^'\n]*+'?|[\w-]++|[ \t]++)|(?:\#[^\n]*+|[^.])""",
+    re.DOTALL,
+)
 
 
 def read_toml(path: Path, cure: str = "fix that line") -> dict[str, Any]:
@@ -31,7 +40,9 @@ def read_toml(path: Path, cure: str = "fix that line") -> dict[str, Any]:
     try:
         if path.exists() and (not path.is_file() or path.stat().st_size > LARGEST_FILE):
             raise UsageError(f"{path} is no file of at most {LARGEST_FILE:,} bytes; {cure}.")
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors may add a mark
+        text = path.read_text(encoding="utf-8-sig")  # editors may add a mark
+        _check_keys(text)
+        table = tomllib.loads(text)
     except UsageError:
         raise
     except OSError as error:
@@ -40,6 +51,17 @@ def read_toml(path: Path, cure: str = "fix that line") -> dict[str, Any]:
         raise UsageError(f"{path} is not valid TOML: {reason(error)}; {cure}.") from error
     check_values(table, str(path))
     return table
+
+
+def _check_keys(text: str) -> None:
+    """Raise ValueError for a key of many parts: the parser's time and memory grow by its square."""
+    if all(line.count(".") <= DEEPEST for line in text.split("\n")):
+        return
+    dots = 0
+    for token in _TOKENS.finditer(text):
+        dots = dots + 1 if token["dot"] else dots if token["rest"] else 0
+        if dots > DEEPEST:
+            raise ValueError(f"a key of more than {DEEPEST} parts")
 
 
 _MARKS = {"recipe": "summary", "suite": "tasks", "task": "phases"}
@@ -54,23 +76,30 @@ def check_kind(table: Mapping[str, Any], kind: str, where: str) -> None:
         raise UsageError(f"{where} is a {others[0]}, no {kind}; name it with {how}.")
 
 
-def check_values(value: Any, where: str, key: str = "") -> None:
+def check_values(value: Any, where: str, key: str = "", depth: int = 0) -> None:
     """Raise UsageError naming the first key whose value no file of the benchmark can hold.
 
-    Those are dates and times, and whole numbers beyond all measure (seeds may be any).
+    Those are dates and times, whole numbers beyond all measure (seeds may be any), and what is
+    nested too deeply; no key is longer than LONGEST_KEY or holds what cannot be shown.
     """
+    if depth > DEEPEST:
+        raise UsageError(f"{where}: {shown(key)} is nested more than {DEEPEST} deep; flatten it.")
     if isinstance(value, Mapping):
         for name, item in value.items():
-            check_values(item, where, f"{key}.{name}" if key else str(name))
+            if len(str(name)) > LONGEST_KEY or not str(name).isprintable():
+                raise UsageError(f"{where}: the key {shown(name)} is no key here; correct it.")
+            check_values(item, where, f"{key}.{name}" if key else str(name), depth + 1)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            check_values(item, where, f"{key}[{index}]")
+            check_values(item, where, f"{key}[{index}]", depth + 1)
     elif isinstance(value, datetime.date | datetime.time):
-        raise UsageError(f"{where}: '{key}' is the date or time {value}; quote it, or correct it.")
+        raise UsageError(
+            f"{where}: {shown(key)} is the date or time {value}; quote it, or correct it."
+        )
     elif isinstance(value, int) and abs(value) > LARGEST_NUMBER and not key.startswith("seeds"):
         size = f"{value:.3g}" if abs(value) < 10**300 else "too long to show"
         raise UsageError(
-            f"{where}: '{key}' is {size}; at most {LARGEST_NUMBER:,} is read. Correct it."
+            f"{where}: {shown(key)} is {size}; at most {LARGEST_NUMBER:,} is read. Correct it."
         )
 
 

@@ -1,26 +1,32 @@
 """Checkpoints: written atomically, read with `weights_only=True`, matched by fingerprint.
 
 The file is the sha256 of the rest, 32 bytes, then what torch saved: a damaged pickle could raise
-anything, or load as other numbers.
+anything, or load as other numbers. The one before is kept beside it, as `NAME.old`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
-import pickle
+import os
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from ht_bench.files import write_atomically
+from ht_bench.files import atomic_file, remove_leftovers
 
-LAYOUT = 2
+LAYOUT = 3
 """Of a run's state: a file of another layout is not read."""
+HASH = 32
+"""Bytes of a sha256."""
+_OLD = ".old"
 
 
 @dataclass(frozen=True)
@@ -35,38 +41,87 @@ class CheckpointPlan:
 def save(path: Path, fingerprint: str, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, lists, dicts) under the run's fingerprint.
 
-    Raises UsageError, with the last checkpoint still in place, when the disk is full.
+    The last checkpoint becomes the one before, and that of before goes: at every instant one of
+    them is whole. Raises UsageError, with the last one still in place, when the disk is
+    full, or would be half as empty as it is.
     """
-    buffer = io.BytesIO()
-    torch.save({"whose": [LAYOUT, fingerprint], "state": state}, buffer)
-    content = buffer.getvalue()
-    write_atomically(path, hashlib.sha256(content).digest() + content)
+    with atomic_file(path, keep=before(path)) as file:
+        file.write(bytes(HASH))
+        # Half of what is free stays free: results have to find room.
+        content: Any = _Hashing(file, shutil.disk_usage(path.parent).free // 2)
+        torch.save({"whose": [LAYOUT, fingerprint], "state": state}, content)
+        digest = content.digest()
+        file.seek(0)
+        file.write(digest)
 
 
 def load(path: Path, fingerprint: str, device: str = "cpu") -> dict[str, Any] | None:
-    """Return the state saved for `fingerprint`, or None: no file, another run's, or a broken one.
+    """Return the newest whole state saved for `fingerprint`, or None where there is none.
 
     With device "cuda" each tensor comes back where it was, on the CPU or on the present CUDA
     device: an optimizer's `step` is on the host, save for fused steps, and stays there. A broken
-    or foreign checkpoint is left out with a warning; the run then starts anew.
+    or foreign checkpoint is left out with a warning; the run then goes on from the one before, or
+    starts anew. No other process may be saving to `path`.
     """
-    if not path.exists():
-        return None
+    remove_leftovers(path)
+    faults: list[str] = []
+    for file in _generations(path):
+        state, fault = _read(file, fingerprint, device)
+        if state is not None:
+            if faults:
+                _tell(f"{faults[0]}; this run goes on from the one before.")
+            if file != path:  # or saving would put what is of no use in the place of this one
+                with contextlib.suppress(OSError):
+                    os.replace(file, path)
+            return state
+        faults.append(f"The checkpoint {file} {fault}" if not faults else f"the one before {fault}")
+    if faults:
+        _tell(f"{', '.join(faults)}; this run starts anew.")
+    return None
+
+
+def before(path: Path) -> Path:
+    """Return where the checkpoint before the one at `path` lies."""
+    return path.with_name(path.name + _OLD)
+
+
+def exists(path: Path) -> bool:
+    """Whether a checkpoint is there, or the one before."""
+    return bool(_generations(path))
+
+
+def remove(path: Path) -> None:
+    """Delete the checkpoint, the one before, and what a killed process left in writing them."""
+    path.unlink(missing_ok=True)
+    before(path).unlink(missing_ok=True)
+    remove_leftovers(path)
+
+
+def find(folder: Path) -> list[Path]:
+    """Return the stacks' checkpoints in a folder, also those of which only the one before is there.
+
+    Whether they can be read is not looked at.
+    """
+    found = [*folder.glob("stack-*.pt"), *folder.glob(f"stack-*.pt{_OLD}")]
+    files = {file.with_name(file.name.removesuffix(_OLD)) for file in found}
+    return sorted(files, key=lambda file: file.stem)
+
+
+def _generations(path: Path) -> list[Path]:
+    """Return the files that are there, the newest first."""
+    return [file for file in (path, before(path)) if file.exists()]
+
+
+def _read(file: Path, fingerprint: str, device: str) -> tuple[dict[str, Any] | None, str]:
+    """Return the state in a file; or None, and what is wrong with it."""
     try:
-        content = io.BytesIO(_whole(path))
-        saved = torch.load(content, weights_only=True, map_location=_places(device))
-    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError):
-        warnings.warn(f"The checkpoint {path} is unreadable; this run starts anew.", stacklevel=2)
-        return None
-    if not isinstance(saved, dict) or saved.get("whose") != [LAYOUT, fingerprint]:
-        warnings.warn(
-            f"The checkpoint {path} is of another machine, of other software or settings; this run "
-            "starts anew.",
-            stacklevel=2,
-        )
-        return None
-    state: dict[str, Any] = saved["state"]
-    return state
+        with _whole(file) as content:
+            saved = torch.load(content, weights_only=True, map_location=_places(device))
+        if saved["whose"] == [LAYOUT, fingerprint]:
+            return dict(saved["state"]), ""
+    except Exception:  # a pickle may raise anything
+        return None, "is unreadable"
+    return None, "is of another machine, of other software or settings"
 
 
 def _places(device: str) -> str | Callable[[Any, str], Any]:
@@ -76,9 +131,54 @@ def _places(device: str) -> str | Callable[[Any, str], Any]:
     return lambda storage, place: storage if place == "cpu" else storage.cuda()
 
 
-def _whole(path: Path) -> bytes:
-    """Return what torch saved; raises EOFError unless every byte is as it was written."""
-    content = path.read_bytes()
-    if hashlib.sha256(content[32:]).digest() != content[:32]:
-        raise EOFError(f"{path} is damaged")
-    return content[32:]
+class _Hashing(io.RawIOBase):
+    """Passes bytes on to a file, and hashes them: a replay buffer is not copied in memory.
+
+    torch turns an error of a full disk into another one, so it is put off to `digest()`.
+    """
+
+    def __init__(self, file: BinaryIO, room: int) -> None:
+        self._file, self._hash, self._room = file, hashlib.sha256(), room
+        self._error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            if self._error is None:
+                self._room -= len(content)
+                if self._room < 0:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._hash.update(content)
+                self._file.write(content)
+        except OSError as error:
+            self._error = error
+        return len(content)
+
+    def digest(self) -> bytes:
+        if self._error is not None:
+            raise self._error
+        return self._hash.digest()
+
+
+class _AfterHash(io.FileIO):
+    """A checkpoint's file, which to torch begins after the hash."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return super().seek(offset + HASH * (whence == os.SEEK_SET), whence) - HASH
+
+    def tell(self) -> int:
+        return super().tell() - HASH
+
+
+def _whole(path: Path) -> _AfterHash:
+    """Open what torch saved; raises EOFError unless every byte is as it was written."""
+    with path.open("rb") as file:
+        digest = file.read(HASH)
+        if hashlib.file_digest(file, "sha256").digest() != digest:
+            raise EOFError(f"{path} is damaged")
+    content = _AfterHash(path)
+    content.seek(0)
+    return content
+
+
+def _tell(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=3)

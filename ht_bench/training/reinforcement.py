@@ -2,8 +2,8 @@
 
 PROTOCOL's boundary rule holds: at each phase start every method's agent gets an empty buffer and
 restarted schedules; its network and optimizer state go on, unless the method changes them. A run
-is resumed at a rollout's start where the environment can be saved (`agent_state`), and at phase
-boundaries elsewhere.
+is resumed at a rollout's start where the environment can be saved (`environment_state`), and at
+phase boundaries elsewhere.
 """
 
 from __future__ import annotations

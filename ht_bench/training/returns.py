@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from ht_bench.sb3.diagnostics import diagnose_policy, keep, last_observations, probe_policy
 from ht_bench.streams.points import points_of_phase
-from ht_bench.training.agent_state import decode, encode
+from ht_bench.training.encoding import decode, encode
 from ht_bench.training.history import point
 
 if TYPE_CHECKING:

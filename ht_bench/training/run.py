@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ht_bench.errors import UsageError
 from ht_bench.networks.disturbance import disturb
 from ht_bench.streams.randomness import key
 from ht_bench.training import checkpoint
@@ -20,6 +23,11 @@ from ht_bench.training.checkpoint import CheckpointPlan
 from ht_bench.training.device import Compute
 from ht_bench.training.diagnosing import Schedule
 from ht_bench.training.history import History, Interrupted, Observer
+
+PAYS = 50.0
+"""A checkpoint pays after so many times what saving the last one took: a fiftieth at most."""
+FIRST = 0.1
+"""Seconds that saving is taken to take, at phase boundaries, before any was measured."""
 
 
 @dataclass
@@ -46,12 +54,10 @@ class Run(ABC):
     diagnostics instead. Checkpoints count nowhere.
     twin: 0, or the number of a rounding twin: the same run from weights whose last bits differ.
     diagnostics: when and with what it is diagnosed, which decides no bit of training.
-    sparing: seconds without a checkpoint until a phase boundary has one.
     """
 
     twin: int = 0
     diagnostics: Schedule = Schedule()
-    sparing: float = 0.0
 
     def __init__(
         self, seeds: Sequence[int], planned: Sequence[int], compute: Compute | None
@@ -60,6 +66,8 @@ class Run(ABC):
         self.compute = compute or Compute()
         self.position, self.history = Position(), History(len(self.seeds))
         self.steps_taken, self.seconds, self.evaluation_seconds = 0, 0.0, 0.0
+        self._saving = 0.0  # seconds that the last checkpoint took
+        self._is_told = False
 
     @property
     def alive(self) -> Tensor:
@@ -77,8 +85,7 @@ class Run(ABC):
         while self.position.phase < len(self.planned):
             self.train_phase(self.position.phase)
             self.position = Position(phase=self.position.phase + 1)
-            if time.monotonic() - self._saved >= min(self.sparing, self.plan.seconds):
-                self._save()
+            self._save_if_it_pays()
         self._count_training()
         return self.history
 
@@ -138,17 +145,28 @@ class Run(ABC):
         return done / sum(self.planned), self.seconds + self.evaluation_seconds
 
     def pause_if_due(self) -> None:
-        """Save when the plan says so or the run is stopped; then raise Interrupted."""
+        """Save when the plan says so or the run is stopped; then raise Interrupted.
+
+        Where saving takes long it is done less often than the plan says.
+        """
         stop = self.observer.stop()
-        if stop or time.monotonic() - self._saved > self.plan.seconds:
+        due = max(self.plan.seconds, PAYS * self._saving)
+        if stop or time.monotonic() - self._saved > due:
             self._save()
         if stop:
             raise Interrupted
 
+    def _save_if_it_pays(self) -> None:
+        """Save at a phase boundary, unless phases are so short that saving would slow them."""
+        due = PAYS * self._saving or min(self.plan.seconds, PAYS * FIRST)
+        if time.monotonic() - self._saved >= due:
+            self._save()
+
     def _save(self) -> None:
+        """Save; a full disk costs the checkpoint, which is told once, and not the run."""
         if self.plan.path is None:
             return
-        self._count_training()
+        began = self._count_training()
         state = {
             **self.state_dict(),
             "position": dataclasses.asdict(self.position),
@@ -157,8 +175,23 @@ class Run(ABC):
             "seconds": self.seconds,
             "evaluation_seconds": self.evaluation_seconds,
         }
-        checkpoint.save(self.plan.path, self.plan.fingerprint, state)
+        try:
+            checkpoint.save(self.plan.path, self.plan.fingerprint, state)
+        except UsageError as error:
+            self._tell_unsaved(self.plan.path, error)
         self._saved = self._resumed = time.monotonic()
+        self._saving = self._saved - began
+
+    def _tell_unsaved(self, path: Path, error: UsageError) -> None:
+        if self._is_told:
+            return
+        self._is_told = True
+        why = getattr(error.__cause__, "strerror", None) or error
+        warnings.warn(
+            f"No checkpoint could be written to {path} ({why}); training goes on, and would be "
+            "taken up from the last one: free some space.",
+            stacklevel=2,
+        )
 
     def _restore(self) -> None:
         """Take over a checkpoint of this very run, if there is one, and tell of it."""

@@ -36,8 +36,6 @@ from ht_bench.training.step import TrainingStep
 class SupervisedRun(Run):
     """One stack of seeds of one task of data and method: see `Run`."""
 
-    sparing = 10.0  # phases may take less than a second, and any step can be gone on from
-
     def __init__(
         self,
         task: Task,

@@ -79,7 +79,7 @@ def test_digits_and_files_of_tensors(call: Call) -> None:
         ("--network net.py:number --data digits", "net.py:number failed"),
         ("--network net.py:data --data digits", "makes a tuple, no torch module"),
         ("--network net.py:build --data digit", "Did you mean 'digits'"),
-        ("--network net.py:build --data none.pt", "holds no pair of tensors"),
+        ("--network net.py:build --data none.pt", "Could not read none.pt"),
         ("--network net.py:build --data digits --lr 0", "give positive numbers"),
         ("--network net.py:build --data digits --threads -1", "give 1 or more, or 0"),
         ("--network net.py:build --data digits --weights none.pt", "Could not read none.pt"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,3 +229,22 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UsageError, match="cannot be written .*name another with --out"):
         locked([tmp_path / "file" / "seed1"]).__enter__()
+
+
+def test_runs_read_together_are_what_each_file_holds(make_record: Make, tmp_path: Path) -> None:
+    """What records have in common they share, and only what is written alike."""
+    alike = [{"steps": 10}, {"hyperparameters": {"decay": 1}}, {"hyperparameters": {"decay": 1.0}}]
+    for seed, changes in enumerate(alike):
+        record = make_record([[0.1, 0.2], [0.3]], seed=seed, **changes)
+        record["curve"]["test/loss"] = [2.0, 1.0, 0.5]
+        write_record(result_file(tmp_path / "t" / "none-0", seed), record)
+    found, _ = read_runs(tmp_path)
+    files = [result_file(tmp_path / "t" / "none-0", seed) for seed in range(len(alike))]
+    assert list(map(json.dumps, found)) == [json.dumps(read_record(file)) for file in files]
+    assert found[0]["curve"]["step"] is found[1]["curve"]["step"]
+    assert found[0]["software"] is found[2]["software"]
+    assert found[1]["hyperparameters"] is not found[2]["hyperparameters"]
+    scored, _ = read_runs(tmp_path, scored=True)
+    kept = {"phase", "step", "test/accuracy", "train/accuracy"}
+    assert [record["curve"].keys() for record in scored] == [kept] * 3
+    assert scored[0]["diagnostics"] == {} and scored[0]["cost"] == found[0]["cost"]

@@ -62,7 +62,7 @@ def write_parquet(
         rows = [{"bytes": png(images[i]), "path": None} for i in order]
         columns = {image: pyarrow.array(rows, kind), label: [int(labels[i]) for i in order]}
         table = pyarrow.table(columns).replace_schema_metadata(meta)
-        parquet.write_table(table, folder / f"{part}-00000-of-00001.parquet")
+        parquet.write_table(table, folder / f"{part}-00000-of-00001.parquet", row_group_size=5)
     return folder
 
 
@@ -154,25 +154,9 @@ def test_the_offline_variable_is_honoured(tmp_path: Path, monkeypatch: Patch) ->
     assert not cache.cache_folder().exists()
 
 
-def test_local_files_need_no_network_and_a_later_fetch_may_use_it(
-    tmp_path: Path, arrays: Arrays, monkeypatch: Patch
-) -> None:
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    seen, load = [], datasets.load_dataset
-
-    def watched(*arguments: Any, **options: Any) -> Any:
-        seen.append(datasets.config.HF_HUB_OFFLINE)
-        return load(*arguments, **options)
-
-    monkeypatch.setattr(datasets, "load_dataset", watched)
-    take(write_parquet(tmp_path / "a", arrays))
-    assert (seen, datasets.config.HF_HUB_OFFLINE) == ([True], False)
-
-
 def test_a_missing_library_is_named(tmp_path: Path, arrays: Arrays, monkeypatch: Patch) -> None:
     source = write_parquet(tmp_path / "a", arrays)
-    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UsageError, match=r"pip install 'ht-bench\[data\]'"):
         take(source)
 
@@ -205,20 +189,17 @@ def spoil_png(folder: Path, content: bytes) -> Path:
     return folder
 
 
-def spoil_parquet(folder: Path, features: bool = True, **values: Any) -> Path:
-    """Put a value into row 1 of a column; or leave out what declares the column an image."""
+def spoil_parquet(folder: Path, **values: Any) -> Path:
+    """Put a value into row 1 of a column, or a text into all of them."""
     [path] = folder.glob("train*")
     table = parquet.read_table(path)
     for name, value in values.items():
         rows = table[name].to_pylist()
-        rows[1] = value
-        kind = pyarrow.float64() if isinstance(value, float) else table[name].type
+        rows = [value] * len(rows) if value == "text" else [*rows[:1], value, *rows[2:]]
+        kinds = {str: pyarrow.string(), float: pyarrow.float64()}
+        kind = kinds.get(type(value), table[name].type)
         column = table.column_names.index(name)
         table = table.set_column(column, name, pyarrow.array(rows).cast(kind))
-    meta = json.loads(table.schema.metadata[b"huggingface"])
-    if isinstance(values.get("label"), float):
-        meta["info"]["features"]["label"]["dtype"] = "float64"
-    table = table.replace_schema_metadata({"huggingface": json.dumps(meta)} if features else None)
     parquet.write_table(table, path)
     return folder
 
@@ -243,12 +224,12 @@ def test_valid_files_serve_for_a_test_only_where_there_is_none(
         (lambda p, a: write_folders(p, {"test": a["test"]}), "has no train images"),
         (lambda p, a: spoil_png(write_folders(p, a), b"no image"), "cannot be decoded .*png"),
         (lambda p, a: spoil_parquet(write_parquet(p, a), img=truncated(a)), "1 cannot be decoded"),
-        (lambda p, a: spoil_parquet(write_parquet(p, a), features=False), "image 0 is no image"),
+        (lambda p, a: spoil_parquet(write_parquet(p, a), img="text"), "image 0 is no image"),
         (lambda p, a: spoil_parquet(write_parquet(p, a), img=None), "image 1 is no image"),
         (lambda p, a: spoil_parquet(write_parquet(p, a), label=None), "must be whole numbers"),
         (lambda p, a: spoil_parquet(write_parquet(p, a), label=0.5), "must be whole numbers"),
         (lambda p, a: spoil_parquet(write_parquet(p, a), label=-1), "lie in 0 … 2"),
-        (lambda p, a: write_parquet(p, a, image="picture"), "no column 'img'"),
+        (lambda p, a: write_parquet(p, a, image="picture"), "no column 'img'; they have 'pict"),
         (lambda p, a: write_parquet(p, a, label="class"), "no column 'label'"),
         (lambda p, a: write_parquet(p, {k: (x[:, :4], y) for k, (x, y) in a.items()}), "8×4"),
         (lambda p, a: write_parquet(p, {k: (x, y + 1) for k, (x, y) in a.items()}), "0 … 2"),

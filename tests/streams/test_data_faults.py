@@ -200,9 +200,26 @@ def test_a_fetch_that_fails_in_any_way_is_one_sentence(kind: str, monkeypatch: P
 
 
 def test_a_long_reason_is_one_short_line(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(datasets, "load_dataset", raising(ValueError("Couldn't\n cast\n" * 100)))
+    from pyarrow import parquet
+
+    monkeypatch.setattr(parquet, "read_metadata", raising(ValueError("Couldn't\n cast\n" * 100)))
     for name in ("train", "test"):
         (tmp_path / f"{name}.parquet").write_bytes(b"")
     with pytest.raises(UsageError, match=r"could not be read as tiny: Couldn't cast Couldn't") as e:
         data.import_path("tiny", tmp_path)
     assert "\n" not in str(e.value) and len(str(e.value)) < 400 + len(str(tmp_path))
+
+
+def test_rows_that_no_part_has_are_not_made_room_for(tmp_path: Path, monkeypatch: Patch) -> None:
+    """A row that is repeated takes no bytes: the count is looked at before anything is decoded."""
+    import pyarrow
+    from pyarrow import parquet
+
+    monkeypatch.setitem(data._SOURCES, "tiny", dataclasses.replace(SOURCE, train=24, tests=12))
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    picture = pyarrow.array([{"bytes": png(pixels(0, 4, 4, 3)), "path": None}], kind)
+    for name, count in (("train", 49), ("test", 12)):
+        rows = {"img": pyarrow.concat_arrays([picture] * count), "label": [0] * count}
+        parquet.write_table(pyarrow.table(rows), tmp_path / f"{name}.parquet")
+    with pytest.raises(UsageError, match=r"train.parquet claims 49 train images, .* tiny has 24"):
+        data.import_path("tiny", tmp_path)

@@ -205,6 +205,12 @@ def test_a_network_without_a_hidden_layer_is_diagnosed(name: str) -> None:
         (b"\xff\xfe", "is not valid TOML"),
         (b"method = 1979-05-27", "'method' is the date"),
         (b"x" * (2**22 + 1), "is no file of at most"),
+        # The parser's time and memory grow by the square of a key's parts: minutes, gigabytes.
+        (b"a" + b".a" * 100_000 + b" = 1", "a key of more than 32 parts"),
+        (b"x = { a" + b' . "=" ' * 100_000 + b" = 1 }", "a key of more than 32 parts"),
+        (b"a = " + b"[" * 40 + b"]" * 40, "is nested more than 32 deep"),
+        (b'"' + b"k" * 300 + b'" = 1', "is no key here"),
+        (b'"\\u001b[2J" = 1', "is no key here"),
         (None, "is no file of at most"),
     ],
 )
@@ -220,6 +226,13 @@ def test_any_toml_file_that_cannot_be_read_is_named(
     with pytest.raises(UsageError, match=rf"l2\.toml.* {sentence}") as caught:
         read_toml(file)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_prose_and_numbers_with_many_points_are_no_long_keys(tmp_path: Path) -> None:
+    file = tmp_path / "l2.toml"
+    many = ", ".join(["0.5"] * 100)
+    file.write_text(f'a = [{many}] # {"a.b" * 99}\nb = "{"a.b" * 99}"\n', encoding="utf-8")
+    assert len(read_toml(file)["a"]) == 100
 
 
 @pytest.mark.parametrize("kind", ["data", "agents"])

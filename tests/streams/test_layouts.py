@@ -191,7 +191,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "an endless idx file": (
         "grey",
         lambda p: with_bytes(grey(p), PIXELS, lambda b: b[:4] + b"\xff" * 12 + b[16:]),
-        "claims .* bytes; at most",
+        "claims 4,294,967,295 .* images, but",
     ),
     "another kind of idx file": (
         "grey",

@@ -75,6 +75,11 @@ ATTACKS: dict[str, bytes] = {
     "an array of objects": pickle.dumps({"data": np.array([{}], dtype=object)}, 2),
     "an array of floats": pickle.dumps({"data": np.zeros(3)}, 2),
     "a class": pickle.dumps(Path),
+    # The hash of a key is taken by recursion in C: the first crashes, the second never ends.
+    "a tuple in tuples": b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s.",
+    "a tuple of twice the one before": b"\x80\x02})" + b"2\x86" * 60 + b"K\x01s.",
+    "the same in a set": b"\x80\x04\x8f()" + b"2\x86" * 60 + b"\x90.",
+    "the same by memo": b"\x80\x02})" + b"q\x01h\x01\x86" * 60 + b"K\x01s.",
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.faults.scene import Scene
+from tests.faults.scene import EARLY, Scene
 
 Fault = Callable[[Scene], Iterator[None]]
 DAY = 86400
@@ -117,7 +117,7 @@ def _all_gone(scene: Scene) -> Iterator[None]:
 
 def two_runners(scene: Scene) -> Iterator[None]:
     """The same command once more while it runs; now and then one of the two is killed."""
-    until = time.monotonic() + scene.draw.uniform(0, scene.reference.seconds[scene.jobs])
+    until = time.monotonic() + scene.draw.uniform(0, EARLY * scene.reference.seconds[scene.jobs])
     yield from scene.wait(lambda: time.monotonic() > until)
     if scene.strike():
         scene.start(jobs=scene.draw.choice((1, 2)))

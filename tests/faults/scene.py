@@ -19,6 +19,8 @@ from tests.faults.work import PATIENCE, Reference, Workload, begun
 
 ENDS_WITHIN = 30.0
 """Seconds in which workers end whose driver is gone."""
+EARLY = 0.7
+"""Share of an undisturbed run's time in which faults strike: later, the command may have ended."""
 
 
 @dataclass
@@ -84,7 +86,7 @@ class Scene:
     def instant(self) -> Iterator[None]:
         """Wait for a random instant of training, or one at which a file is just being written."""
         yield from self.wait(lambda: begun(self.out))
-        after = time.monotonic() + self.draw.uniform(0, self.reference.seconds[self.jobs])
+        after = time.monotonic() + self.draw.uniform(0, EARLY * self.reference.seconds[self.jobs])
         yield from self.wait(lambda: time.monotonic() >= after)
         pattern = self.draw.choice(("", "", ".result.json.*", ".stack-*"))
         if pattern:

@@ -159,7 +159,7 @@ def make_folder(path: Path) -> Path:
     """Create `path` with its parents and return it; raises UsageError if that is impossible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path, prefix=".probe."):
+        with tempfile.TemporaryFile(dir=path, prefix=".probe."):  # nameless: a kill leaves nothing
             pass
     except OSError as error:
         raise UsageError(

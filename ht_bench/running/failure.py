@@ -16,7 +16,7 @@ from ht_bench.local_code import PACKAGE, is_installed
 from ht_bench.running.job import StackJob
 from ht_bench.streams.seeds import format_seeds
 
-FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT") if hasattr(errno, name)}
+FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
 
 
 class Failure(str):

@@ -20,6 +20,9 @@ from ht_bench.errors import UsageError, reason
 from ht_bench.files import write_atomically
 from ht_bench.running.cores import available_cores
 
+QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
+TRIES = 3
+"""Of starting Ray on a busy machine."""
 PATIENCE = 30.0
 """Seconds in which a cluster has to answer."""
 STORE = 256 * 2**20
@@ -51,23 +54,39 @@ def connected(address: str, cpus: int) -> Iterator[Any]:
         yield ray
         return
     address = address or os.environ.get("RAY_ADDRESS", "") or "local"
-    if address != "local":
-        _check_answers(address)
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with _as_before():
+        if address == "local":
+            _start(ray, cpus)
+        else:
+            _check_answers(address)
+            try:
+                ray.init(address, **QUIET)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise UsageError(_unusable(address, error)) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _start(ray: Any, cpus: int) -> None:
+    """Start an instance of this machine; Ray gives its own processes no more than 30 seconds."""
     own = {
         "num_cpus": max(available_cores(), cpus),
         "include_dashboard": False,
         "object_store_memory": STORE,
     }
-    with _as_before():
+    for tries_left in reversed(range(TRIES)):
         try:
-            ray.init(address, **quiet, **(own if address == "local" else {}))
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UsageError(_unusable(address, error)) from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+            ray.init("local", **QUIET, **own)
+            return
+        except Exception as error:  # what it raises on a busy machine is no class of its own
+            ray.shutdown()
+            if not tries_left:
+                raise UsageError(
+                    f"Ray did not start on this machine ({reason(error)}); try again when it is "
+                    "less busy, or leave --executor out."
+                ) from error
 
 
 def _unusable(address: str, error: Exception) -> str:

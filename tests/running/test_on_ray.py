@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +31,7 @@ from ht_bench.streams.task import Task, parse_task
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's pipes and sockets
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # what Ray will change
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 METHODS = '''\
 """Methods that fail, end their process once, and tell that they train."""
@@ -79,6 +79,16 @@ class Slow(ht_bench.Method):
     def after_step(self):
         time.sleep(0.005)
 '''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _rays_processes() -> Iterator[None]:
+    """Collect what stands for Ray's processes here: it warns that they have not been waited for."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.unfreeze()
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +143,7 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def ran(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """Two sound methods, one that fails, one whose worker is killed once, one that is terminated."""
+    """Two sound methods, one that fails, and one whose worker is killed once."""
     out, said = tmp_path_factory.mktemp("ray"), list[str]()
     ending = [f"{file}:Ending"]
     plan = plan_of(out, "none", "hare-tortoise", f"{file}:Raises", *ending)

@@ -80,7 +80,10 @@ def need(request: ExecutorRequest, job: StackJob) -> Need:
 
 
 class _Sweep:
-    """Stacks on their way through a cluster, by their numbers in `jobs`."""
+    """Stacks on their way through a cluster, by their numbers in `jobs`.
+
+    running: by the task's reference, its ticket; stacks: whose ticket it is.
+    """
 
     def __init__(
         self,
@@ -96,7 +99,9 @@ class _Sweep:
         self.needs = [need(request, job) for job in jobs]
         self.waiting = deque(range(len(jobs)))
         self.running: dict[Any, int] = {}
-        self.begun: set[int] = set()
+        self.stacks: dict[int, int] = {}
+        self.begun: set[int] = set()  # tickets, here and next
+        self.recalled: set[int] = set()
         self.claims: dict[int, contextlib.ExitStack] = {}
         self.deaths: Counter[int] = Counter()
         self.steps: Counter[int] = Counter()
@@ -118,8 +123,8 @@ class _Sweep:
         while self.waiting or self.running:
             halted = stop() or limit.is_over()
             self._submit(shared, limit, halted)
-            for stack, answer in self._collect():
-                self._settle(stack, answer, halted)
+            for ticket, answer in self._collect():
+                self._settle(ticket, answer, halted)
             self._exchange(halted)
             if halted and self._heard:
                 self._recall()
@@ -160,10 +165,11 @@ class _Sweep:
                 return
             with contextlib.suppress(self.ray.exceptions.RayError):  # it is being started again
                 steps, asking = self.ray.get(self._looking)
-                for stack, count in steps.items():
-                    self.begun.add(stack)
-                    self._tell(stack, count)
-                self._grants = {stack: self._grant(stack) for stack in asking}
+                self.begun.update(steps)
+                for ticket, count in steps.items():
+                    self._tell(self.stacks[ticket], count)
+                trained = asking & set(self.running.values())  # not the dead ones'
+                self._grants = {ticket: self._grant(ticket) for ticket in trained}
                 self._heard = halted and self._told_halt
             self._looking = None
         if time.monotonic() - self._looked >= BETWEEN_LOOKS:
@@ -188,9 +194,10 @@ class _Sweep:
             if halted or not limit.admits(self.times.of(job)):
                 self.outcome.left.append(Left(job))
                 continue
-            self.begun.discard(stack)
-            task = self._task(stack).remote(self.packed[stack], stack, self.board, setting)
-            self.running[task] = stack
+            ticket = len(self.stacks)
+            self.stacks[ticket] = stack
+            task = self._task(stack).remote(self.packed[stack], ticket, self.board, setting)
+            self.running[task] = ticket
 
     def _task(self, stack: int) -> Any:
         """Return the remote function; a worker's process trains on one GPU all its life."""
@@ -207,17 +214,17 @@ class _Sweep:
         return function.options(**options)
 
     def _collect(self) -> Iterator[tuple[int, Answer | Outcome]]:
-        """Wait a moment, then yield the stacks that have ended, with what came of each."""
+        """Wait a moment, then yield the tickets of what has ended, with what came of each."""
         references = list(self.running)
         if not references or not self.ray.wait(references, timeout=POLL)[0]:
             return
         ended = self.ray.wait(references, num_returns=len(references), timeout=0)[0]
         for reference in ended:
-            stack = self.running.pop(reference)
-            yield stack, self._result(reference, stack)
+            ticket = self.running.pop(reference)
+            yield ticket, self._result(reference, self.jobs[self.stacks[ticket]])
 
-    def _result(self, reference: Any, stack: int) -> Answer | Outcome:
-        errors, job = self.ray.exceptions, self.jobs[stack]
+    def _result(self, reference: Any, job: StackJob) -> Answer | Outcome:
+        errors = self.ray.exceptions
         try:
             answer: Answer = self.ray.get(reference)
         except errors.TaskCancelledError:
@@ -237,11 +244,11 @@ class _Sweep:
             return Outcome(failures=[Death.of(job, "Ray worker")])
         return answer
 
-    def _settle(self, stack: int, answer: Answer | Outcome, halted: bool) -> None:
+    def _settle(self, ticket: int, answer: Answer | Outcome, halted: bool) -> None:
         """Keep what came of a stack, or have it trained on where its worker was cut short."""
+        stack = self.stacks[ticket]
         job = self.jobs[stack]
-        claim = self.claims.pop(stack, contextlib.ExitStack())
-        with claim:
+        with self.claims.pop(ticket, contextlib.ExitStack()):
             if isinstance(answer, Answer):
                 if answer.mismatch:
                     return self._refuse(stack, answer)
@@ -274,10 +281,10 @@ class _Sweep:
         self._counted = 0.0
         self.waiting.appendleft(stack)
 
-    def _grant(self, stack: int) -> Grant:
+    def _grant(self, ticket: int) -> Grant:
         """Claim a stack for a worker that cannot see the folder; return the stack's files."""
-        job = self.jobs[stack]
-        if stack not in self.claims:
+        job = self.jobs[self.stacks[ticket]]
+        if ticket not in self.claims:
             claim = contextlib.ExitStack()
             try:
                 claim.enter_context(locked(job.seed_folders))
@@ -285,7 +292,7 @@ class _Sweep:
                 return Grant(busy=True)
             except UsageError as error:
                 return Grant(refusal=str(error))
-            self.claims[stack] = claim
+            self.claims[ticket] = claim
         try:
             return Grant(stack_files(job))
         except OSError as error:
@@ -293,8 +300,9 @@ class _Sweep:
 
     def _recall(self) -> None:
         """Take back what has not begun: a cluster that others fill may not come to it for hours."""
-        for reference, stack in self.running.items():
-            if stack not in self.begun:
+        for reference, ticket in self.running.items():
+            if ticket not in self.begun | self.recalled:
+                self.recalled.add(ticket)
                 self.ray.cancel(reference)
 
     # ---- the nodes ----
@@ -308,7 +316,8 @@ class _Sweep:
         self._room = max(rooms.values())
         lacking = {each for each, count in rooms.items() if not count}
         lost = [stack for stack in self.waiting if self.needs[stack] in lacking]
-        for reference, stack in list(self.running.items()):
+        for reference, ticket in list(self.running.items()):
+            stack = self.stacks[ticket]
             if self.needs[stack] in lacking:
                 self.ray.cancel(reference)
                 del self.running[reference]

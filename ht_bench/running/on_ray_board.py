@@ -27,7 +27,10 @@ class Grant:
 
 
 class Board:
-    """The actor: stacks are known by their number in the driver's list."""
+    """The actor: each stack that is handed out has a ticket, and a new one after a death.
+
+    So no worker takes a grant that was another's.
+    """
 
     def __init__(self) -> None:
         self._steps: dict[int, int] = {}
@@ -35,16 +38,16 @@ class Board:
         self._grants: dict[int, Grant] = {}
         self._halted = False
 
-    def report(self, stack: int, steps: int) -> bool:
+    def report(self, ticket: int, steps: int) -> bool:
         """Take a worker's steps so far and return whether it is to save and stop."""
-        self._steps[stack] = steps
+        self._steps[ticket] = steps
         return self._halted
 
-    def ask(self, stack: int) -> Grant | None:
+    def ask(self, ticket: int) -> Grant | None:
         """Return the driver's grant, or None until it has come: ask again then."""
-        grant = self._grants.pop(stack, None)
+        grant = self._grants.pop(ticket, None)
         if grant is None:
-            self._asking.add(stack)
+            self._asking.add(ticket)
         return grant
 
     def look(

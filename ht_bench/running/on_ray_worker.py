@@ -102,15 +102,15 @@ class Answer:
     steps: int = 0
 
 
-def work(packed: bytes, stack: int, board: Any, setting: Setting) -> Answer:
-    """Train one stack, as a Ray task. packed: its job; board: the actor `on_ray_board.Board`."""
+def work(packed: bytes, ticket: int, board: Any, setting: Setting) -> Answer:
+    """Train one stack, as a Ray task. packed: its job; board: the actor that knows its ticket."""
     ray: Any = importlib.import_module("ray")
     answer = Answer(ray.get_runtime_context().get_node_id(), mismatch=setting.mismatch())
     if answer.mismatch:
         return answer
     setting.adopt()
     with _terminated() as terminated:
-        reporter = Reporter(ray, board, stack, terminated)
+        reporter = Reporter(ray, board, ticket, terminated)
         answer.outcome, answer.files = _train(packed, setting, reporter)
     answer.steps = reporter.steps
     return answer
@@ -161,8 +161,8 @@ class Reporter:
     lost, stops nobody.
     """
 
-    def __init__(self, ray: Any, board: Any, stack: int, terminated: threading.Event) -> None:
-        self.ray, self.board, self.stack = ray, board, stack
+    def __init__(self, ray: Any, board: Any, ticket: int, terminated: threading.Event) -> None:
+        self.ray, self.board, self.ticket = ray, board, ticket
         self.steps, self._halted, self._terminated = 0, False, terminated
         self._sent: Any = None
         self._next = 0.0
@@ -186,19 +186,19 @@ class Reporter:
             if self._sent is not None:
                 self._halted = self.ray.get(self._sent)
         with contextlib.suppress(self.ray.exceptions.RayError):
-            self._sent = self.board.report.remote(self.stack, self.steps)
+            self._sent = self.board.report.remote(self.ticket, self.steps)
 
     def is_halted_now(self) -> bool:
         """Ask the board, and wait for its answer."""
         with contextlib.suppress(self.ray.exceptions.RayError):
-            self._halted = self.ray.get(self.board.report.remote(self.stack, self.steps))
+            self._halted = self.ray.get(self.board.report.remote(self.ticket, self.steps))
         return self._halted or self._terminated.is_set()
 
     def ask(self) -> Grant | None:
         """Wait for the driver's grant of a stack; None where it is to stop instead."""
         while not self.is_halted_now():
             with contextlib.suppress(self.ray.exceptions.RayError):
-                grant: Grant | None = self.ray.get(self.board.ask.remote(self.stack))
+                grant: Grant | None = self.ray.get(self.board.ask.remote(self.ticket))
                 if grant is not None:
                     return grant
             time.sleep(BETWEEN_REPORTS)

@@ -82,9 +82,25 @@ class Slow(ht_bench.Method):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _rays_processes() -> Iterator[None]:
-    """Collect what stands for Ray's processes here: it warns that they have not been waited for."""
-    yield
+def _a_busy_machine() -> Iterator[None]:
+    """Have Ray wait for its own processes, for longer than its fixed 30 seconds."""
+    services = ray._private.services
+    get_node = services.get_node
+
+    def patient(*given: Any) -> Any:
+        deadline = time.monotonic() + 600
+        while time.monotonic() < deadline:
+            with contextlib.suppress(RuntimeError):
+                return get_node(*given)
+            time.sleep(0.2)
+        return get_node(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(services, "get_node", patient)
+        patch.setenv("RAY_worker_register_timeout_seconds", "600")
+        patch.setenv("RAY_agent_register_timeout_ms", "600000")
+        yield
+    # What stands for Ray's processes here warns that they have not been waited for.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.unfreeze()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -83,20 +85,29 @@ class Slow(ht_bench.Method):
 
 @pytest.fixture(scope="module", autouse=True)
 def _a_busy_machine() -> Iterator[None]:
-    """Have Ray wait for its own processes, for longer than its fixed 30 seconds."""
+    """Have Ray wait for its own processes as long as it takes, not for fixed 15 and 30 seconds."""
     services = ray._private.services
-    get_node = services.get_node
+    get_node, start_raylet = services.get_node, services.start_raylet
 
     def patient(*given: Any) -> Any:
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             with contextlib.suppress(RuntimeError):
                 return get_node(*given)
             time.sleep(0.2)
         return get_node(*given)
 
+    def start(*given: Any, **named: Any) -> Any:
+        """Write the port that the dashboard's agent will write when it has started."""
+        told = inspect.signature(start_raylet).bind(*given, **named).arguments
+        if port := told.get("dashboard_agent_listen_port"):
+            name = f"dashboard_agent_listen_port_{told['node_id']}"
+            Path(told["session_dir"], name).write_text(str(port))
+        return start_raylet(*given, **named)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(services, "get_node", patient)
+        patch.setattr(services, "start_raylet", start)
         patch.setenv("RAY_worker_register_timeout_seconds", "600")
         patch.setenv("RAY_agent_register_timeout_ms", "600000")
         yield
@@ -144,7 +155,29 @@ def execute(plan: Plan, stop: Callable[[], bool] = lambda: False, **request: Any
     return executor.execute(plan.jobs, lambda steps: None, NO_LIMIT, stop)
 
 
-# ---- one machine ----
+# ---- one node ----
+
+
+def node_of_one_cpu() -> dict[str, Any]:
+    """Return a node's settings: with ports chosen, it need not wait for its agents to start."""
+    kinds = ("metrics_agent", "metrics_export", "dashboard_agent_listen", "runtime_env_agent")
+    with contextlib.ExitStack() as sockets:
+        free = [sockets.enter_context(socket.socket()) for _ in kinds]
+        for each in free:
+            each.bind(("", 0))
+        ports = {
+            f"{kind}_port": each.getsockname()[1] for kind, each in zip(kinds, free, strict=True)
+        }
+    spared = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+    return {"num_cpus": 1, **spared, **ports}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head that trains one stack at a time; tests add nodes."""
+    made = cluster_utils.Cluster(initialize_head=True, head_node_args=node_of_one_cpu())
+    yield made
+    made.shutdown()
 
 
 @dataclass
@@ -158,12 +191,12 @@ class Ran:
 
 
 @pytest.fixture(scope="module")
-def ran(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def ran(file: Path, cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """Two sound methods, one that fails, and one whose worker is killed once."""
     out, said = tmp_path_factory.mktemp("ray"), list[str]()
     ending = [f"{file}:Ending"]
     plan = plan_of(out, "none", "hare-tortoise", f"{file}:Raises", *ending)
-    request = ExecutorRequest("ray", workers=2)
+    request = ExecutorRequest("ray", address=cluster.address)
     done = run_plan(plan, request, progress=False, announce=said.append)
     here = run_plan(plan_of(None, "none", "hare-tortoise", *ending), 1, progress=False)
     return Ran(done, here, said, out)
@@ -217,20 +250,10 @@ def test_parts_of_several_gpus_are_refused() -> None:
 # ---- a cluster of two nodes ----
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A head that trains one stack at a time; tests add nodes."""
-    made = cluster_utils.Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
-    )
-    yield made
-    made.shutdown()
-
-
 @pytest.fixture
 def two(cluster: Any) -> Iterator[Any]:
     """The second node of the cluster."""
-    node = cluster.add_node(num_cpus=1)
+    node = cluster.add_node(**node_of_one_cpu())
     cluster.wait_for_nodes()
     yield node
     with contextlib.suppress(Exception):  # it is gone

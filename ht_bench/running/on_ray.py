@@ -99,6 +99,7 @@ class _Sweep:
         self.needs = [need(request, job) for job in jobs]
         self.waiting = deque(range(len(jobs)))
         self.running: dict[Any, int] = {}
+        self.functions: dict[int, Any] = {}
         self.stacks: dict[int, int] = {}
         self.begun: set[int] = set()  # tickets, here and next
         self.recalled: set[int] = set()
@@ -202,7 +203,9 @@ class _Sweep:
     def _task(self, stack: int) -> Any:
         """Return the remote function; a worker's process trains on one GPU all its life."""
         gpus, job = self.needs[stack].gpus, self.jobs[stack]
-        function = self.ray.remote(max_calls=1 if gpus else 0)(work)
+        calls = 1 if gpus else 0
+        if calls not in self.functions:  # another object would not share its workers
+            self.functions[calls] = self.ray.remote(max_calls=calls)(work)
         options: dict[str, Any] = {
             "num_cpus": self.needs[stack].cpus,
             "num_gpus": gpus,
@@ -211,7 +214,7 @@ class _Sweep:
         }
         if self.refused:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(self.refused)})"}
-        return function.options(**options)
+        return self.functions[calls].options(**options)
 
     def _collect(self) -> Iterator[tuple[int, Answer | Outcome]]:
         """Wait a moment, then yield the tickets of what has ended, with what came of each."""

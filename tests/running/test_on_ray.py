@@ -1,4 +1,7 @@
-"""A Ray cluster changes no bit, and loses nothing when its workers and nodes do."""
+"""A Ray cluster changes no bit, and loses nothing when its workers and nodes do.
+
+Long: one cluster serves all tests here, since it takes ten seconds to start.
+"""
 
 from __future__ import annotations
 

@@ -396,10 +396,14 @@ def test_nodes_of_another_version_train_nothing(
 
 @pytest.mark.evidence
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_to_the_command(number: int, file: Path, tmp_path: Path) -> None:
-    """As a terminal's, to all processes: what trains is saved, and the local Ray is gone."""
+@pytest.mark.parametrize("where", ["cluster", "local"])
+def test_a_signal_to_the_command(
+    where: str, number: int, file: Path, cluster: Any, tmp_path: Path
+) -> None:
+    """Ctrl-C as a terminal's, to all processes: what trains is saved, and a local Ray is gone."""
     words = ["run", "--task", "permuted-digits-v1", "--method", f"{file}:Slow", "--seeds", "0-19"]
     words += ["--out", str(tmp_path), "--executor", "ray", "--checkpoint-seconds", "0.2"]
+    words += ["--address", cluster.address] if where == "cluster" else []
     process = subprocess.Popen(
         [sys.executable, "-m", "ht_bench", *words],
         stdout=subprocess.PIPE,

@@ -14,7 +14,7 @@
 # make faults   200 rounds of kills, full disks, damaged files, two runners, a clock set back (40 minutes)
 # make hostile   10,000 mutated submissions, none of which may be called valid (minutes)
 # make fuzz   10,000 mutated files of every reader: a sentence or success, whatever they hold
-# make evidence   the long checks (kills at many instants, everything twice); see docs/evidence.md
+# make evidence   the long checks (kills at many instants, a Ray cluster, everything twice); see docs/evidence.md
 
 PYTHON ?= python3
 VENV := .venv
@@ -83,6 +83,7 @@ sb3-suite: setup
 			-p stock_suite_plugin --plastic $$method tests || exit 1; done
 
 evidence: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --evidence tests
 
 verification: setup

@@ -179,7 +179,8 @@ def test_tables_are_written_into_every_page(
 
     marks = [m for page in PAGES for m in re.findall(r"<!-- (\w[\w ]*) -->", page.read_text())]
     measured = {"claims", "peaks", "machines"}  # docs/performance.md: benchmarks/report.py
-    assert sorted(marks) == sorted({*tables.BLOCKS, "suites", *measured})
+    scaling = {"estimates", "rules", "methods", "growth"}  # docs/scaling.py
+    assert sorted(marks) == sorted({*tables.BLOCKS, "suites", *measured, *scaling})
     text = (
         "a suite\n\ngrid\n\nn = 3. metric: x.\n\na task\n\ngrid 2\n\nn = 3.\n\nnote\ngap closed: 0"
     )

@@ -92,8 +92,8 @@ def evaluate(
     "test", or "validation" to choose hyperparameters by. device: "auto" takes a CUDA device where
     the task gains from one. precision: "fp32", "tf32" (CUDA alone) or "bf16"; None is the task's
     own. jobs: worker processes; more than 1 needs an importable method. executor: "local", "ray"
-    (the cluster that runs, else one of this machine), "slurm", or an `ExecutorRequest`, whose
-    workers then take the place of jobs. out: a folder for results,
+    (the cluster that RAY_ADDRESS names, else one of this machine), "slurm", or an
+    `ExecutorRequest`, whose workers then take the place of jobs. out: a folder for results,
     checkpoints and TensorBoard runs, from which the same call goes on after an interruption; None
     keeps results in memory. diagnostics: "basic", or "all" with curvature and the trainability
     probe; no bit of training depends on it.

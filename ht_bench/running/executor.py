@@ -138,11 +138,11 @@ def make_executor(request: ExecutorRequest, announce: Announce = lambda sentence
     announce: takes sentences about what is chosen and what is tried again.
     """
     if request.name == "ray":
-        from ht_bench.running.on_ray import RayExecutor  # type: ignore[import-untyped]
+        from ht_bench.running.on_ray import RayExecutor
 
         return RayExecutor(request, announce)
     if request.name == "slurm":
-        from ht_bench.running.on_slurm import SlurmExecutor  # type: ignore[import-untyped]
+        from ht_bench.running.on_slurm import SlurmExecutor
 
         return SlurmExecutor(request, announce)
     from ht_bench.running.local import LocalExecutor  # it needs what stands here

@@ -268,7 +268,7 @@ class _Sweep:
             self.announce(_again(job))
             self.waiting.appendleft(stack)
             return None
-        self.outcome.add(outcome)
+        self.outcome.add(outcome, job.is_brief)
         for record in outcome.records[:1]:
             self.times.add(record)
         return None

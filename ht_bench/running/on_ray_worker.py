@@ -28,7 +28,7 @@ from ht_bench.running.failure import Failure, failure
 from ht_bench.running.job import StackJob
 from ht_bench.running.on_ray_board import Files, Grant
 from ht_bench.running.on_ray_files import read_files, write_files
-from ht_bench.running.pool import _not_importable
+from ht_bench.running.pool import not_importable
 from ht_bench.training.history import Observer
 from ht_bench.version import VERSION
 
@@ -123,7 +123,7 @@ def _train(packed: bytes, setting: Setting, reporter: Reporter) -> tuple[Outcome
     except UsageError as error:
         return Outcome(failures=[Failure(str(error), error)]), None
     except Exception as error:  # a user's module is imported here: it may raise anything
-        return Outcome(failures=[Failure(_not_importable("The method", error), error)]), None
+        return Outcome(failures=[Failure(not_importable("The method", error), error)]), None
     if reporter.is_halted_now():  # it waited for its turn until then
         return Outcome(left=[Left(job)]), None
     observer = Observer(progress=reporter.progress, stop=reporter.stop)

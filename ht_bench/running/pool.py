@@ -37,10 +37,11 @@ def pack(job: StackJob) -> bytes:
     try:
         return pickle.dumps(job)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise UsageError(_not_importable(job.method.name, error)) from error
+        raise UsageError(not_importable(job.method.name, error)) from error
 
 
-def _not_importable(name: str, error: Exception) -> str:
+def not_importable(name: str, error: Exception) -> str:
+    """Say that a method does not come through to a worker."""
     return (
         f"{name} cannot be handed to worker processes ({error}); keep it in a module or name it "
         "as path/to/file.py:Class, or use one job."
@@ -187,5 +188,5 @@ def _train(packed: bytes) -> Outcome:
     except UsageError as error:
         return Outcome(failures=[Failure(str(error), error)])
     except Exception as error:  # a user's module is imported here: it may raise anything
-        return Outcome(failures=[Failure(_not_importable("The method", error), error)])
+        return Outcome(failures=[Failure(not_importable("The method", error), error)])
     return train(job, _observer)

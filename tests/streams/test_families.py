@@ -97,7 +97,8 @@ def test_an_unknown_family_gets_the_nearest_one() -> None:
 
 
 def test_no_other_place_tells_families_by_their_names() -> None:
-    others = [path for path in PACKAGE.rglob("*.py") if path.stem != "families"]
+    own = {PACKAGE / "streams" / "families.py", PACKAGE / "doctor" / "golden.py"}  # a task's text
+    others = [path for path in PACKAGE.rglob("*.py") if path not in own]
     assert not [str(path) for path in others if BRANCH.search(path.read_text(encoding="utf-8"))]
     for name in set(FAMILIES) - {"permuted"}:  # which is also said of inputs and labels
         quoted = f'"{name}"'

@@ -141,7 +141,10 @@ def test_saving_counts_as_no_training(saved: Saved) -> None:
 
 
 def test_nothing_is_decided_by_a_clock_that_may_be_moved() -> None:
-    """TensorBoard's events carry the time of day; the rest measures with monotonic clocks."""
+    """TensorBoard's events carry the time of day; the rest measures with monotonic clocks.
+
+    Besides, only the name of a folder of notes, and how old a stray file is, which may be wrong.
+    """
     package = Path(ht_bench.__file__).parent
     readers = set()
     for file in package.rglob("*.py"):
@@ -150,7 +153,8 @@ def test_nothing_is_decided_by_a_clock_that_may_be_moved() -> None:
             owner = node.value.id if named and isinstance(node.value, ast.Name) else ""  # type: ignore[attr-defined]
             if (owner, named) in CLOCKS:
                 readers.add(str(file.relative_to(package)))
-    assert readers == {"views/live.py"}
+    ages = {"doctor/datasets.py", "doctor/leftovers.py", "running/on_ray_cluster.py"}
+    assert readers == {"views/live.py", "running/on_slurm.py", *ages}
 
 
 CLOCKS = {

@@ -90,7 +90,7 @@ class Scene:
         yield from self.wait(lambda: time.monotonic() >= after)
         pattern = self.draw.choice(("", "", ".result.json.*", ".stack-*"))
         if pattern:
-            until = time.monotonic() + 1.0
+            until = time.monotonic() + 0.4
             yield from self.wait(lambda: time.monotonic() > until or any(self.out.rglob(pattern)))
 
     def strike(self) -> bool:

@@ -134,7 +134,7 @@ def run(
         diagnostics=Schedule(diagnostics, diagnoses_per_phase),
     )
     plan = make_plan(request)
-    announce(plan, len(tasks), len(methods), jobs)
+    announce(plan, len(tasks), len(methods), jobs, where.is_elsewhere)
     if dry_run:
         from ht_bench.running.forecast import forecast
 
@@ -163,17 +163,18 @@ def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
-def announce(plan: Plan, tasks: int, methods: int, jobs: int) -> None:
+def announce(plan: Plan, tasks: int, methods: int, jobs: int, on_cluster: bool = False) -> None:
     """Say what is about to be done: runs, stacks of seeds, where, estimated time.
 
-    jobs: processes, or 0 where they are chosen: one per core on a CPU.
+    jobs: processes, or 0 where they are chosen: one per core on a CPU. on_cluster: other machines
+    train, nobody knows yet how many at once.
     """
     from ht_bench.running.cores import available_cores
 
     for note in (*plan.notes, *plan.remarks):
         _say(note)
     on_gpu = any(job.compute.device == "cuda" for job in plan.jobs)
-    workers = jobs or (1 if on_gpu else available_cores())
+    workers = jobs or (1 if on_gpu or on_cluster else available_cores())
     minutes = plan.minutes(workers)
     if not plan.jobs:
         estimate = "nothing is left to train"

@@ -147,7 +147,10 @@ def run_plan(
     jobs = tuple(replace(job, brief=brief) for job in plan.jobs)
     if limit is not NO_LIMIT:
         jobs = tuple(by_information(jobs, plan.finished, Times(old)))
+    if not jobs:
+        return Finished(old, [])
     request = ExecutorRequest(workers=where) if isinstance(where, int) else where
+    executor = make_executor(request, announce)  # what it lacks is told before any bar
     with (
         signals_stop() as stop,
         tqdm(
@@ -156,10 +159,9 @@ def run_plan(
             unit_scale=True,
             mininterval=0.5 if sys.stderr.isatty() else 30,
             desc=f"{len(jobs)} stacks",
-            disable=not progress or not jobs,
+            disable=not progress,
         ) as bar,
     ):
-        executor = make_executor(request, announce)
         outcome = _execute(
             executor, jobs, lambda steps: bar.update(steps) and None, limit, stop, announce
         )
@@ -179,7 +181,7 @@ def _execute(
     announce: Announce,
 ) -> Outcome:
     """Have the stacks trained; what another runner trains is looked at until it is free or done."""
-    outcome = executor.execute(jobs, progress, limit, stop) if jobs else Outcome()
+    outcome = executor.execute(jobs, progress, limit, stop)
     if outcome.busy and not stop() and not limit.is_over():
         announce(
             f"{len(outcome.busy)} stack(s) are being trained by another runner in this folder: "

@@ -140,7 +140,7 @@ def run(
 
         print(forecast(plan))
         return 0
-    done = run_plan(plan, where, limit=limit, announce=_say, brief=True)
+    done = run_plan(plan, where, limit=limit, brief=True)
     code = report(done.records, done.failures, out)
     if done.left:
         why = "The time is up" if time_limit else "Not waited for"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -131,18 +132,20 @@ def run_plan(
     where: ExecutorRequest | int,
     progress: bool = True,
     limit: TimeLimit = NO_LIMIT,
-    announce: Callable[[str], None] = lambda sentence: None,
+    announce: Announce | None = None,
     brief: bool = False,
 ) -> Finished:
     """Train what the plan lacks and return all its records.
 
     where: the executor, or a number of processes of this machine; 0 takes one per core for a CPU
     and fills a GPU, which is announced. limit: when to stop, stacks that are not finished being
-    saved; those that tell most come first then. What another runner trains is waited for. Raises
-    Stopped after Ctrl-C or SIGTERM. A stack that fails leaves the others running; its sentence is
-    in `failures`. brief: outlines of records (`records.record.outline`) where they are on disk, so
-    that memory does not grow with the runs.
+    saved; those that tell most come first then. announce: takes what is said meanwhile; None
+    writes it above the bar, or without one as a logged warning. What another runner trains is
+    waited for. Raises Stopped after Ctrl-C or SIGTERM. A stack that fails leaves the others
+    running; its sentence is in `failures`. brief: outlines of records (`records.record.outline`)
+    where they are on disk, so that memory does not grow with the runs.
     """
+    announce = announce or (_write if progress else logging.getLogger(__name__).warning)
     old = [outline(read_record(path)) if brief else read_record(path) for path in plan.finished]
     jobs = tuple(replace(job, brief=brief) for job in plan.jobs)
     if limit is not NO_LIMIT:
@@ -196,6 +199,10 @@ def _execute(
             time.sleep(BETWEEN_LOOKS)
     outcome.left += map(Left, outcome.busy)
     return replace(outcome, busy=[], interrupted=stop() and bool(outcome.left))
+
+
+def _write(sentence: str) -> None:
+    tqdm.write(sentence, file=sys.stderr)
 
 
 def _stopped(plan: Plan, count: int, number: int) -> Stopped:

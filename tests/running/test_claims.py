@@ -16,7 +16,7 @@ import pytest
 
 from ht_bench.records.record import Record, without_cost
 from ht_bench.records.runs import is_claimed, locked
-from ht_bench.running.evaluate import Finished, run_plan
+from ht_bench.running.evaluate import BETWEEN_LOOKS, Finished, evaluate, run_plan
 from ht_bench.running.executor import ExecutorRequest
 from ht_bench.running.job import run_stack
 from ht_bench.running.plan import Request, make_plan
@@ -191,6 +191,30 @@ def test_a_crashed_runners_claim_is_free(hold: Any, file: Path, tmp_path: Path) 
     done = run_plan(plan, 1, progress=False, announce=announce)
     assert len(said) == 1 and said[0].startswith("1 stack(s) are being trained by another runner")
     assert len(done.records) == 3 and times_trained(file) == 2
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_who_waits_for_another_runner_says_so(
+    progress: bool,
+    hold: Any,
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """On the terminal beside the bar, else in the log: `ht_bench.evaluate` is never mute."""
+    holder = hold(plan_of(f"{file}:Traced", tmp_path / "runs", 1).jobs[0].seed_folders[0])
+    sleep = time.sleep
+
+    def kill_between_looks(seconds: float) -> None:
+        return holder.kill() if seconds == BETWEEN_LOOKS else sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", kill_between_looks)
+    evaluate(f"{file}:Traced", tiny(), [1], out=tmp_path / "runs", progress=progress)
+    said = capsys.readouterr().err if progress else caplog.text
+    assert "1 stack(s) are being trained by another runner in this folder" in said
+    assert bool(caplog.text) is not progress
 
 
 def test_a_claim_is_seen_without_taking_it(hold: Any, tmp_path: Path) -> None:

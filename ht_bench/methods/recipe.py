@@ -21,6 +21,10 @@ Regime = Literal["whole", "first"]
 """What a search sees: the whole stream, or its first share of steps alone (k %-tuning)."""
 
 
+PER_TASK = ("tasks", "grids", "spaces", "search", "first", "search_first")
+"""What a recipe says of tasks one by one."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One baseline: its source, its hyperparameters, the search that chose them.
@@ -163,7 +167,18 @@ def _read(found: Any, name: str) -> Recipe:
         table = read_toml(found)
         check_kind(table, "recipe", str(found))
         recipe = read_table(Recipe, table, str(found))
+        _check_tables(recipe, found)
         return replace(recipe, implementation=absolute(recipe.implementation, found))
     if not isinstance(found, Recipe):
         raise UsageError(f"{name} is {shown(found)}, no recipe; name its TOML file.")
     return found
+
+
+def _check_tables(recipe: Recipe, path: Path) -> None:
+    """Raise UsageError where what is said of a task is no table."""
+    for key in PER_TASK:
+        for task, value in getattr(recipe, key).items():
+            if not isinstance(value, Mapping):
+                raise UsageError(
+                    f"{path}: '{key}.{task}' is {shown(value)}; write [{key}.{task}] above its keys."
+                )

@@ -144,6 +144,8 @@ def test_a_grid_beyond_the_budget_is_refused(baselines: Path) -> None:
         ('method = "l2"\n', "l2.toml: the key 'summary' is missing"),
         (HEAD + "[defaults]\n", "unknown key 'defaults'. Did you mean 'default'"),
         (HEAD + "grid = 3\n", "'grid' is 3; it must be of type dict"),
+        (HEAD + "[tasks]\nt-v1 = 3\n", r"'tasks.t-v1' is 3; write \[tasks.t-v1\] above its keys"),
+        (HEAD + "[search]\nt-v1 = [1]\n", r"'search.t-v1' is \[1\]; write \[search.t-v1\]"),
     ],
 )
 def test_a_malformed_recipe_is_named(baselines: Path, text: str, sentence: str) -> None:

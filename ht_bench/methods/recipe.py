@@ -179,6 +179,7 @@ def _check_tables(recipe: Recipe, path: Path) -> None:
     for key in PER_TASK:
         for task, value in getattr(recipe, key).items():
             if not isinstance(value, Mapping):
+                place = f"{key}.{task}"
                 raise UsageError(
-                    f"{path}: '{key}.{task}' is {shown(value)}; write [{key}.{task}] above its keys."
+                    f"{path}: '{place}' is {shown(value)}; write [{place}] above its keys."
                 )

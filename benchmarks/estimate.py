@@ -217,7 +217,9 @@ def relative_costs() -> dict[str, tuple[float, str]]:
             for task in ("warm-start-digits-v1", "permuted-digits-v1", "continual-digits-v1")
             if (table_seconds := seconds_of(name, task)) and (none := seconds_of("none", task))
         ]
-        if name in steps:
+        if name == "none":  # against itself it measures the noise alone
+            found[name] = 1.0, "step"
+        elif name in steps:
             found[name] = steps[name], "step"
         elif ratios:
             found[name] = mean(ratios), "runs"

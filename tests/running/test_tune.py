@@ -222,8 +222,8 @@ def test_the_two_regimes_stand_beside_each_other(baselines: Path, tmp_path: Path
     assert recipe.search_first[DIGITS]["share"] == 0.1
     how, runs = recipe.searched([DIGITS], "first")
     assert "validation split of the first 10% of the stream" in how and runs == 4
-    with pytest.raises(UsageError, match=r"no \[first.continual-digits-v1\]; `ht-bench tune"):
-        recipe.hyperparameters("continual-digits-v1", regime="first")
+    with pytest.raises(UsageError, match=r"no \[first.continual-cifar10-v2\]; `ht-bench tune"):
+        recipe.hyperparameters("continual-cifar10-v2", regime="first")
 
 
 def test_a_method_without_hyperparameters_has_both_regimes() -> None:

@@ -62,7 +62,10 @@ def _faults(record: Record) -> Iterator[str]:
     for error in errors:
         place = "".join(f"{shown(str(part))}: " for part in error.instance_path)
         missing = getattr(error.kind, "property", None)
-        yield place + (f"the key '{missing}' is missing" if missing else error.message)
+        if error.kind.name in ("minimum", "maximum") and abs(error.kind.limit) > 1e300:
+            yield f"{place}the number is beyond double precision"
+        else:
+            yield place + (f"the key '{missing}' is missing" if missing else error.message)
     measured = "eval/return" if "reference" in record else "test/accuracy"
     if measured not in record["curve"]:
         yield f"'curve' has no '{measured}'"

@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from ht_bench.errors import UsageError, reason
+from ht_bench.errors import UsageError, reason, shown
 from ht_bench.streams.dataset import DatasetSource, Part
 from ht_bench.streams.folders import missing_part
 from ht_bench.streams.pictures import check_array, check_count, check_labels
@@ -85,9 +85,9 @@ def _keys(names: set[str], part: str, file: Path) -> tuple[str, str]:
             return images, labels
     if {f"{part}_images", f"{part}_labels"} <= names:
         return f"{part}_images", f"{part}_labels"
-    shown = ", ".join(sorted(names)[:8]) or "nothing"
+    there = ", ".join(map(shown, sorted(names)[:8])) or "nothing"
     raise UsageError(
-        f"{file} has no arrays x_{part} and y_{part}; it has {shown}. Save them under these names."
+        f"{file} has no arrays x_{part} and y_{part}; it has {there}. Save them under these names."
     )
 
 

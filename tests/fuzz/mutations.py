@@ -5,6 +5,7 @@ All are drawn from a `random.Random`, so that a case is remade by its number alo
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import datetime
 import json
@@ -171,7 +172,9 @@ def mutate_table(table: Any, draw: Random, junk: list[Any]) -> Any:
         elif kind == 2 and isinstance(value, list):
             holder[key] = draw.choice([[], value[:-1], [*value, *value[-1:]], value * 2, [other]])
         elif kind == 3 and type(value) in (int, float):
-            holder[key] = value * draw.choice([0, -1, 2, 1_000, 10**9, 0.5])
+            factor = draw.choice([0, -1, 2, 1_000, 10**9, 0.5])
+            with contextlib.suppress(OverflowError):  # no float is as large as some integers
+                holder[key] = value * factor
         elif kind == 4 and isinstance(value, str):
             holder[key] = draw.choice([value[:-1], value + "x", value.upper(), value[::-1]])
         else:
@@ -195,7 +198,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):
-        return hex(value) if value > 10**30 else str(value)
+        return hex(value) if value > 10**30 else str(max(value, -(10**4_000)))
     if isinstance(value, dict):
         pairs = (f"{_quoted(str(k))} = {_toml(v)}" for k, v in value.items() if v is not None)
         return "{" + ", ".join(pairs) + "}"

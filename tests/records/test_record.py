@@ -130,6 +130,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         {"phase": [0], "step": [None], "test/accuracy": [0.1]},
         {"phase": [0], "step": [0], "test/accuracy": "0.1"},
         {"step": [0], "test/accuracy": [0.1]},
+        {"phase": [0], "step": [0], "test/accuracy": [10**400]},
+        {"phase": [0], "step": [10**400], "test/accuracy": [0.1]},
         {"phase": [], "step": []},
         {},
     ],

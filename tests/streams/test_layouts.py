@@ -200,6 +200,11 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     ),
     "no idx labels": ("grey", lambda p: without(grey(p), LABELS), "No t10k-labels-idx… file"),
     "no array": ("colour", lambda p: arrays(p, y_test=None), "no arrays x_test and y_test; it has"),
+    "an array with a strange name": (
+        "colour",
+        lambda p: arrays(p, **{"x_test": None, "a\n\x1b[2J": np.zeros(1)}),
+        r"it has 'a\\n\\x1b\[2J', 'x_train', 'y_test', 'y_train'\. Save",
+    ),
     "floats": ("colour", lambda p: arrays(p, x_train=np.zeros((2, 8, 8, 3))), "holds float64"),
     "another shape": (
         "colour",

@@ -11,10 +11,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ht_bench.errors import UsageError, reason, shown, telling
+from ht_bench.networks.saved import load_tensors
 from ht_bench.streams.programs import check_program
 
 HASH = 32
@@ -72,7 +72,7 @@ def read_saved(path: Path, what: str = "weights") -> Any:
                 content = _looked_through(content, path)
             else:
                 _look_at_pickles(io.BytesIO(content), len(content), OLD_PICKLES)
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return load_tensors(io.BytesIO(content))
     except UsageError as error:
         if isinstance(error.__cause__, pickle.UnpicklingError):
             raise UsageError(

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import torch
 
 from ht_bench.files import atomic_file, remove_leftovers
+from ht_bench.networks.saved import load_tensors
 
 LAYOUT = 3
 """Of a run's state: a file of another layout is not read."""
@@ -116,7 +117,7 @@ def _read(file: Path, fingerprint: str, device: str) -> tuple[dict[str, Any] | N
     """Return the state in a file; or None, and what is wrong with it."""
     try:
         with _whole(file) as content:
-            saved = torch.load(content, weights_only=True, map_location=_places(device))
+            saved = load_tensors(content, _places(device))
         if saved["whose"] == [LAYOUT, fingerprint]:
             return dict(saved["state"]), ""
     except Exception:  # a pickle may raise anything

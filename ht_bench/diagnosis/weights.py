@@ -14,15 +14,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ht_bench.errors import UsageError, reason, shown, telling
-from ht_bench.networks.saved import load_tensors
-from ht_bench.streams.programs import check_program
+from ht_bench.training.saved import check_sizes, load_tensors
 
 HASH = 32
 """Bytes before what torch saved, in a checkpoint of `ht_bench.training.checkpoint`."""
-OLD_PICKLES = 5
-"""In a row, in what torch saved before it wrote zip files."""
-MOST_UNPACKED = 10
-"""Bytes that one byte of a zip file may stand for; torch compresses nothing."""
 WRAPPINGS = ("state", "state_dict", "model_state_dict", "model", "module", "network")
 """Keys under which programs keep a network's state dict, outermost first."""
 
@@ -68,11 +63,7 @@ def read_saved(path: Path, what: str = "weights") -> Any:
         content = content[HASH:]
     try:
         with telling(f"{path} holds no {what}"):
-            if zipfile.is_zipfile(io.BytesIO(content)):
-                content = _looked_through(content, path)
-            else:
-                _look_at_pickles(io.BytesIO(content), len(content), OLD_PICKLES)
-            return load_tensors(io.BytesIO(content))
+            return load_tensors(io.BytesIO(_policy(content)))
     except UsageError as error:
         if isinstance(error.__cause__, pickle.UnpicklingError):
             raise UsageError(
@@ -82,25 +73,15 @@ def read_saved(path: Path, what: str = "weights") -> Any:
         raise
 
 
-def _looked_through(content: bytes, path: Path) -> bytes:
-    """Return what torch saved in a zip file, its sizes and its pickles looked at first."""
+def _policy(content: bytes) -> bytes:
+    """Return the policy's file where `content` is an agent's zip file, else `content`."""
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        return content
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-        if size > MOST_UNPACKED * (len(content) + 2**16):
-            raise UsageError(f"{path} claims to unpack to {size:,} bytes; save it again.")
-        if "policy.pth" in archive.namelist():
-            return _looked_through(archive.read("policy.pth"), path)
-        for member in archive.infolist():
-            if member.filename.endswith(".pkl"):
-                _look_at_pickles(io.BytesIO(archive.read(member)), member.file_size)
-    return content
-
-
-def _look_at_pickles(stream: io.BytesIO, size: int, count: int = 1) -> None:
-    if stream.getvalue()[:1] != b"\x80":  # torch reads tar files, too
-        raise ValueError("it is no file of torch.save")
-    for _ in range(count):
-        check_program(stream, size)
+        if "policy.pth" not in archive.namelist():
+            return content
+        check_sizes(archive, len(content))
+        return _policy(archive.read("policy.pth"))
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:

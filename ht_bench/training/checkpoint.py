@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import torch
 
 from ht_bench.files import atomic_file, remove_leftovers
-from ht_bench.networks.saved import load_tensors
+from ht_bench.training.saved import load_tensors
 
 LAYOUT = 3
 """Of a run's state: a file of another layout is not read."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 
 import pytest
 import torch
 from torch import _weights_only_unpickler
 
-from ht_bench.networks.saved import LONGEST_REFUSAL, load_tensors
+from ht_bench.training.saved import LONGEST_REFUSAL, load_tensors
 
 
 def saved(value: object) -> io.BytesIO:
@@ -30,11 +31,25 @@ def test_other_objects_are_refused() -> None:
     assert _weights_only_unpickler.UnpicklingError is pickle.UnpicklingError
 
 
+def with_program(program: bytes) -> io.BytesIO:
+    """Return what torch would have saved, had it written this pickle."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(saved({})) as honest, zipfile.ZipFile(made, "w") as changed:
+        for member in honest.infolist():
+            is_pickle = member.filename.endswith("data.pkl")
+            changed.writestr(member.filename, program if is_pickle else honest.read(member))
+    return made
+
+
 def test_a_long_refusal_is_cut_before_torch_searches_it() -> None:
-    """A pickle whose state is built on what is no object: torch quotes the name, 300 kB of it."""
+    """torch quotes what it refuses, here 300 kB of it, and would search it for minutes."""
     name = b"x" * 300_000
-    program = b"\x80\x02c" + name + b"\n" + name + b"\n."
-    content = io.BytesIO(program)
     with pytest.raises(pickle.UnpicklingError) as caught:
-        load_tensors(content)
+        load_tensors(with_program(b"\x80\x02c" + name + b"\n" + name + b"\n."))
     assert len(str(caught.value)) < 3 * LONGEST_REFUSAL + 2_000
+
+
+def test_a_key_whose_hash_would_crash_is_refused() -> None:
+    deep = b")" + b"\x85" * 100_000
+    with pytest.raises(ValueError, match="tuples within tuples"):
+        load_tensors(with_program(b"\x80\x02}" + deep + b"Ns."))

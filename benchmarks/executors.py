@@ -1,6 +1,6 @@
 """One machine by three pools: this package's, a Ray instance's, joblib's. Needs the extra ray.
 
-What the first of 2 tiny stacks costs, what each of 50 more does, how long a stop takes, how many
+What the first of 2 tiny stacks costs, what each of 400 more does, how long a stop takes, how many
 processes and how much memory there are, and what is left of 6 stacks when a worker is killed.
 `--turns N` alternates them N times; `--tiny` shows that it runs.
 """
@@ -28,6 +28,8 @@ from ht_bench.streams.task import parse_task
 from ht_bench.training.history import Observer
 
 WORKERS = 2
+MORE = 400
+"""Stacks, of some 20 ms, that take longer than two starts differ."""
 KILLED = """\
 import os, pathlib, signal
 import ht_bench
@@ -164,9 +166,11 @@ def left_after_a_kill(pool: Pool) -> int:
 
 def measure(options: Options) -> dict[str, dict[str, float]]:
     """Return the numbers of each pool."""
-    more = 4 if options.tiny else 50
-    few = in_turns([seconds_of(pool, 2) for pool in POOLS.values()], options.turns)
-    many = in_turns([seconds_of(pool, 2 + more) for pool in POOLS.values()], options.turns)
+    more = 4 if options.tiny else MORE
+    # Few and many follow one another: a start takes seconds, and a busy machine changes them.
+    both = [seconds_of(pool, stacks) for pool in POOLS.values() for stacks in (2, 2 + more)]
+    seconds = in_turns(both, options.turns).reshape(options.turns, len(POOLS), 2)
+    few, many = seconds[..., 0], seconds[..., 1]
     table = {}
     for index, (name, pool) in enumerate(POOLS.items()):
         processes, memory = load_of(pool)

@@ -44,6 +44,7 @@ SCRIPTS = (
     Script("agent_claims", needs=("cv2", "benchmarks.agents"), minutes=15),
     Script("growth", ("cpu",), minutes=5),
     Script("growth_runs", ("cpu",), minutes=15),
+    Script("executors", ("cpu",), ("ray", "joblib"), minutes=8, results=False),
     Script("precision", minutes=30, results=False),
 )
 
@@ -56,7 +57,7 @@ def why_not(script: Script, device: str) -> str | None:
         return f"it is about {' and '.join(script.devices)}"
     missing = [name for name in script.needs if importlib.util.find_spec(name) is None]
     if missing:
-        return f"{missing[0]} is not installed; pip install -e '.[bench,atari]'"
+        return f"{missing[0]} is not installed; pip install -e '.[bench,atari,ray]'"
     return None
 
 

@@ -115,7 +115,7 @@ class ShrinkPerturb(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """Return θ0 where it is kept."""
-        return {"initial": self._initial.named() if self._initial else {}}
+        return {"initial": self._initial.named()} if self._initial else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over θ0."""

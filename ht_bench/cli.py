@@ -27,6 +27,7 @@ from ht_bench.commands.freeze import freeze
 from ht_bench.commands.listing import list_things
 from ht_bench.commands.measure import measure
 from ht_bench.commands.page import page
+from ht_bench.commands.questions import questions
 from ht_bench.commands.run import run
 from ht_bench.commands.submit import submit
 from ht_bench.commands.tensorboard import tensorboard
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "submit": submit,
     "verify": verify,
     "page": page,
+    "questions": questions,
     "data": data,
     "tune": tune,
     "freeze": freeze,

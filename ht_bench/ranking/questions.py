@@ -1,0 +1,294 @@
+"""Open questions, written down before their runs: cells, contrasts, and answers with intervals.
+
+A question's file (docs/questions/*.toml) names cells, each a method on tasks, and contrasts,
+weighted sums of cells that its hypothesis says are above zero. Runs of one task are paired by seed
+over all cells. Holm's step-down holds the family-wise error over the contrasts of all questions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ht_bench.errors import UsageError, did_you_mean
+from ht_bench.files import read_json
+from ht_bench.ranking.correlation import correlate
+from ht_bench.ranking.estimate import Estimate
+from ht_bench.ranking.influence import (
+    Array,
+    Statistic,
+    mean_of,
+    of_gap_closed,
+    of_interquartile_mean,
+    rejected,
+)
+from ht_bench.ranking.pairs import FULL_RESET, NONE
+from ht_bench.streams.tables import read_table, read_toml
+
+ANSWERS = "answers.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method on tasks. set: hyperparameters that override its recipe's."""
+
+    method: str
+    tasks: tuple[str, ...]
+    set: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A weighted sum of cells.
+
+    unit: "gap" weighs gap closed over all of a cell's runs (`none` and `full-reset` are run on its
+    tasks too), "metric" the mean over its tasks of the metric's interquartile mean. wanted: what
+    the hypothesis says of the sum; "zero" is a claim of equality, for which `margin` says how far
+    from zero the interval may reach.
+    """
+
+    name: str
+    weights: dict[str, float]
+    unit: Literal["gap", "metric"] = "metric"
+    wanted: Literal["above", "below", "zero"] = "above"
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Spearman's correlation over all cells of gap closed on the tasks x and on the tasks y.
+
+    wanted: what the hypothesis says of it.
+    """
+
+    name: str
+    x: tuple[str, ...]
+    y: tuple[str, ...]
+    wanted: Literal["above", "below", "zero"] = "above"
+    margin: float | None = None
+
+    @property
+    def unit(self) -> str:
+        """What its number is."""
+        return "rank correlation"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question as it was written down. seeds: of each task, its evaluation seeds if empty."""
+
+    name: str
+    title: str
+    hypothesis: str
+    written: str
+    stopping: str
+    cells: Mapping[str, Cell]
+    contrasts: tuple[Contrast, ...] = ()
+    correlations: tuple[Correlation, ...] = ()
+    seeds: str = ""
+    needs: Literal["cpu", "cuda"] = "cpu"
+    note: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """Return the digest of what was written down."""
+        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def anchored(self) -> list[str]:
+        """Return the tasks on which both anchors are needed."""
+        names = {n for c in self.contrasts if c.unit == "gap" for n in c.weights}
+        names |= set(self.cells) if self.correlations else set()
+        return list(dict.fromkeys(task for n in sorted(names) for task in self.cells[n].tasks))
+
+
+Finals = Mapping[str, Mapping[str, Mapping[int, float]]]
+"""Cell (or "none", "full-reset" for an anchor) → task → seed → final metric."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An estimate. n: seeds a task; p_value: two-sided, against zero.
+
+    verdict: "yes", "no" (surely the other way, or surely not zero), or "open".
+    """
+
+    contrast: Contrast | Correlation
+    estimate: Estimate
+    n: int
+    p_value: float
+    verdict: str = "open"
+
+
+def read_question(path: Path) -> Question:
+    """Return a question's file; raises UsageError, with the key, for what it cannot be."""
+    question = read_table(Question, read_toml(path), str(path))
+    for contrast in question.contrasts:
+        for name in contrast.weights:
+            if name not in question.cells:
+                hint = did_you_mean(name, question.cells)
+                raise UsageError(
+                    f"{path}: the contrast '{contrast.name}' weighs '{name}', which is no cell."
+                    f"{hint} Write [cells.{name}], or correct it."
+                )
+        if not contrast.weights:
+            raise UsageError(f"{path}: the contrast '{contrast.name}' weighs nothing; add cells.")
+    claims: list[Contrast | Correlation] = [*question.contrasts, *question.correlations]
+    for asked in claims:
+        if asked.wanted == "zero" and asked.margin is None:
+            raise UsageError(f"{path}: '{asked.name}' claims zero without a margin; add one.")
+    for correlation in question.correlations:
+        for name, cell in question.cells.items():
+            if lacking := {*correlation.x, *correlation.y} - set(cell.tasks):
+                raise UsageError(
+                    f"{path}: the cell '{name}' lacks {', '.join(sorted(lacking))}, which "
+                    f"'{correlation.name}' correlates; add it to its tasks."
+                )
+    if not question.contrasts and not question.correlations:
+        raise UsageError(f"{path} has no [[contrasts]] or [[correlations]]; add one.")
+    return question
+
+
+def read_questions(folder: Path) -> dict[str, Question]:
+    """Return the questions of a folder by name, in the order of their files."""
+    questions = [read_question(path) for path in sorted(folder.glob("*.toml"))]
+    return {question.name: question for question in questions}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What was run for a question: final metrics, and on what."""
+
+    finals: Finals
+    sha256: str
+    benchmark: str
+    software: Mapping[str, Any]
+    hardware: Mapping[str, Any]
+
+
+def read_answers(folder: Path) -> dict[str, Runs]:
+    """Return the committed runs of a folder's questions, none where there is no file."""
+    path = folder / ANSWERS
+    if not path.exists():
+        return {}
+    content = read_json(path, "`ht-bench questions --write` makes it")
+    try:
+        return {name: _runs(values) for name, values in content.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{path} holds no answers; `ht-bench questions --write` makes it anew."
+        ) from error
+
+
+def _runs(values: Mapping[str, Any]) -> Runs:
+    finals = {
+        cell: {
+            task: {int(seed): float(value) for seed, value in by_seed.items()}
+            for task, by_seed in tasks.items()
+        }
+        for cell, tasks in values["finals"].items()
+    }
+    return Runs(
+        finals,
+        str(values["sha256"]),
+        str(values["benchmark"]),
+        dict(values["software"]),
+        dict(values["hardware"]),
+    )
+
+
+def answer(question: Question, finals: Finals) -> list[Answer]:
+    """Return the contrasts' estimates; their verdicts come from `decide`, over all questions.
+
+    Raises UsageError naming a cell and a task that lacks runs.
+    """
+    contrasts = [_answer(question, contrast, finals) for contrast in question.contrasts]
+    return [*contrasts, *(_correlation(question, each, finals) for each in question.correlations)]
+
+
+def _correlation(question: Question, asked: Correlation, finals: Finals) -> Answer:
+    names = [*question.cells, NONE, FULL_RESET]
+    seeds = {task: _common(question, names, task, finals) for task in (*asked.x, *asked.y)}
+    x, y = (
+        [
+            _statistic(name, replace(cell, tasks=tasks), "gap", seeds, finals)
+            for name, cell in question.cells.items()
+        ]
+        for tasks in (asked.x, asked.y)
+    )
+    estimate, p_value = correlate(x, y, f"{question.name} {asked.name}")
+    return Answer(asked, estimate, min(map(len, seeds.values())), p_value)
+
+
+def _answer(question: Question, contrast: Contrast, finals: Finals) -> Answer:
+    tasks = list(
+        dict.fromkeys(task for name in contrast.weights for task in question.cells[name].tasks)
+    )
+    seeds = {task: _seeds(question, contrast, task, finals) for task in tasks}
+    value, influences = 0.0, {task: np.zeros(len(seeds[task])) for task in tasks}
+    for name, weight in contrast.weights.items():
+        cell = question.cells[name]
+        own = _statistic(name, cell, contrast.unit, seeds, finals)
+        value += weight * own.value
+        for task, influence in zip(cell.tasks, own.influences, strict=True):
+            influences[task] = influences[task] + weight * influence
+    total = Statistic(value, tuple(influences.values()))
+    n = min(map(len, seeds.values()))
+    return Answer(contrast, total.estimate(), n, total.p_value())
+
+
+def _seeds(question: Question, contrast: Contrast, task: str, finals: Finals) -> list[int]:
+    """Return the seeds that all of a contrast's cells have on a task, and the anchors if needed."""
+    names = [name for name in contrast.weights if task in question.cells[name].tasks]
+    names += [NONE, FULL_RESET] if contrast.unit == "gap" else []
+    return _common(question, names, task, finals)
+
+
+def _common(question: Question, names: Sequence[str], task: str, finals: Finals) -> list[int]:
+    common: set[int] | None = None
+    for name in names:
+        have = set(finals.get(name, {}).get(task, {}))
+        common = have if common is None else common & have
+        if not common:
+            raise UsageError(f"{question.name}: '{name}' has no runs on {task} yet; run them.")
+    return sorted(common or ())
+
+
+def _statistic(
+    name: str, cell: Cell, unit: str, seeds: Mapping[str, Sequence[int]], finals: Finals
+) -> Statistic:
+    def values(of: str, task: str) -> Array:
+        return np.array([finals[of][task][seed] for seed in seeds[task]])
+
+    own = [values(name, task) for task in cell.tasks]
+    if unit == "metric":
+        return mean_of([of_interquartile_mean(x) for x in own])
+    warm, fresh = ([values(anchor, task) for task in cell.tasks] for anchor in (NONE, FULL_RESET))
+    return of_gap_closed(own, warm, fresh)
+
+
+def decide(answers: Sequence[Answer]) -> list[Answer]:
+    """Return answers with their verdicts, Holm's step-down over all of them."""
+    sure = set(rejected(np.array([each.p_value for each in answers])).tolist())
+    return [
+        Answer(a.contrast, a.estimate, a.n, a.p_value, _verdict(a, k in sure))
+        for k, a in enumerate(answers)
+    ]
+
+
+def _verdict(found: Answer, sure: bool) -> str:
+    contrast, estimate = found.contrast, found.estimate
+    if contrast.wanted == "zero":
+        margin = contrast.margin or 0.0
+        if -margin < estimate.low and estimate.high < margin:
+            return "yes"
+        return "no" if sure else "open"
+    if not sure:
+        return "open"
+    return "yes" if (estimate.value > 0) == (contrast.wanted == "above") else "no"

@@ -1,0 +1,94 @@
+"""A question's runs: made once, collected, answered on the terminal and on the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ht_bench.cli import main
+from ht_bench.views.answers import tell, to_text
+
+TASK = (
+    'name = "tiny"\nfamily = "warm-start"\nseeds = "100-105"\n'
+    'data = {name = "digits", train = 100}\nnet = {name = "mlp", hidden = [16]}\n'
+    "optimizer = {lr = 1e-2}\ntraining = {batch = 32, points = 2, stack = 6}\n"
+    "phases = [{new = 0.5, wrong = 0.5, updates = 20}, {new = 0.5, updates = 20}]\n"
+)
+QUESTION = """
+name = "q-tiny"
+title = "Is a broken network worse? <b>"
+hypothesis = "Zeroed weights end lower."
+written = "2026-01-01"
+stopping = "All seeds."
+
+[cells.broken]
+method = "mine.py:Broken"
+tasks = ["tiny.toml"]
+
+[cells.plain]
+method = "none"
+tasks = ["tiny.toml"]
+
+[[contrasts]]
+name = "plain over broken"
+weights = { plain = 1, broken = -1 }
+"""
+BROKEN = """\
+import ht_bench
+
+class Broken(ht_bench.Method):
+    def after_step(self):
+        for parameter in self.module.parameters():
+            parameter.zero_()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "questions"
+    folder.mkdir()
+    (tmp_path / "tiny.toml").write_text(TASK, encoding="utf-8")
+    (folder / "mine.py").write_text(BROKEN, encoding="utf-8")
+    (folder / "q.toml").write_text(QUESTION.replace("tiny.toml", "../tiny.toml"), encoding="utf-8")
+    return folder
+
+
+def test_a_question_is_run_once_written_and_answered(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["questions", str(folder)]) == 0
+    assert "not run yet; ht-bench questions" in capsys.readouterr().out
+    words = ["questions", str(folder), "--out", str(tmp_path / "runs"), "--jobs", "1"]
+    assert main([*words, "--run", "--write"]) == 0
+    printed = capsys.readouterr()
+    assert "12 runs, 0 finished already" in printed.err
+    assert "plain over broken: 0." in printed.out and printed.out.count("): yes") == 1
+    assert main([*words, "--run"]) == 0
+    assert "nothing is left to train" in capsys.readouterr().err
+    assert main(["questions", str(folder)]) == 0  # from the committed answers
+    assert "): yes" in capsys.readouterr().out
+    answers = json.loads((folder / "answers.json").read_text(encoding="utf-8"))
+    assert set(answers["q-tiny"]["finals"]) == {"broken", "plain"}
+    assert len(answers["q-tiny"]["finals"]["plain"]["../tiny.toml"]) == 6
+
+
+def test_an_answer_to_another_question_does_not_count(folder: Path, tmp_path: Path) -> None:
+    words = ["questions", str(folder), "--out", str(tmp_path / "runs"), "--jobs", "1"]
+    assert main([*words, "--run", "--write"]) == 0
+    text = (folder / "q.toml").read_text(encoding="utf-8")
+    (folder / "q.toml").write_text(text.replace("end lower", "end higher"), encoding="utf-8")
+    [told] = tell(folder)
+    assert told.verdict == "not run" and "written otherwise" in told.lacks
+    assert "written otherwise" in to_text([told])
+
+
+def test_wrong_words_are_a_sentence(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["questions", str(tmp_path / "nowhere")]) == 2
+    assert main(["questions", str(folder), "--run", "--name", "q-tinny"]) == 2
+    said = capsys.readouterr().err
+    assert "is no folder of questions" in said and "Did you mean 'q-tiny'" in said
+    assert main(["questions", str(folder), "--name", "q-tinny"]) == 2

@@ -24,6 +24,7 @@ def page(
     check: bool = False,
     task: str = "",
     suite: str = "",
+    questions: Path = Path("docs/questions"),
 ) -> int:
     """Render the leaderboard's site from its submissions, and write the ranking.
 
@@ -41,6 +42,7 @@ def page(
             what the committed curves give, to 1e-4 (exit code 1 if not).
         task: TOML files of tasks of your own, separated by commas; their entries are shown too.
         suite: suites of your own, by name or TOML file, that the page scores beside its own.
+        questions: the folder of open questions, which come first where there are any.
 
     """
     from ht_bench.leaderboard.board import make_boards, read_entries, shown_suites
@@ -57,10 +59,12 @@ def page(
         return _check(folder, entries, suites)
     if importlib.util.find_spec("jinja2") is None:
         raise UsageError("The page needs jinja2: pip install 'ht-bench[page]'.")
+    from ht_bench.views.answers import tell
     from ht_bench.views.page import write_site
 
     newest, *earlier = make_boards(entries, suites)
-    written = write_site(newest, out or folder / "site", earlier)
+    told = tell(questions) if questions.is_dir() else []
+    written = write_site(newest, out or folder / "site", earlier, told)
     rankings = write_rankings(folder, [newest, *earlier])
     print(f"Wrote {len(written)} pages and {' and '.join(map(str, rankings))}; open {written[0]}")
     return 0

@@ -7,31 +7,41 @@ from dataclasses import dataclass
 from numpy.typing import ArrayLike
 
 from ht_bench.ranking.estimate import Estimate
-from ht_bench.ranking.score import interquartile_mean, paired_interval
+from ht_bench.ranking.score import gap_in_errors, interquartile_mean, paired_interval
+
+LEAST_ACCURACY = 0.03
+LEAST_SHARE_OF_RETURN = 0.2
+STANDARD_ERRORS = 4.0
 
 
 @dataclass(frozen=True)
 class Admission:
-    """Whether a stream has a gap to close: mean paired A_fresh − A_warm with its 95 % interval."""
+    """Whether a stream has a gap to close: mean paired A_fresh − A_warm with its 95 % interval.
+
+    standard_errors: the gap in its standard errors; minimum: what it must be at least.
+    """
 
     gap: Estimate
+    standard_errors: float
+    minimum: float
     passes: bool
 
 
-def admission(warm: ArrayLike, fresh: ArrayLike, minimum: float = 0.01) -> Admission:
-    """Say whether fresh − warm is surely above zero and on average at least `minimum`.
+def admission(warm: ArrayLike, fresh: ArrayLike, minimum: float = LEAST_ACCURACY) -> Admission:
+    """Say whether fresh − warm is at least `minimum` and STANDARD_ERRORS of its standard errors.
 
-    The minimum is a point of accuracy, or `least_gap` for returns.
+    The minimum is a difference of accuracies, or `least_gap` for returns.
     """
-    gap = paired_interval(fresh, warm)
-    return Admission(gap, gap.low > 0 and gap.value >= minimum)
+    gap, errors = paired_interval(fresh, warm), gap_in_errors(warm, fresh)
+    passes = gap.low > 0 and gap.value >= minimum and errors >= STANDARD_ERRORS
+    return Admission(gap, errors, minimum, passes)
 
 
 def least_gap(fresh: ArrayLike, random: float | None) -> float:
-    """Return the mean gap that admission asks for (PROTOCOL): 0.01 of accuracy without `random`.
+    """Return the mean gap that admission asks for (PROTOCOL): an accuracy's without `random`.
 
-    random: a uniform policy's return; then it is 10 % of A_fresh − A_random.
+    random: a uniform policy's return; then it is a share of A_fresh − A_random.
     """
     if random is None:
-        return 0.01
-    return 0.1 * (float(interquartile_mean(fresh)) - random)
+        return LEAST_ACCURACY
+    return LEAST_SHARE_OF_RETURN * (float(interquartile_mean(fresh)) - random)

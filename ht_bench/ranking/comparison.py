@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ht_bench.ranking.admission import Admission
+from ht_bench.ranking.admission import STANDARD_ERRORS, Admission
 from ht_bench.ranking.entries import (
     Entry,
     Groups,
@@ -157,13 +158,12 @@ def _task_notes(task: PairedTask, entries: Iterable[Entry], setting: Setting) ->
 
 
 def _doubtful_gaps(rows: Sequence[Row]) -> list[str]:
-    share = max((row.denominator_crosses_zero or 0 for row in rows), default=0)
-    if not share:
+    least = min((row.least_gap for row in rows if row.least_gap is not None), default=math.inf)
+    if least >= STANDARD_ERRORS:
         return []
-    percent = f"{100 * share:.0f}" if share >= 0.01 else "1"
     return [
-        f"In up to {percent} % of the bootstrap draws {FULL_RESET} is not above {NONE}: there "
-        "gap closed means nothing, and its intervals may explode."
+        f"On some seeds here {FULL_RESET} is only {max(least, 0.0):.1f} standard errors above "
+        f"{NONE}: gap closed and its interval are rough below {STANDARD_ERRORS:.0f}."
     ]
 
 

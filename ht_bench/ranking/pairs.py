@@ -18,7 +18,8 @@ from ht_bench.errors import UsageError
 from ht_bench.ranking import score
 from ht_bench.ranking.admission import Admission, admission, least_gap
 from ht_bench.ranking.entries import TaskInfo
-from ht_bench.ranking.score import Array, SuiteScore
+from ht_bench.ranking.influence import Array, Statistic, of_interquartile_mean
+from ht_bench.ranking.score import SuiteScore
 from ht_bench.records import metrics
 from ht_bench.records.metrics import Record
 
@@ -162,15 +163,12 @@ class PairedTask:
     def score(self, label: str) -> SuiteScore | None:
         """Return an entry's gap closed on this task alone; None without both anchors."""
         if label not in self._scores:
-            result = suite_score([self], label)
-            # Its draws of the ratio serve nobody; those of the metric rank the task's table.
-            self._scores[label] = result and dataclasses.replace(result, draws=np.empty(0))
+            self._scores[label] = suite_score([self], label)
         return self._scores[label]
 
-    def draws(self, label: str) -> Array:
-        """Return the bootstrap draws of an entry's metric."""
-        # Not kept: of hundreds of entries on tens of tasks they would take gigabytes.
-        return score.bootstrap(self.entries[label].final, self.info.name)
+    def metric(self, label: str) -> Statistic:
+        """Return the interquartile mean of an entry's metric, which ranks without anchors."""
+        return of_interquartile_mean(self.entries[label].final)
 
     def _label(self, method: str, entries: Mapping[str, Measured]) -> str | None:
         labels = [label for label, entry in entries.items() if entry.method == method]
@@ -193,4 +191,5 @@ def suite_score(tasks: Sequence[PairedTask], label: str) -> SuiteScore | None:
         for table, array in zip(values, rows, strict=True):
             assert array is not None  # paired seeds are those that both anchors have
             table[task.info.name] = array
-    return score.suite_score(*values)
+    accuracies = all(task.info.random is None for task in tasks)
+    return score.suite_score(*values, accuracies=accuracies)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ht_bench.ranking import score
+from ht_bench.ranking.influence import Statistic, bands, surely_above
 from ht_bench.ranking.pairs import FULL_RESET, NONE, REFERENCES, PairedTask, suite_score
 from ht_bench.ranking.score import Estimate, SuiteScore
 from ht_bench.streams.seeds import format_seeds
@@ -25,26 +26,30 @@ PROFILE_THRESHOLDS = tuple(round(0.1 * step - 0.5, 1) for step in range(21))
 class Row:
     """One entry's numbers, means over its table's tasks; None: not measured or not comparable.
 
-    rank: None for an incomplete entry (`missing` says what it lacks) and for a lone seed.
-    n: seeds per task behind every number, those that both anchors have too. by_task: gap closed
-    on each task that the entry has. metric: mean over seeds, in 0..1 or a return, with the 95 %
-    interval of that mean. improvement: probability of improvement over each of REFERENCES.
-    wall_time, peak_memory: relative to `none` on the same seeds; other_machine: that `none` ran
-    elsewhere. profile: share of runs whose gap closed lies above each of PROFILE_THRESHOLDS.
-    decimals: that its metric, an accuracy or a return, is worth.
+    rank: 1 + the entries surely above it; None for an incomplete entry (`missing` says what it
+    lacks) and for a lone seed. bands: numbers of the groups of neighbours that cannot be told apart
+    and that it belongs to. n: seeds per task behind every number, those that both anchors have too.
+    gap_closed: the score, over all (task, seed) values; mean_of_tasks: the mean of by_task, gap
+    closed on each task that the entry has; error_reduction: against `none`, None for returns.
+    least_gap: the smallest of the tasks' gaps, in standard errors. metric: mean over seeds, in 0..1
+    or a return, with the 95 % interval of that mean. improvement: probability of improvement over
+    each of REFERENCES. wall_time, peak_memory: relative to `none` on the same seeds; other_machine:
+    that `none` ran elsewhere. profile: share of runs whose gap closed lies above each of
+    PROFILE_THRESHOLDS. decimals: that its metric, an accuracy or a return, is worth.
     """
 
     label: str
     method: str
     rank: int | None
+    bands: tuple[int, ...]
     n: int
     missing: tuple[str, ...]
     diverged: int
     gap_closed: Estimate | None
-    gap_closed_by_mean: Estimate | None
-    gap_closed_by_median: Estimate | None
+    mean_of_tasks: Estimate | None
+    error_reduction: Estimate | None
     by_task: Mapping[str, Estimate]
-    denominator_crosses_zero: float | None
+    least_gap: float | None
     metric: Estimate | None
     last_phase_accuracy: float | None
     area: float | None
@@ -66,27 +71,32 @@ class Row:
 def make_rows(tasks: Sequence[PairedTask]) -> tuple[Row, ...]:
     """Return one row per entry, ranked ones first, best first.
 
-    One task: ranked by paired differences of interquartile means of the metric, which need no
-    anchors. Several: by paired differences of the mean gap closed.
+    One task: ranked by the interquartile mean of the metric, which needs no anchors. Several: by
+    gap closed over all runs. Pairs are told apart as `influence.surely_above` says.
     """
     labels = dict.fromkeys(label for task in tasks for label in task.entries)
-    rows = []
-    draws = {}
+    rows = {}
+    ranked: dict[str, Statistic] = {}
     for label in labels:
-        # Tasks apart first, while the resamples that the suite needs are at hand.
         by_task = {t.info.name: t.score(label) for t in tasks if label in t.entries}
         total = suite_score(tasks, label) if len(tasks) > 1 else tasks[0].score(label)
         row = _row(label, tasks, total, {k: v.shown(v.gap_closed) for k, v in by_task.items() if v})
-        several = total is not None and len(tasks) > 1
-        if several and total and total.without_gap:  # a rank would rest on a ratio without meaning
-            rows.append(row)
-            continue
+        rows[label] = row
         if row.complete and row.n > 1:
-            draws[label] = total.draws if several and total else tasks[0].draws(label)
-        rows.append(row)
-    ranks = score.ranks(draws)
-    rows = [dataclasses.replace(row, rank=ranks.get(row.label)) for row in rows]
-    return tuple(sorted(rows, key=_order))
+            if len(tasks) == 1 or total is None:
+                ranked[label] = tasks[0].metric(label)
+            elif not total.without_gap:  # else a rank would rest on a ratio without meaning
+                ranked[label] = total.statistic
+    return tuple(sorted(_ranked(rows, ranked), key=_order))
+
+
+def _ranked(rows: Mapping[str, Row], ranked: Mapping[str, Statistic]) -> Iterable[Row]:
+    above = surely_above(ranked)
+    order = sorted(ranked, key=lambda label: (len(above[label]), -ranked[label].value, label))
+    groups = bands(order, above)
+    for label, row in rows.items():
+        rank = len(above[label]) + 1 if label in ranked else None
+        yield dataclasses.replace(row, rank=rank, bands=groups.get(label, ()))
 
 
 def _order(row: Row) -> tuple[bool, int, float, str]:
@@ -114,14 +124,15 @@ def _row(
         label=label,
         method=runs[0].method,
         rank=None,
+        bands=(),
         n=min(len(entry.seeds) for entry in runs),
         missing=(*absent, *lacking),
         diverged=sum(int(entry.diverged.sum()) for entry in runs),
         gap_closed=total.shown(total.gap_closed) if total else None,
-        gap_closed_by_mean=total.shown(total.by_mean) if total else None,
-        gap_closed_by_median=total.shown(total.by_median) if total else None,
+        mean_of_tasks=total.shown(total.mean_of_tasks) if total else None,
+        error_reduction=total.error_reduction if total else None,
         by_task=by_task,
-        denominator_crosses_zero=total.denominator_crosses_zero if total else None,
+        least_gap=total.least_gap if total else None,
         metric=score.mean_estimate(*(entry.final for entry in runs)) if whole else None,
         last_phase_accuracy=mean(entry.last.mean() for entry in runs),
         area=mean(entry.area.mean() for entry in runs),

@@ -1,13 +1,11 @@
-"""Scores from per-seed numbers: gap closed, ranks, and every 95 % interval. NumPy, SciPy's t.
-
-Means over seeds have Student's interval (`mean_interval`); gap closed, a ratio of interquartile
-means, has the bootstrap's.
+"""Scores from per-seed numbers: gap closed, error reduction, and every 95 % interval.
 
 Arrays hold one number per seed on their last axis, in the same order of seeds everywhere, so that
 seed k of a method, of the warm anchor and of the fresh anchor stand at one index: comparisons are
-paired. A bootstrap draw resamples the seeds within every task with indices that depend on the
-task's name and number of seeds alone, so all methods and anchors are recomputed on the same draw
-(stratified percentile bootstrap, Agarwal et al. 2021, 2108.13264).
+paired. Means over seeds have Student's interval (`mean_interval`); interquartile means and what is
+made of them have that of their runs' influences (`influence`); shares of seeds a stratified
+percentile bootstrap (Agarwal et al. 2021, 2108.13264), whose draws depend on the task's name and
+number of seeds alone.
 """
 
 from __future__ import annotations
@@ -23,50 +21,43 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from ht_bench.errors import UsageError
+from ht_bench.ranking import influence
 from ht_bench.ranking.estimate import NO_GAP
 from ht_bench.ranking.estimate import Estimate as Estimate
+from ht_bench.ranking.influence import LEVEL, TIE, Statistic
+from ht_bench.ranking.influence import Array as Array
+from ht_bench.ranking.influence import interquartile_mean as interquartile_mean
 
 DRAWS = 10_000
 BOOTSTRAP_SEED = 0
-LEVEL = 0.95
-TIE = 1e-9
-"""Numbers this near are equal: frozen anchors are written with ten decimals, runs with all."""
-
-Array = NDArray[np.float64]
 Values = Mapping[str, ArrayLike]
 """Task name → one number per seed."""
 
 
 @dataclass(frozen=True, eq=False)
 class SuiteScore:
-    """Gap closed, averaged over tasks, by three statistics over seeds.
+    """A method on the tasks of a suite.
 
-    `gap_closed` (interquartile means) is the score; the other two stand beside it.
-    `denominator_crosses_zero` is the share of draws in which some task's A_fresh − A_warm is not
-    above zero: there the ratio means nothing, and the interval, never clipped, may explode.
-    `without_gap` names the tasks where full-reset is not surely above none on these seeds (the
-    paired 95 % interval of their difference): what is printed is `shown`.
-    `draws` [DRAWS] are the bootstrap values of `gap_closed`, comparable draw by draw with any
-    other method's on the same tasks and seeds.
+    gap_closed: the score, the interquartile mean over all (task, seed) values, so that no task can
+    swamp it; of one task, the ratio of interquartile means. mean_of_tasks: the mean over tasks of
+    each one's gap closed, benchmark 0.1's score. error_reduction: against none, averaged over
+    tasks; None where the metric is no accuracy. without_gap: the tasks where full-reset is not
+    surely above none on these seeds; what is printed is `shown`. least_gap: the smallest of the
+    tasks' gaps in its standard errors. statistic: the score with every run's influence, to be
+    paired with any other method's on the same tasks and seeds.
     """
 
     tasks: tuple[str, ...]
     gap_closed: Estimate
-    by_mean: Estimate
-    by_median: Estimate
-    denominator_crosses_zero: float
-    draws: Array
+    mean_of_tasks: Estimate
+    error_reduction: Estimate | None
+    statistic: Statistic
     without_gap: tuple[str, ...] = ()
+    least_gap: float = math.inf
 
     def shown(self, estimate: Estimate) -> Estimate:
         """Return a gap closed as it may be shown: NO_GAP where some task has none for sure."""
         return NO_GAP if self.without_gap else estimate
-
-
-def interquartile_mean(x: ArrayLike, axis: int = -1) -> Array:
-    """Mean of what is left along `axis` after floor(n / 4) values are dropped at each end."""
-    values = np.sort(np.asarray(x, dtype=np.float64), axis=axis)
-    return _trimmed(np.moveaxis(values, axis, -1), values.shape[axis] // 4)
 
 
 def gap_closed(
@@ -95,11 +86,6 @@ def seed_indices(task: str, seeds: int) -> NDArray[np.intp]:
     return indices
 
 
-def bootstrap(values: ArrayLike, task: str) -> Array:
-    """Return the interquartile mean of `values` [seeds] per draw, [DRAWS]; nan for one seed."""
-    return _drawn(_vector(values, task).tobytes(), task)["iqm"]
-
-
 def interval(draws: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
     """Return the percentile interval of bootstrap `draws` [draws].
 
@@ -119,35 +105,40 @@ def _outside(draws: int, level: float) -> int:
     return math.floor((1 - level) / 2 * (draws - 1))
 
 
-def suite_score(method: Values, warm: Values, fresh: Values) -> SuiteScore:
+def suite_score(
+    method: Values, warm: Values, fresh: Values, *, accuracies: bool = True
+) -> SuiteScore:
     """Score a method on the tasks of a suite; each mapping holds the same tasks and seeds.
 
-    Raises UsageError naming the task where tasks or numbers of seeds differ. With one seed the
-    intervals are infinite: nothing can be resampled.
+    accuracies: whether the numbers are, and have errors. Raises UsageError naming the task where
+    tasks or numbers of seeds differ. With two seeds or one the intervals are infinite.
     """
     tasks = _same_tasks(method, warm, fresh)
-    points: dict[str, list[Array]] = {}
-    draws: dict[str, list[Array]] = {}
-    no_gap = np.zeros(DRAWS, dtype=bool)
-    without = []
-    for task in tasks:
-        arrays = _paired(task, method[task], warm[task], fresh[task])
-        exact = [_statistics(np.sort(x)) for x in arrays]
-        drawn = [_drawn(x.tobytes(), task) for x in arrays]
-        if not mean_estimate(arrays[2] - arrays[1]).low > 0:
-            without.append(task)
-        no_gap |= drawn[2]["iqm"] - drawn[1]["iqm"] <= 0
-        for name in ("iqm", "mean", "median"):
-            points.setdefault(name, []).append(_ratio(*(x[name] for x in exact)))
-            draws.setdefault(name, []).append(_ratio(*(x[name] for x in drawn)))
-    mean_draws = {name: _mean_over_tasks(parts) for name, parts in draws.items()}
-    estimates = {
-        name: Estimate(float(_mean_over_tasks(points[name])), *interval(mean_draws[name]))
-        for name in points
-    }
-    share = float(np.mean(no_gap))
-    three = estimates["iqm"], estimates["mean"], estimates["median"]
-    return SuiteScore(tasks, *three, share, mean_draws["iqm"], tuple(without))
+    arrays = [_paired(task, method[task], warm[task], fresh[task]) for task in tasks]
+    own, starts, ends = ([three[k] for three in arrays] for k in range(3))
+    total = influence.of_gap_closed(own, starts, ends)
+    each = [influence.of_gap_closed([m], [w], [f]) for m, w, f in arrays]
+    errors = [influence.of_error_reduction(m, w) for m, w, _ in arrays] if accuracies else []
+    gaps = {task: paired_interval(f, w) for task, (_, w, f) in zip(tasks, arrays, strict=True)}
+    return SuiteScore(
+        tasks,
+        total.estimate(),
+        influence.mean_of(each).estimate(),
+        influence.mean_of(errors).estimate() if errors else None,
+        total,
+        tuple(task for task, gap in gaps.items() if not gap.low > 0),
+        min(gap_in_errors(w, f) for _, w, f in arrays),
+    )
+
+
+def gap_in_errors(warm: ArrayLike, fresh: ArrayLike) -> float:
+    """Return the mean of fresh − warm over seeds in its standard errors; 0 of a lone seed."""
+    difference = np.subtract(fresh, warm)
+    if difference.size < 2:
+        return 0.0
+    error = float(difference.std(ddof=1)) / math.sqrt(difference.size)
+    mean = float(difference.mean())
+    return mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
 
 
 def probability_of_improvement(x: ArrayLike | Values, y: ArrayLike | Values) -> Estimate:
@@ -211,26 +202,6 @@ def paired_interval(x: ArrayLike, y: ArrayLike) -> Estimate:
     return mean_estimate(a - b)
 
 
-def ranks(draws: Mapping[str, ArrayLike]) -> dict[str, int]:
-    """Rank entries by their bootstrap draws, which must come from the same resamples.
-
-    Rank = 1 + the number of entries whose paired-difference interval over this one lies wholly
-    above zero; entries that cannot be told apart share a rank.
-    """
-    arrays = {label: np.asarray(values, dtype=np.float64) for label, values in draws.items()}
-    return {
-        label: 1 + sum(_above(other, own) for name, other in arrays.items() if name != label)
-        for label, own in arrays.items()
-    }
-
-
-def _above(x: Array, y: Array) -> bool:
-    """Whether interval(x − y) lies above zero, found without its ends: there are many pairs."""
-    with np.errstate(invalid="ignore"):  # inf − inf is undefined and counts against x
-        higher = np.count_nonzero(x - y > 0)
-    return bool(x.size - higher <= _outside(x.size, LEVEL))
-
-
 def _ratio(method: Array, warm: Array, fresh: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray((np.asarray(method) - warm) / (np.asarray(fresh) - warm))
@@ -239,32 +210,6 @@ def _ratio(method: Array, warm: Array, fresh: Array) -> Array:
 def _mean_over_tasks(parts: Sequence[ArrayLike]) -> Array:
     with np.errstate(invalid="ignore"):
         return np.asarray(np.mean(np.asarray(parts, dtype=np.float64), axis=0))
-
-
-def _trimmed(ordered: Array, cut: int) -> Array:
-    return np.asarray(ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1))
-
-
-def _statistics(ordered: Array) -> dict[str, Array]:
-    # All three are trimmed means, so one sort of the resamples serves them.
-    n = ordered.shape[-1]
-    cuts = {"iqm": n // 4, "mean": 0, "median": (n - 1) // 2}
-    return {name: _trimmed(ordered, cut) for name, cut in cuts.items()}
-
-
-@functools.lru_cache(maxsize=64)
-def _drawn(values: bytes, task: str) -> dict[str, Array]:
-    # Cached because the anchors come back with every method that is scored against them.
-    drawn = _statistics(_resampled(np.frombuffer(values), task))
-    for draws in drawn.values():
-        draws.setflags(write=False)
-    return drawn
-
-
-def _resampled(values: Array, task: str) -> Array:
-    if values.size < 2:
-        return np.full((DRAWS, 1), np.nan)
-    return np.sort(values[seed_indices(task, values.size)], axis=-1)
 
 
 def _mean_draws(halves: Array, task: str) -> Array:

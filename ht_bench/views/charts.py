@@ -23,13 +23,17 @@ MOST_POINTS = 120
 
 @dataclass(frozen=True)
 class Bar:
-    """A label with a number and its interval; boundaries: a filter's mark ("yes", "no")."""
+    """A label with a number and its interval; boundaries: a filter's mark ("yes", "no").
+
+    bands: numbers of the groups of neighbours that cannot be told apart.
+    """
 
     label: str
     value: float
     low: float
     high: float
     boundaries: str
+    bands: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,19 @@ class _Svg:
 
 
 def gap_chart(bars: Sequence[Bar], title: str, name: str) -> Markup:
-    """Draw gap closed per entry, best first: a dot and its 95 % interval, lines at 0 and 1."""
+    """Draw gap closed per entry, best first: a dot and its 95 % interval, lines at 0 and 1.
+
+    At the right edge a line holds together what cannot be told apart.
+    """
     low, high = gap_view([(bar.low, bar.value, bar.high) for bar in bars])
     left, row, width = 168.0, 22.0, 640.0
+    lanes = _lanes([bar.bands for bar in bars])
+    right = 16 + 8.0 * (1 + max((lane for lane, _, _ in lanes), default=-1))
     height = row * len(bars) + 44
     svg = _Svg(width, height, title, _bars_in_words(bars), name)
 
     def x(value: float) -> float:
-        return left + (min(max(value, low), high) - low) / (high - low) * (width - left - 16)
+        return left + (min(max(value, low), high) - low) / (high - low) * (width - left - right)
 
     bottom = height - 34
     for tick in _ticks(low, high, 0.5):
@@ -115,7 +124,26 @@ def gap_chart(bars: Sequence[Bar], title: str, name: str) -> Markup:
             if beyond:
                 _arrow(svg, x(end), y, sign)
         svg.add('<circle cx="{x}" cy="{y}" r="4.5" class="dot"/></g>', x=x(bar.value), y=y)
+    for lane, first, last in lanes:
+        at = width - 6 - 8.0 * lane
+        svg.line(at, 7 + row * first, at, 1 + row * (last + 1), "together")
     return svg.done()
+
+
+def _lanes(bands: Sequence[tuple[int, ...]]) -> list[tuple[int, int, int]]:
+    """Return (lane, first row, last row) of every band of several rows, none over another."""
+    rows: dict[int, list[int]] = {}
+    for index, numbers in enumerate(bands):
+        for number in numbers:
+            rows.setdefault(number, []).append(index)
+    lanes: list[tuple[int, int, int]] = []
+    ends: list[int] = []
+    for _, members in sorted(rows.items()):
+        if len(members) > 1:
+            free = next((k for k, end in enumerate(ends) if end < members[0]), len(ends))
+            ends[free : free + 1] = [members[-1]]
+            lanes.append((free, members[0], members[-1]))
+    return lanes
 
 
 def scatter(

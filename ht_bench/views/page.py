@@ -13,9 +13,9 @@ from ht_bench.files import make_folder, write_atomically
 from ht_bench.leaderboard.board import Board
 from ht_bench.ranking.comparison import Table
 from ht_bench.ranking.pairs import REFERENCES
-from ht_bench.ranking.score import DRAWS
 from ht_bench.version import EPOCH
 from ht_bench.views import page_content, text
+from ht_bench.views.answers import IN_WORDS, Told, effect
 
 TEMPLATES = Path(__file__).with_name("templates")
 ASSETS = ("style.css", "board.js")
@@ -24,23 +24,30 @@ MARK = "– ht-bench leaderboard</title>"
 """What base.html writes into every page: nothing else that stands in the folder is removed."""
 
 
-def write_site(board: Board, out: Path, earlier: Sequence[Board] = ()) -> list[Path]:
+def write_site(
+    board: Board, out: Path, earlier: Sequence[Board] = (), told: Sequence[Told] = ()
+) -> list[Path]:
     """Write index.html, methods/*.html, tasks/*.html and what they load; returns the pages.
 
     earlier: boards of earlier epochs, kept as sites of their own in folders of their epochs' names.
+    told: the open questions, which stand on the newest board's first page.
     Pages of an earlier build are removed. Untrusted text is escaped wherever it stands, and
     a policy in each page lets nothing be loaded but the site's own style and script.
     """
     archive = [other.benchmark for other in earlier]
-    written = _write(board, out, {"newest": "", "archive": archive})
+    written = _write(board, out, {"newest": "", "archive": archive, "told": told})
     for other in earlier:
-        links = {"newest": board.benchmark, "archive": archive}
+        links = {"newest": board.benchmark, "archive": archive, "told": ()}
         written += _write(other, out / other.benchmark, links)
     return written
 
 
 def _write(board: Board, out: Path, links: dict[str, Any]) -> list[Path]:
-    """Write one board's site. links: `newest`, the epoch of the board above ("": this is it)."""
+    """Write one board's site.
+
+    links: what each page is told beside it: `newest`, the epoch of the board above ("": this is
+    it), `archive`, those below, and `told`, the open questions.
+    """
     make_folder(out)
     for name in PAGES:
         for file in (out / name).glob("*.html"):
@@ -84,11 +91,15 @@ def _environment() -> jinja2.Environment:
         "gap": text.gap_value,
         "metric": lambda number, table: text.number(number, table.rows[0].decimals),
         "times": text.times,
+        "letters": text.letters,
+        "share": text.percent,
+        "effect": effect,
+        "in_words": IN_WORDS.get,
         "setting": setting,
         "kind": kind,
         "families": families,
     }
-    environment.globals |= {"present": EPOCH, "draws": DRAWS, "references": REFERENCES}
+    environment.globals |= {"present": EPOCH, "references": REFERENCES}
     return environment
 
 

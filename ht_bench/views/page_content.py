@@ -57,7 +57,7 @@ def index_view(board: Board) -> dict[str, Any]:
 
 def _gap_chart(board: Board, table: Table, index: int) -> Markup:
     bars = [
-        Bar(row.label, *ends, boundaries(board, row.label))
+        Bar(row.label, *ends, boundaries(board, row.label), row.bands)
         for row in table.rows
         if (ends := _ends(row)) is not None
     ]

@@ -14,7 +14,7 @@ from typing import Any
 from ht_bench.ranking.comparison import Comparison, Table
 from ht_bench.ranking.pairs import FULL_RESET, HARE_TORTOISE, NONE, REFERENCES
 from ht_bench.ranking.rows import PROFILE_THRESHOLDS, Row
-from ht_bench.ranking.score import DRAWS, Estimate
+from ht_bench.ranking.score import Estimate
 from ht_bench.streams.seeds import format_seeds
 
 WIDTH = 100
@@ -22,15 +22,15 @@ NOTHING = "–"
 SHORT = {NONE: NONE, FULL_RESET: "reset", HARE_TORTOISE: "H&T"}
 LEGEND = (
     f"gap closed: 0 = as {NONE}, 1 = as {FULL_RESET}, no gap where that is not surely above; "
-    f"interquartile mean over seeds [95 % interval "
-    f"from {DRAWS:,} paired bootstrap draws]. metric: mean over seeds [its 95 % interval, "
-    f"Student's]. time: relative to {NONE}. rank: 1 + the entries surely better, by paired "
-    "differences: those that cannot be told apart share one. div.: diverged runs, which count as "
-    "guessing.",
+    "interquartile mean over the seeds of all tasks [95 % interval]. metric: mean over seeds [95 % "
+    f"interval]. time: relative to {NONE}. rank: 1 + the entries surely better, by differences "
+    "paired by seed, at 5 % for any error among all pairs (Holm). band: neighbours that share a "
+    "letter cannot be told apart. div.: diverged runs, which count as guessing.",
 )
 DETAILS_LEGEND = (
     f"P: share of seeds on which the entry is better than {NONE}, {FULL_RESET} (reset), "
-    f"{HARE_TORTOISE} (H&T), ties counting half. area: mean accuracy (or return) over the last "
+    f"{HARE_TORTOISE} (H&T), ties counting half. mean of tasks: of their gaps closed. errors "
+    f"gone: the share of {NONE}'s, mean over tasks. area: mean accuracy (or return) over the last "
     f"phase. kept: on earlier phases at the end. memory: of the tensors held, "
     f"relative to {NONE}.",
 )
@@ -148,6 +148,18 @@ def _is_no_gap(estimate: Estimate | None) -> bool:
     return estimate is not None and math.isnan(estimate.value)
 
 
+def percent(estimate: Estimate | None) -> str:
+    """Write a share as "12 %"; a dash for none."""
+    value = number(None if estimate is None else 100 * estimate.value, 0)
+    return value if value == NOTHING else f"{value} %"
+
+
+def letters(bands: Sequence[int]) -> str:
+    """Write the bands 1, 2 as "ab", those beyond the alphabet by their numbers; a dash for none."""
+    beyond = [f"({band})" for band in bands if band > 26]
+    return "".join([*(chr(96 + band) for band in bands if band <= 26), *beyond]) or NOTHING
+
+
 def times(ratio: float | None) -> str:
     """Write a ratio of costs."""
     return NOTHING if ratio is None else f"{ratio:.2f}×"
@@ -160,6 +172,7 @@ def _legend(details: bool) -> tuple[str, ...]:
 def _columns() -> tuple[Column, ...]:
     return (
         ("rank", lambda row: NOTHING if row.rank is None else str(row.rank)),
+        ("band", lambda row: letters(row.bands)),
         ("method", lambda row: row.label),
         ("n", lambda row: str(row.n)),
         ("gap closed", lambda row: format_gap(row.gap_closed)),
@@ -173,8 +186,8 @@ def _detail_columns() -> tuple[Column, ...]:
     return (
         ("method", lambda row: row.label),
         *((f"P over\n{SHORT[name]}", _improvement(name)) for name in REFERENCES),
-        ("gap by\nmeans", lambda row: gap_value(row.gap_closed_by_mean)),
-        ("gap by\nmedians", lambda row: gap_value(row.gap_closed_by_median)),
+        ("mean of\ntasks", lambda row: gap_value(row.mean_of_tasks)),
+        ("errors\ngone", lambda row: percent(row.error_reduction)),
         ("last\nphase", lambda row: number(row.last_phase_accuracy, row.decimals)),
         ("area", lambda row: number(row.area, row.decimals)),
         ("kept", lambda row: number(row.retention, row.decimals)),
@@ -260,8 +273,10 @@ def _flat(table: Table, row: Row) -> dict[str, Any]:
         if key == "improvement":
             for name in REFERENCES:
                 line |= _ends(f"improvement over {name}", value[name])
-        elif key.startswith("gap_closed") or key == "metric":
+        elif key in ("gap_closed", "mean_of_tasks", "error_reduction", "metric"):
             line |= _ends(key, value)
+        elif key == "bands":
+            line["band"] = letters(value) if value else ""
         elif key not in ("profile", "by_task"):
             line[key] = "; ".join(value) if isinstance(value, tuple) else value
     return line

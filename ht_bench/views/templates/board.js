@@ -55,8 +55,10 @@ function filters() {
   const form = document.getElementById("filters");
   if (!form) return;
   const field = (name) => document.getElementById("f-" + name).value;
+  const tabs = form.elements.suite;
   const apply = () => {
-    const [suite, kind, family, boundaries] = ["suite", "kind", "family", "boundaries"].map(field);
+    const suite = tabs.value;
+    const [kind, family, boundaries] = ["kind", "family", "boundaries"].map(field);
     const name = field("name").trim().toLowerCase();
     all(".suite").forEach((section) => {
       const { suite: own, kind: learner, families } = section.dataset;
@@ -82,11 +84,21 @@ function filters() {
     document.getElementById("shown").textContent =
       `${shown.size} method(s) shown on ${sections.length} suite(s).`;
   };
+  const follow = () => {  // a link to a suite opens its tab
+    const name = location.hash.slice(1);
+    if (document.querySelector(`.suite[id="${CSS.escape(name)}"]`)) tabs.value = name;
+    apply();
+    if (name) document.getElementById(name)?.scrollIntoView();
+  };
   form.hidden = false;
-  form.addEventListener("input", apply);
+  form.addEventListener("input", ({ target }) => {
+    if (["f-kind", "f-family"].includes(target.id)) tabs.value = "";  // of whatever suite
+    apply();
+  });
+  addEventListener("hashchange", follow);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(apply));
-  apply();
+  follow();
 }
 
 function legends() {

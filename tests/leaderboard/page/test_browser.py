@@ -108,21 +108,21 @@ def test_themes_follow_the_system_and_the_button(browser: Any, site: Path) -> No
 
 def test_sorting_by_mouse_and_by_keyboard(visit: Visit) -> None:
     page = visit.open("index")
-    names = column(page, 2)
+    names = column(page, 3)
     heading(page, "Method").click()
-    assert column(page, 2) == sorted(names)
+    assert column(page, 3) == sorted(names)
     heading(page, "Method").press("Enter")
-    assert column(page, 2) == sorted(names, reverse=True)
+    assert column(page, 3) == sorted(names, reverse=True)
     heading(page, "Metric").press("Space")
-    rising = [float(text) for text in column(page, 7)]
+    rising = [float(text) for text in column(page, 8)]
     assert rising == sorted(rising)
     sorted_by = page.locator(f"{CORE} thead th[aria-sort]")
     assert sorted_by.count() == 1
     assert sorted_by.get_attribute("aria-sort") == "ascending"
     heading(page, "P over none").click()
-    assert column(page, 8)[-1] == "–"  # what is missing stays last, up and down
+    assert column(page, 10)[-1] == "–"  # what is missing stays last, up and down
     heading(page, "P over none").click()
-    falling = column(page, 8)
+    falling = column(page, 10)
     assert falling[-1] == "–"
     numbers = [float(text) for text in falling[:-1]]
     assert numbers == sorted(numbers, reverse=True)
@@ -138,6 +138,8 @@ def test_filters(visit: Visit) -> None:
     page = visit.open("index")
     suites = ["suite-core-v1", "suite-trainability-v1", "suite-control-v1"]
     methods = {"none", "full-reset", "hare-tortoise", "l2-init", "crelu", "hostile"}
+    assert shown(page)[0] == suites[:1]  # the first tab
+    open_tab(page, "all")
     assert shown(page) == (suites, methods)
     assert "6 method(s) shown on 3 suite(s)" in page.inner_text("#shown")
     page.select_option("#f-boundaries", "yes")
@@ -152,15 +154,26 @@ def test_filters(visit: Visit) -> None:
     assert shown(page) == (["suite-control-v1"], methods - {"full-reset", "crelu"})
     assert page.locator("tr[data-kind=supervised]:visible").count() == 0
     page.get_by_role("button", name="Show all").click()
-    page.wait_for_function("document.querySelectorAll('.suite:not([hidden])').length === 3")
+    page.wait_for_function("document.querySelectorAll('.suite:not([hidden])').length === 1")
     page.select_option("#f-family", "permuted")
     assert shown(page)[0] == ["suite-core-v1"]
     assert page.locator(f"{CORE} thead th[data-family]:visible").count() == 1
     page.select_option("#f-family", "")
-    page.select_option("#f-suite", "suite-trainability-v1")
+    open_tab(page, "suite-trainability-v1")
     page.fill("#f-name", "TORT")
     assert shown(page) == (["suite-trainability-v1"], {"hare-tortoise"})
     assert "1 method(s) shown on 1 suite(s)" in page.inner_text("#shown")
+
+
+def open_tab(page: Any, name: str) -> None:
+    page.locator(".tabs label", has_text=name).last.click()
+
+
+def test_a_link_to_a_suite_opens_its_tab(visit: Visit) -> None:
+    page = visit.open("index")
+    page.locator(".ahead a", has_text="suite-control-v1").click()
+    assert shown(page)[0] == ["suite-control-v1"]
+    assert page.locator(".tabs input:checked").get_attribute("value") == "suite-control-v1"
 
 
 def test_the_keyboard_reaches_everything(visit: Visit) -> None:
@@ -175,7 +188,7 @@ def test_the_keyboard_reaches_everything(visit: Visit) -> None:
                 "(e => e.id || e.getAttribute('role') || e.tagName)(document.activeElement)"
             )
         )
-    wanted = {"theme", "f-suite", "f-kind", "f-family", "f-boundaries", "f-name", "BUTTON", "A"}
+    wanted = {"theme", "INPUT", "f-kind", "f-family", "f-boundaries", "f-name", "BUTTON", "A"}
     assert wanted | {"region", "group"} <= reached
 
 

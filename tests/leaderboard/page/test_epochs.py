@@ -70,7 +70,7 @@ def test_each_board_holds_its_own_entries_and_anchors(both: Path) -> None:
     for board in (new, old):
         assert {table.benchmark for table in (*board.suites, *board.tasks)} == {board.benchmark}
         [core] = [table for table in board.suites if table.name == CORE]
-        [gap] = [row.gap_closed for row in core.rows if row.label == "none"]
+        [gap] = [row.mean_of_tasks for row in core.rows if row.label == "none"]
         assert gap is not None and gap.value == pytest.approx(0, abs=1e-7)
     with pytest.raises(UsageError, match=f"Entries of {OLD} and {EPOCH} do not compare"):
         make_board(read(both))

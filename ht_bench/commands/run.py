@@ -18,7 +18,9 @@ from ht_bench.loading import imported_sources
 
 if TYPE_CHECKING:
     from ht_bench.running.evaluate import Finished
-    from ht_bench.running.plan import Plan
+    from ht_bench.running.executor import ExecutorRequest
+    from ht_bench.running.plan import Plan, Request
+    from ht_bench.running.time_limit import TimeLimit
 
 
 def run(
@@ -45,6 +47,7 @@ def run(
     diagnostics: Literal["basic", "all"] = "basic",
     diagnoses_per_phase: int = 1,
     dry_run: bool = False,
+    until_decided: bool = False,
 ) -> int:
     """Train methods on tasks, once per seed; run the same command again to go on.
 
@@ -94,6 +97,10 @@ def run(
             change nothing that is trained; docs/results.md lists them.
         diagnoses_per_phase: how often; the last time is the phase's end (for agents the only one).
         dry_run: train nothing; say what is left to train, how long it takes and how much disk.
+        until_decided: train the methods and both anchors on a part of the seeds, look, and add
+            seeds until each method is surely above or below none, full-reset and the leader of what
+            the folder holds, at 5 % for any error in all looks and pairs; never beyond the task's
+            seeds. Several tasks are decided by their common score.
 
     """
     given = dict(locals())
@@ -133,6 +140,10 @@ def run(
         skip_unsuitable="all" in method.split(","),
         diagnostics=Schedule(diagnostics, diagnoses_per_phase),
     )
+    if until_decided:
+        if dry_run:
+            raise UsageError("--until-decided cannot be foreseen; leave --dry-run out.")
+        return _until_decided(request, where, limit, given)
     plan = make_plan(request)
     announce(plan, len(tasks), len(methods), jobs, where.is_elsewhere)
     if dry_run:
@@ -145,6 +156,30 @@ def run(
     if done.left:
         why = "The time is up" if time_limit else "Not waited for"
         print(what_is_left(plan, done, _command(given), why))
+    return code
+
+
+def _until_decided(
+    request: Request, where: ExecutorRequest, limit: TimeLimit, given: Mapping[str, Any]
+) -> int:
+    from ht_bench.running.decided import in_words, until_decided
+    from ht_bench.running.evaluate import run_plan
+
+    def train(plan: Plan) -> Finished:
+        methods = plan.requested // sum(len(t.seeds) for t in request.tasks) or 1
+        announce(plan, len(request.tasks), methods, where.workers, where.is_elsewhere)
+        return run_plan(plan, where, limit=limit, brief=True)
+
+    code = 0
+    for stage in until_decided(request, train):
+        assert request.out is not None
+        code = report(stage.done.records, stage.done.failures, request.out)
+        if stage.done.left:
+            print(what_is_left(stage.plan, stage.done, _command(given), "The time is up"))
+        for decision in stage.decisions:
+            print(in_words(decision))
+        if stage.decisions and all(decision.stands for decision in stage.decisions):
+            print("Decided.")
     return code
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from ht_bench.doctor.finding import Finding, fault, note, ok
 from ht_bench.errors import UsageError
 from ht_bench.streams import cache, data
+from ht_bench.streams.bundled import BUNDLED
 
 LEFT_AFTER = 3600.0
 """Seconds after which what a writer has not finished is no longer being written."""
@@ -25,7 +26,7 @@ def datasets(out: Path) -> Iterator[Finding]:
 
 def _present(name: str) -> Finding:
     folder = cache.cache_folder() / name
-    return ok(f"{name} is here{'' if name == 'digits' else f', {folder}'}.")
+    return ok(f"{name} is here{'' if name in BUNDLED else f', {folder}'}.")
 
 
 def _absent(name: str) -> Finding:
@@ -48,8 +49,8 @@ def contents(out: Path) -> Iterator[Finding]:
 
 
 def _again(name: str) -> str:
-    if name == "digits":
-        return "python -m pip install --force-reinstall scikit-learn"
+    if name in BUNDLED:
+        return f"python -m pip install --force-reinstall {BUNDLED[name].origin.lower()}"
     return f"rm -r {cache.cache_folder() / name} && ht-bench data fetch {name}"
 
 

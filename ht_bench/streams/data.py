@@ -10,9 +10,9 @@ from pathlib import Path
 from ht_bench import registry
 from ht_bench.errors import UsageError
 from ht_bench.streams import cache, own_data, pins, sources
+from ht_bench.streams.bundled import BUNDLED, CLASSES, load_bundled
 from ht_bench.streams.dataset import Dataset, DatasetSource
 
-DIGITS_SHA256 = "f3814f133cbe59dfafb468dfcf9d88bb0bd2f10c2282407e63e5723e201a877c"
 ABSENT = "not on this machine"
 _SOURCES: dict[str, DatasetSource] = {}
 
@@ -28,7 +28,7 @@ class Known:
 
 def register_dataset(source: DatasetSource) -> None:
     """Make a dataset known by name; raises UsageError when the name is taken."""
-    if source.name == "digits" or _SOURCES.get(source.name, source) != source:
+    if source.name in BUNDLED or _SOURCES.get(source.name, source) != source:
         raise UsageError(f"The dataset name '{source.name}' is taken; choose another.")
     _SOURCES[source.name] = source
 
@@ -47,6 +47,20 @@ for _source in (
         tests=10_000,
         folders=("MNIST/raw", "MNIST"),
         archives=("mnist.npz",),
+    ),
+    DatasetSource(
+        "fashion-mnist",
+        "60,000 + 10,000 photographs of clothes, 1×28×28, 10 classes",
+        "zalando-datasets/fashion_mnist",
+        "image",
+        "label",
+        (1, 28, 28),
+        10,
+        sha256="fb14c5f6fcaa20faf0379fbccb910e3a6a528c6ea9b706e59285249fabcf1e7d",
+        train=60_000,
+        tests=10_000,
+        balanced=True,
+        folders=("FashionMNIST/raw", "FashionMNIST", "dataset-fashion-mnist"),
     ),
     DatasetSource(
         "cifar10",
@@ -98,14 +112,15 @@ for _source in (
     register_dataset(_source)
 
 
-registry.datasets.provide(lambda: {"digits": sources.digits, **_SOURCES})
+_MADE = {name: each.make for name, each in BUNDLED.items()}
+registry.datasets.provide(lambda: {**_MADE, **_SOURCES})
 
 
 def known() -> list[Known]:
-    """Return every dataset that `load` knows; digits, and functions, are always here."""
-    embedded = Known("digits", "1,297 + 500 handwritten digits, 1×8×8, 10 classes, bundled", True)
+    """Return every dataset that `load` knows; bundled ones, and functions, are always here."""
+    bundled = [Known(name, each.description, True) for name, each in BUNDLED.items()]
     rest = [Known(s.name, s.description, cache.is_cached(s.name)) for s in _SOURCES.values()]
-    return [embedded, *rest, *map(_known_outside, filter(is_outside, registry.datasets.names()))]
+    return [*bundled, *rest, *map(_known_outside, filter(is_outside, registry.datasets.names()))]
 
 
 def _known_outside(name: str) -> Known:
@@ -124,14 +139,14 @@ def classes(name: str) -> int:
     """Return how many classes a dataset has, whether or not it is on this machine."""
     if is_outside(name):
         return load(name).classes
-    return 10 if name == "digits" else _find(name).classes
+    return CLASSES if name in BUNDLED else _find(name).classes
 
 
 def content_sha256(name: str) -> str | None:
     """Return the content hash that a dataset must have; None where that is not known."""
     if is_outside(name):
         return load(name).sha256
-    return DIGITS_SHA256 if name == "digits" else _find(name).sha256
+    return BUNDLED[name].sha256 if name in BUNDLED else _find(name).sha256
 
 
 def load(name: str) -> Dataset:
@@ -142,8 +157,8 @@ def load(name: str) -> Dataset:
     process. Raises UsageError for an unknown name, a changed cache, data that are not on this
     machine, and a function that fails.
     """
-    if name == "digits":
-        return _digits()
+    if name in BUNDLED:
+        return load_bundled(name)
     if is_outside(name):
         return own_data.call(own_data.find(name), own_data.short(name))
     source = _find(name)
@@ -168,7 +183,7 @@ def raw_place(name: str) -> Path | None:
 
 def is_pinned(name: str) -> bool:
     """Whether the content that a dataset must have is known: other data are refused."""
-    return name == "digits" or is_outside(name) or pins.is_pinned(_find(name))
+    return name in BUNDLED or is_outside(name) or pins.is_pinned(_find(name))
 
 
 def fetch(name: str) -> Dataset:
@@ -186,7 +201,7 @@ def verify(name: str = "") -> list[tuple[str, str]]:
 
     name: check this one only; raises UsageError for an unknown name.
     """
-    if name not in ("", "digits") and name not in registry.datasets.names():
+    if name not in ("", *BUNDLED) and name not in registry.datasets.names():
         raise UsageError(registry.datasets.unknown(name))
     return [(entry.name, _state(entry)) for entry in known() if name in ("", entry.name)]
 
@@ -200,20 +215,10 @@ def _state(entry: Known) -> str:
         return str(error)
 
 
-def _digits() -> Dataset:
-    dataset = sources.digits()
-    if dataset.sha256 != DIGITS_SHA256:
-        raise UsageError(
-            f"scikit-learn's digits have content hash {dataset.sha256[:12]}…, expected "
-            f"{DIGITS_SHA256[:12]}…; install scikit-learn again."
-        )
-    return dataset
-
-
 def _find(name: str) -> DatasetSource:
-    if name == "digits":
+    if name in BUNDLED:
         raise UsageError(
-            "digits is bundled with scikit-learn; there is nothing to fetch or import."
+            f"{name} is bundled with {BUNDLED[name].origin}; there is nothing to fetch or import."
         )
     if name in _SOURCES:
         return _SOURCES[name]

@@ -74,6 +74,7 @@ FAMILIES = {
         Family("class-incremental", LATER_ENDS, by_class=True, retains=True),
         Family("permuted", HALF_OF_ENDS),
         Family("shuffled", HALF_OF_ENDS, "trainability", "train/accuracy"),
+        Family("probe", LAST_CURVE, "trainability", "train/accuracy"),
         _control("swap", LAST_CURVE, retains=True),
         _control("drift", LAST_CURVE, retains=True),
         _control("game-modes", LAST_CURVE),

@@ -1,23 +1,18 @@
-"""Where images come from: scikit-learn's digits, files in any known layout, the hub."""
+"""Where images come from: files in any known layout, the hub."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from ht_bench.errors import UsageError, reason
 from ht_bench.streams import archives, arrays, folders, parquet, pickles
 from ht_bench.streams.dataset import Dataset, DatasetSource, Part, make_dataset
-from ht_bench.streams.randomness import generator
 
-__all__ = ["DatasetSource", "digits", "from_hub", "from_path"]
+__all__ = ["DatasetSource", "from_hub", "from_path"]
 
-DIGITS_TEST = 500
 Layout = tuple[
     Callable[[Path, DatasetSource], bool], Callable[[Path, DatasetSource], dict[str, Part]]
 ]
@@ -29,34 +24,6 @@ LAYOUTS: tuple[Layout, ...] = (
     (arrays.holds_npz, arrays.read_npz),
 )
 """Each: whether a folder is laid out so, and its reader; the surest signs first."""
-
-
-def digits() -> Dataset:
-    """Return scikit-learn's bundled digits: 1,797 images 1×8×8, values 0 to 16, 500 for test."""
-    table = _digits_table()
-    images = table[:, :-1].astype(np.uint8).reshape(-1, 1, 8, 8)
-    labels = table[:, -1].astype(np.int64)
-    everything = make_dataset("digits", (images, labels), (images[:1], labels[:1]), 10, 16)
-    order = generator("digits", 0, "split").permutation(len(labels))
-    test, train = np.sort(order[:DIGITS_TEST]), np.sort(order[DIGITS_TEST:])
-    x, y = everything.train_images, everything.train_labels
-    return make_dataset("digits", (x[train], y[train]), (x[test], y[test]), 10, 16)
-
-
-def _digits_table() -> np.ndarray:
-    """Return 64 pixels and the label of each digit, from the file where scikit-learn has it.
-
-    Importing scikit-learn, and pandas with it, takes longer than many a run.
-    """
-    package = importlib.util.find_spec("sklearn")
-    for place in (package.submodule_search_locations or ()) if package else ():
-        file = Path(place) / "datasets" / "data" / "digits.csv.gz"
-        if file.is_file():
-            return np.loadtxt(file, delimiter=",")
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    return np.column_stack([bunch.data, bunch.target])
 
 
 def from_path(source: DatasetSource, path: Path) -> Dataset:

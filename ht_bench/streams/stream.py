@@ -171,13 +171,27 @@ class Stream:
     def _rename(self, labels: Indices, index: int) -> Indices:
         if self.task.phases[index].labels != "permuted":
             return labels.copy()
-        return self._draw("permutation", index).permutation(self.data.classes)[labels]
+        return self._permutation("labels", index, self.data.classes)[labels]
 
     def _input_permutation(self, index: int) -> Indices | None:
         if self.task.phases[index].inputs != "permuted":
             return None
         features = int(np.prod(self.data.train_images.shape[1:]))
-        return self._draw("permutation", index).permutation(features)
+        return self._permutation("inputs", index, features)
+
+    def _permutation(self, what: Literal["inputs", "labels"], index: int, size: int) -> Indices:
+        """Return a phase's permutation; where `change` < 1, most of it is the phase before's."""
+        spec = self.task.phases[index]
+        if index < 0 or getattr(spec, what) != "permuted":
+            return np.arange(size)
+        order = self._draw("permutation", index).permutation(size)
+        if spec.change == 1:
+            return order
+        before = self._permutation(what, index - 1, size)
+        moved = order[: int(size * spec.change + 1e-6)]
+        after = before.copy()
+        after[np.sort(moved)] = before[moved]
+        return after
 
     def test(self, index: int) -> TestView:
         """Return what is tested on after phase `index`: same permutations, no wrong labels."""

@@ -62,7 +62,9 @@ class Phase:
     new: newly arriving share of the training set. classes: newly arriving classes instead.
     keep: share of the examples seen before that stay. wrong: share of the phase's examples
     whose label is replaced by a wrong one. inputs, labels: permuted (or drawn at random) anew in
-    the phase. Exactly one of epochs and updates is its budget.
+    the phase. change: share of the pixels, or classes, that change places when they are permuted;
+    the others stay as in the phase before: 1 is an abrupt shift, less a gradual one. Exactly one
+    of epochs and updates is its budget.
     """
 
     new: float = 0.0
@@ -71,6 +73,7 @@ class Phase:
     wrong: float = 0.0
     inputs: Literal["true", "permuted"] = "true"
     labels: Literal["true", "permuted", "random"] = "true"
+    change: float = 1.0
     augment: bool = False
     epochs: int | None = None
     updates: int | None = None
@@ -244,6 +247,13 @@ def _validate_phase(phase: Phase, index: int, family: str, where: str) -> None:
         raise UsageError(f"{where}: 'classes' belongs to the family {owners}, and only there.")
     if phase.classes is not None and (phase.classes < 1 or phase.new > 0):
         raise UsageError(f"{where}: 'classes' must be 1 or more, and 'new' is not for this family.")
+    if not 0 < phase.change <= 1:
+        raise UsageError(f"{where}: 'change' is {phase.change:g}; it lies above 0, 1 at most.")
+    if phase.change < 1 and "permuted" not in (phase.inputs, phase.labels):
+        raise UsageError(
+            f"{where}: 'change' says how much a permutation changes, and nothing is permuted; "
+            "leave it out."
+        )
     if phase.labels == "random" and phase.wrong > 0:
         raise UsageError(f"{where}: 'wrong' means nothing among random labels; leave it out.")
     if index == 0 and phase.classes is None and phase.new <= 0:

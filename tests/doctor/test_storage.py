@@ -7,6 +7,7 @@ import os
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ import numpy as np
 import pytest
 
 from ht_bench.doctor import datasets, storage
-from ht_bench.streams import cache
-from ht_bench.streams import data as named
+from ht_bench.streams import bundled, cache
 from ht_bench.streams.dataset import make_dataset
 
 Found = Callable[[Any], dict[str, list[Any]]]
@@ -175,11 +175,15 @@ def fill(name: str) -> None:
 
 def test_absent_data_come_with_the_command(found: Found, own_cache: Path) -> None:
     answer = found(datasets.datasets)
-    assert [each.sentence for each in answer["ok"]] == ["digits is here."]
+    assert [each.sentence for each in answer["ok"]] == ["digits is here.", "noise is here."]
     assert [each.remedy for each in answer["note"]] == [
-        f"ht-bench data fetch {name}" for name in ("mnist", "cifar10", "cifar100", "tiny-imagenet")
+        f"ht-bench data fetch {name}"
+        for name in ("mnist", "fashion-mnist", "cifar10", "cifar100", "tiny-imagenet")
     ]
-    assert found(datasets.contents) == {"ok": [found(datasets.contents)["ok"][0]]}
+    assert [each.sentence.split()[0] for each in found(datasets.contents)["ok"]] == [
+        "digits",
+        "noise",
+    ]
 
 
 def test_data_that_lie_ready_are_named(
@@ -189,8 +193,8 @@ def test_data_that_lie_ready_are_named(
     monkeypatch.setenv("HT_BENCH_DATA", str(tmp_path / "raw"))
     answer = found(datasets.datasets)
     said = [each.sentence for each in answer["ok"]]
-    assert f"mnist will be imported from {tmp_path / 'raw' / 'MNIST'}" in said[1]
-    assert len(answer["note"]) == 3
+    assert f"mnist will be imported from {tmp_path / 'raw' / 'MNIST'}" in said[2]
+    assert len(answer["note"]) == 4
 
 
 @pytest.mark.parametrize("harm", ["foreign", "flipped", "truncated", "meta"])
@@ -210,7 +214,8 @@ def test_damaged_data_are_named(found: Found, own_cache: Path, harm: str) -> Non
 
 
 def test_broken_digits_are_named(found: Found, own_cache: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(named, "DIGITS_SHA256", "0" * 64)
+    changed = replace(bundled.BUNDLED["digits"], sha256="0" * 64)
+    monkeypatch.setitem(bundled.BUNDLED, "digits", changed)
     [finding] = found(datasets.contents)["fault"]
     assert "scikit-learn's digits" in finding.sentence and "scikit-learn" in finding.remedy
 

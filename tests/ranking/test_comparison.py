@@ -1,3 +1,8 @@
+"""Tables of entries from records: who is compared, on what, and what a row says.
+
+Long: all tests build their records by the same few fixtures.
+"""
+
 import csv
 import dataclasses
 import io

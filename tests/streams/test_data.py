@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ht_bench.errors import UsageError
-from ht_bench.streams import cache, data, sources
+from ht_bench.streams import bundled, cache, data
 from ht_bench.streams.dataset import Dataset
 from ht_bench.streams.sources import DatasetSource
 
@@ -75,12 +75,23 @@ def write_folders(folder: Path, arrays: Arrays) -> Path:
     return folder
 
 
+def test_noise_is_bundled_pinned_and_without_structure() -> None:
+    noise = data.load("noise")
+    assert (noise.train_images.shape, noise.test_images.shape) == ((1297, 1, 8, 8), (500, 1, 8, 8))
+    assert noise.sha256 == bundled.BUNDLED["noise"].sha256 and noise.max_value == 16
+    counts = np.bincount(noise.train_images.ravel(), minlength=17)
+    assert np.abs(counts / noise.train_images.size * 17 - 1).max() < 0.05
+    assert np.bincount(noise.train_labels, minlength=10).min() > 90
+    pixels = noise.train_images.reshape(1297, 64).astype(float)
+    assert np.abs(np.corrcoef(pixels.T)[~np.eye(64, dtype=bool)]).max() < 0.15
+
+
 def test_digits_are_bundled_and_pinned() -> None:
     digits = data.load("digits")
     images = digits.train_images / 16
     assert (images.shape, digits.test_images.shape) == ((1297, 1, 8, 8), (500, 1, 8, 8))
     assert digits.train_images.max() == digits.max_value == 16
-    assert digits.sha256 == data.DIGITS_SHA256
+    assert digits.sha256 == bundled.BUNDLED["digits"].sha256
     assert (*digits.mean, *digits.std) == pytest.approx((images.mean(), images.std()))
 
 
@@ -270,4 +281,4 @@ def test_real_cifar10_is_whole() -> None:
     assert [round(x, 4) for x in found.std] == [0.2470, 0.2435, 0.2616]
     assert np.bincount(found.test_labels).tolist() == [1000] * 10
     assert found.sha256 == data._SOURCES["cifar10"].sha256
-    assert sources.digits().sha256 != found.sha256
+    assert data.load("digits").sha256 != found.sha256

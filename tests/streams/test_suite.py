@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ht_bench.errors import UsageError
-from ht_bench.streams import data, suite
+from ht_bench.streams import bundled, suite
 from ht_bench.streams.catalog import get_task, task_files
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.seeds import parse_seeds
@@ -52,7 +52,7 @@ def test_anchors_are_of_the_tasks_as_they_are(name: str) -> None:
             continue
         assert all(0 < value < 1 for value in values)
         if task.data.name == "digits":
-            assert anchors.data_sha256 == data.DIGITS_SHA256
+            assert anchors.data_sha256 == bundled.BUNDLED["digits"].sha256
 
 
 HEAD = 'name = "suite-a-v1"\ntitle = "t"\ntasks = ["x-v1"]\nbenchmark = "0.1"\n'

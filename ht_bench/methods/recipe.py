@@ -12,6 +12,7 @@ from ht_bench.errors import Unsuitable, UsageError, shown
 from ht_bench.files import folder
 from ht_bench.loading import absolute
 from ht_bench.methods.space import Space, combinations, read_space
+from ht_bench.streams.catalog import get_task
 from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.tables import check_kind, read_table, read_toml
 
@@ -64,18 +65,30 @@ class Recipe:
     ) -> dict[str, Any]:
         """Return the hyperparameters for a task; "" is not a task and gives the default.
 
-        Raises Unsuitable where the regime is "first" and no search of that kind is recorded;
-        a method without anything to search has nothing to record.
+        A task without a table of its own takes that of the task it is `tuned_as`. Raises Unsuitable
+        where the regime is "first" and no search of that kind is recorded; a method without
+        anything to search has nothing to record.
         """
         general = {**self.default, **self.agents} if agent else self.default
         if regime == "whole" or not task:
-            return {**general, **self.tasks.get(task, {})}
+            return {**general, **self.tasks.get(self.settled_on(task), {})}
+        task = self.settled_on(task, regime)
         if task not in self.first and self.search_space(task):
             raise Unsuitable(
                 f"The recipe of '{self.method}' has no [first.{task}]; `ht-bench tune --task "
                 f"{task} --method {self.method} --regime first --write` searches it."
             )
         return {**general, **self.first.get(task, {})}
+
+    def settled_on(self, task: str, regime: Regime = "whole") -> str:
+        """Return the task whose hyperparameters a task takes: its own, or that it is `tuned_as`."""
+        tables = self.tasks if regime == "whole" else self.first
+        if not task or task in tables:
+            return task
+        try:
+            return get_task(task).tuned_as or task
+        except UsageError:  # a name that no task here has
+            return task
 
     def search_space(self, task: str) -> Space:
         """Return what a search on a task tries; empty where there is nothing to choose."""
@@ -108,6 +121,7 @@ class Recipe:
         tasks: only these count; none named means every task with a search.
         """
         recorded = self.search if regime == "whole" else self.search_first
+        tasks = [self.settled_on(task, regime) for task in tasks]
         searches = {t: s for t, s in recorded.items() if not tasks or t in tasks}
         if not searches:
             return f"values of {self.source}; no search", 0

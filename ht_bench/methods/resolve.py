@@ -169,7 +169,7 @@ def _suffix(named: str, recipe: Recipe | None, task: str, regime: Regime) -> str
         return ""
     if recipe is None:
         raise Unsuitable(f"'{named}' has no recipe that a search on a first share could be in.")
-    return f"@{regime}" if not task or task in recipe.first else ""
+    return f"@{regime}" if not task or recipe.settled_on(task, regime) in recipe.first else ""
 
 
 def _place(named: str) -> str:

@@ -18,13 +18,20 @@ from ht_bench.streams.seeds import format_seeds, parse_seeds
 from ht_bench.streams.tables import check_values, read_table
 
 Precision = Literal["fp32", "tf32", "bf16"]
-NOT_HASHED = ("title", "description", "source", "status", "superseded_by", "minutes_per_stack")
+NOT_HASHED = (
+    *("title", "description", "source", "status", "superseded_by", "minutes_per_stack"),
+    "tuned_as",
+)
 """Fields that describe a task without changing a number; they stay out of its hash."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """The fields that tasks of data and tasks of environments share."""
+    """The fields that tasks of data and tasks of environments share.
+
+    tuned_as: the task whose searches its methods' hyperparameters come from, where a recipe has
+    none of its own for it.
+    """
 
     name: str
     family: str
@@ -36,6 +43,7 @@ class Spec:
     status: str = "released"
     superseded_by: str = ""
     minutes_per_stack: float | None = None
+    tuned_as: str = ""
 
     @property
     def stack(self) -> int:

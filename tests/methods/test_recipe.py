@@ -129,6 +129,24 @@ def baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 HEAD = 'method = "l2"\nsummary = "s"\nsource = "s"\n'
 
 
+def test_a_task_without_a_search_takes_those_of_the_task_it_is_tuned_as(
+    baselines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = '{ seeds = "0-1", tried = [1, 2, 3] }'
+    text = HEAD + "[default]\na = 1\n[tasks.t-v1]\na = 3\n[first.t-v1]\na = 4\n[grid]\na = [1]\n"
+    (baselines / "l2.toml").write_text(text + f"[search]\nt-v1 = {search}\n")
+    like = dataclasses.replace(get_task("warm-start-digits-v1"), name="u-v1", tuned_as="t-v1")
+    other = dataclasses.replace(like, name="w-v1", tuned_as="")
+    found = {"u-v1": like, "w-v1": other}
+    monkeypatch.setattr("ht_bench.methods.recipe.get_task", found.__getitem__)
+    recipe = recipe_of("l2")
+    assert recipe.hyperparameters("u-v1") == recipe.hyperparameters("t-v1") == {"a": 3}
+    assert recipe.hyperparameters("w-v1") == {"a": 1}
+    assert recipe.hyperparameters("u-v1", regime="first") == {"a": 4}
+    assert recipe.searched(["u-v1"])[1] == recipe.searched(["t-v1"])[1] == 6
+    assert recipe.searched(["w-v1"])[1] == 0
+
+
 def test_a_task_s_values_go_before_the_default_s(baselines: Path) -> None:
     text = HEAD + "[default]\na = 1\nb = 2\n[tasks.t-v1]\nb = 3\n"
     (baselines / "l2.toml").write_text(text)

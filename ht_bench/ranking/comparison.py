@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ht_bench.ranking.admission import STANDARD_ERRORS, Admission
@@ -22,6 +22,7 @@ from ht_bench.ranking.entries import (
 )
 from ht_bench.ranking.pairs import FULL_RESET, NONE, Measured, PairedTask, measure
 from ht_bench.ranking.rows import Row, make_rows
+from ht_bench.ranking.shares import swamping, task_shares
 from ht_bench.records.metrics import Record, describe_metric
 from ht_bench.streams.families import get_family
 from ht_bench.streams.seeds import format_seeds
@@ -33,7 +34,8 @@ class Table:
     """All entries on a task or on a suite of tasks, in one setting.
 
     seeds: by task, what a complete entry has. admission: the task's own (None for a suite, and
-    without anchors). metric: what its `metric` column holds, in words.
+    without anchors). metric: what its `metric` column holds, in words. shares: of a suite, what
+    each task brings to the variance between ranked entries (`shares.task_shares`).
     """
 
     name: str
@@ -46,6 +48,7 @@ class Table:
     admission: Admission | None
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def make_table(
     rows = make_rows(tasks)
     families = {task.info.family for task in tasks}
     one = describe_metric(tasks[0].info.family)
+    shares = _shares(tasks, rows) if is_suite and len(tasks) > 1 else {}
     return Table(
         name=name,
         is_suite=is_suite,
@@ -111,8 +115,22 @@ def make_table(
         seeds={task.info.name: task.seeds for task in tasks},
         admission=None if is_suite else tasks[0].admission(),
         rows=rows,
-        notes=(*_doubtful_gaps(rows), *notes),
+        notes=(*_doubtful_gaps(rows), *_swamped(shares), *notes),
+        shares=shares,
     )
+
+
+def _shares(tasks: Sequence[PairedTask], rows: Sequence[Row]) -> dict[str, float]:
+    ranked = [row.label for row in rows if row.rank is not None]
+    return task_shares([{task.info.name: task.gaps(label) for task in tasks} for label in ranked])
+
+
+def _swamped(shares: Mapping[str, float]) -> list[str]:
+    return [
+        f"{task} brings {shares[task]:.0%} of the variance between the entries' scores: the "
+        "ranking follows this task."
+        for task in swamping(shares)
+    ]
 
 
 def _measured(entries: Mapping[str, Entry], info: TaskInfo) -> dict[str, Measured]:

@@ -130,6 +130,13 @@ class PairedTask:
         self._all = entries
         self._scores: dict[str, SuiteScore | None] = {}
 
+    def gaps(self, label: str) -> Array:
+        """Return the gap closed of each of an entry's runs, [seeds]; both anchors are needed."""
+        entry = self.entries[label]
+        warm, fresh = (self.reference(method, entry.seeds) for method in (NONE, FULL_RESET))
+        assert warm is not None and fresh is not None
+        return score.seed_scores(entry.final, warm, fresh)
+
     @property
     def anchored(self) -> bool:
         """Whether both anchors have a common seed that counts."""

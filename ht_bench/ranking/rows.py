@@ -15,7 +15,7 @@ import numpy as np
 
 from ht_bench.ranking import score
 from ht_bench.ranking.influence import Statistic, bands, surely_above
-from ht_bench.ranking.pairs import FULL_RESET, NONE, REFERENCES, PairedTask, suite_score
+from ht_bench.ranking.pairs import REFERENCES, PairedTask, suite_score
 from ht_bench.ranking.score import Estimate, SuiteScore
 from ht_bench.streams.seeds import format_seeds
 
@@ -176,10 +176,5 @@ def _improvement(label: str, reference: str, tasks: Sequence[PairedTask]) -> Est
 
 
 def _profile(label: str, tasks: Sequence[PairedTask]) -> tuple[float, ...]:
-    seeds = {}
-    for task in tasks:
-        entry = task.entries[label]
-        warm, fresh = (task.reference(method, entry.seeds) for method in (NONE, FULL_RESET))
-        assert warm is not None and fresh is not None  # there is a score
-        seeds[task.info.name] = score.seed_scores(entry.final, warm, fresh)
+    seeds = {task.info.name: task.gaps(label) for task in tasks}
     return tuple(float(x) for x in score.performance_profile(seeds, PROFILE_THRESHOLDS))

@@ -237,6 +237,9 @@ def _caption(table: Table) -> str:
         f"{text} ({', '.join(tasks)})" if table.is_suite else text for text, tasks in groups.items()
     ]
     parts = [f"{'; '.join(shown)}.", f"metric: {table.metric}."]
+    if table.shares:
+        brought = ", ".join(f"{task} {share:.0%}" for task, share in table.shares.items())
+        parts.append(f"variance between entries: {brought}.")
     gap = table.admission
     if gap is not None:
         digits = max((row.decimals for row in table.rows), default=3)

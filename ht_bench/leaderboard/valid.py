@@ -74,6 +74,12 @@ def _faults(content: Mapping[str, Any], path: Path, *, committed: bool) -> Itera
             hint = did_you_mean(name, task_names()) if "no task" in known else ""
             yield Fault(json_path(place), f"{known}.{hint}")
             continue
+        own = known.task.precision_on(content["device"].partition(":")[0])
+        if content["precision"] != own:
+            yield Fault(
+                "$.precision",
+                f"is {content['precision']}, and {name} is of {own}; run it without --precision.",
+            )
         yield from _task_faults(table, known, place)
 
 

@@ -46,6 +46,12 @@ def test_the_committed_ones_are_valid() -> None:
         assert read_submission(path, digests(verified_beside(path)))[1] == [], path
 
 
+def test_the_precision_is_the_tasks(entry: Any) -> None:
+    """Entries and anchors of a task share it: the second protocol."""
+    entry.content["precision"] = "bf16"
+    only(entry, "$.precision", "is bf16, and quick-digits-v1 is of fp32; run it without")
+
+
 def test_the_file_carries_the_name(honest_bytes: bytes, write: Write) -> None:
     submission, faults = read_submission(write(honest_bytes, "other.json"))
     assert submission is None

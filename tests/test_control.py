@@ -129,13 +129,21 @@ def test_a_task_of_environments_can_be_checked(spec: Path) -> None:
         check_task(spec)
 
 
-def test_admission_asks_for_a_tenth_of_what_starting_over_gains() -> None:
+def test_admission_asks_for_a_fifth_of_what_starting_over_gains() -> None:
     fresh = [100.0] * 20
-    assert least_gap(fresh, None) == 0.01
-    assert least_gap(fresh, 20.0) == pytest.approx(8.0)
-    near, far = [95.0] * 19 + [95.1], [90.0] * 19 + [90.1]
+    assert least_gap(fresh, None) == 0.03
+    assert least_gap(fresh, 20.0) == pytest.approx(16.0)
+    near, far = [85.0] * 19 + [85.1], [80.0] * 19 + [80.1]
     assert not admission(near, fresh, least_gap(fresh, 20.0)).passes
     assert admission(far, fresh, least_gap(fresh, 20.0)).passes
+
+
+def test_admission_asks_for_four_standard_errors() -> None:
+    """A gap of 30 over 20 seeds that scatter by 40 is 3.3 of them: sure, but too rough to score."""
+    fresh, spread = [100.0] * 20, [30.0, 110.0] * 10
+    verdict = admission(spread, fresh, 16.0)
+    assert verdict.gap.low > 0 and verdict.gap.value > 16
+    assert 3 < verdict.standard_errors < 4 and not verdict.passes
 
 
 def test_anchors_are_frozen_only_from_a_task_with_a_gap(

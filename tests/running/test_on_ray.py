@@ -153,9 +153,14 @@ def by_run(records: list[Record]) -> dict[tuple[str, int], Record]:
     return runs
 
 
-def execute(plan: Plan, stop: Callable[[], bool] = lambda: False, **request: Any) -> Outcome:
+def execute(
+    plan: Plan,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[int], None] = lambda steps: None,
+    **request: Any,
+) -> Outcome:
     executor = RayExecutor(ExecutorRequest("ray", **request), lambda sentence: None)
-    return executor.execute(plan.jobs, lambda steps: None, NO_LIMIT, stop)
+    return executor.execute(plan.jobs, progress, NO_LIMIT, stop)
 
 
 # ---- one node ----
@@ -300,7 +305,9 @@ def test_a_node_is_removed_while_work_runs(
         cluster.remove_node(two, allow_graceful=False)
         removed.append(True)
 
-    outcome = execute(plan, once(both_train, remove), address=cluster.address)
+    told: list[int] = []
+    outcome = execute(plan, once(both_train, remove), told.append, address=cluster.address)
+    assert sum(told) == plan.steps  # steps that are done once more are told once
     assert removed and not outcome.failures and not outcome.left and not outcome.busy
     here = by_run(run_plan(plan_of(None, f"{file}:Slow", seeds=12, updates=200), 1, False).records)
     assert by_run(outcome.records) == here == by_run(read_runs(tmp_path)[0])

@@ -27,6 +27,7 @@ from ht_bench.methods.recipe import recipe_names
 from ht_bench.records.keys import BASIC
 from ht_bench.records.record import write_record
 from ht_bench.streams import data as datasets
+from ht_bench.streams.bundled import BUNDLED
 from ht_bench.streams.catalog import get_task, task_names
 from ht_bench.streams.dataset import Dataset
 from ht_bench.streams.points import curve_grid
@@ -111,7 +112,7 @@ def cost_of(task: AnyTask) -> tuple[str, float, str]:
         speed = SPEEDS["step"]["cnn"]
         step = speed["ms"] / 1e3 / speed["seeds"]
         return "GPU", steps_of(task, task.training.batch) * step, "c"
-    if task.net["name"] != "mlp" or task.data.name != "digits":  # as running.compute chooses
+    if task.net["name"] != "mlp" or task.data.name not in BUNDLED:  # as running.compute chooses
         step, rule = step_seconds(task)
         return "GPU", steps_of(task, task.training.batch) * step, rule
     assert task.minutes_per_stack, name
@@ -129,7 +130,7 @@ def steps_of(task: Task, batch: int) -> float:
 @functools.cache
 def stand_in(name: str) -> Dataset:
     """Return a data set of the right size and labels, its images all of one byte."""
-    if name == "digits":
+    if name in BUNDLED:
         return datasets.load(name)
     source = datasets._SOURCES[name]
     parts = []

@@ -18,7 +18,8 @@ from ht_bench.streams.task import Task
 
 TASKS = list(task_files())
 RELEASED = [get_task(name) for name in TASKS if get_task(name).status == "released"]
-SEARCHED = [t.name for t in RELEASED if isinstance(t, Task) and t.data.name == "digits"]
+DIGITS = [t for t in RELEASED if isinstance(t, Task) and t.data.name == "digits"]
+SEARCHED = [task.name for task in DIGITS if not task.tuned_as]
 CONTROL = [t.name for t in RELEASED if isinstance(t, ReinforcementTask) and t.family == "swap"]
 RESULTS = {"mean", "standard_error"}
 
@@ -37,6 +38,13 @@ def best_of(search: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the configurations with the best mean as it was written: several may round to it."""
     most = max(trial["mean"] for trial in search["tried"])
     return [settings(trial) for trial in search["tried"] if trial["mean"] == most]
+
+
+def test_what_a_task_is_tuned_as_is_searched() -> None:
+    for task in map(get_task, TASKS):
+        if task.tuned_as:
+            assert task.tuned_as in SEARCHED, task.name
+            assert get_task(task.tuned_as).family == task.family or task.family == "probe"
 
 
 def test_every_built_in_method_has_a_recipe() -> None:

@@ -225,13 +225,13 @@ def _row_labels(axes: Axes, scores: Sequence[tuple[Row, Estimate]]) -> None:
 
 def _ranking_title(table: Table) -> str:
     several = len(table.tasks) > 1
-    return f"{table.name}: mean over {len(table.tasks)} tasks" if several else table.name
+    return f"{table.name}: the runs of {len(table.tasks)} tasks" if several else table.name
 
 
 def _ranking_subtitle(table: Table) -> str:
     seeds = _count([len(seeds) for seeds in table.seeds.values()])
     per_task = " per task" if table.is_suite else ""
-    text = f"gap closed, interquartile means over seeds ({seeds}{per_task}), 95 % intervals"
+    text = f"gap closed, interquartile mean over runs ({seeds}{per_task}), 95 % intervals"
     if any(row.rank is None for row in table.rows):
         text += "; open: not ranked"
     if table.admission is not None and not table.admission.passes:

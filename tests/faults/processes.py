@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from multiprocessing.context import ForkProcess
 from pathlib import Path
@@ -27,6 +28,7 @@ def _run(words: Sequence[str], said: int, environment: dict[str, str]) -> None:
     for descriptor in (1, 2):  # its workers' too
         os.dup2(said, descriptor)
     sitecustomize.install()
+    warnings.simplefilter("default")  # pytest's errors are not a user's
     sys.exit(main(list(words)))
 
 

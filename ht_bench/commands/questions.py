@@ -59,7 +59,8 @@ def _check(folder: Path, names: str) -> None:
     for each in filter(None, (word.strip() for word in names.split(","))):
         if each not in known:
             raise UsageError(
-                f"There is no question '{each}' in {folder}.{did_you_mean(each, known)}"
+                f"There is no question '{each}' in {folder}.{did_you_mean(each, known)} It holds "
+                f"{', '.join(known)}."
             )
 
 

@@ -78,6 +78,16 @@ def test_a_loop_that_fails_says_why() -> None:
         loop.warm_up()
 
 
+@pytest.mark.evidence
+def test_coverage_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:
+    """Intervals and the bootstrap hold the truth now and then; both tables have all their cells."""
+    coverage = importlib.import_module("benchmarks.coverage")
+    coverage.main(["--boards", "4", "--markdown"])
+    rows = [line for line in capsys.readouterr().out.splitlines() if " tasks | " in line]
+    rows = [row for row in rows if row.startswith("| five tasks")]
+    assert len(rows) == 12 and all(len(row.split("|")) == 10 for row in rows)
+
+
 def test_every_claim_has_a_script_that_is_run() -> None:
     assert {claim.script for claim in CLAIMS.values()} <= {script.name for script in SCRIPTS}
 

@@ -100,12 +100,18 @@ def _winsorized(parts: Sequence[Array]) -> list[Array]:
 
     A middle half of equal numbers would claim to be sure of itself: then the tails speak.
     """
-    ordered = np.sort(np.concatenate(parts))
-    n, cut = len(ordered), len(ordered) // 4
-    low, high = ordered[cut], ordered[n - 1 - cut]
+    low, high = quartile_ends(parts)
+    n = sum(map(len, parts))
     if low == high:
         return [part / n for part in parts]
-    return [np.clip(part, low, high) / (n - 2 * cut) for part in parts]
+    return [np.clip(part, low, high) / (n - 2 * (n // 4)) for part in parts]
+
+
+def quartile_ends(parts: Sequence[Array]) -> tuple[float, float]:
+    """Return the least and the greatest of the values that the interquartile mean keeps."""
+    ordered = np.sort(np.concatenate(parts))
+    cut = len(ordered) // 4
+    return float(ordered[cut]), float(ordered[len(ordered) - 1 - cut])
 
 
 def of_gap_closed(

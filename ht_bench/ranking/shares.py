@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ht_bench.ranking.influence import Array
+from ht_bench.ranking.influence import Array, quartile_ends
 
 FEWEST = 3
 """Entries below which a variance between them says nothing."""
@@ -39,7 +39,5 @@ def swamping(shares: Mapping[str, float]) -> list[str]:
 
 
 def _parts(runs: Sequence[Array]) -> list[float]:
-    ordered = np.sort(np.concatenate(runs))
-    cut = len(ordered) // 4
-    low, high = ordered[cut], ordered[len(ordered) - 1 - cut]
+    low, high = quartile_ends(runs)
     return [float(np.clip(x, low, high).mean()) / len(runs) for x in runs]

@@ -15,6 +15,8 @@ from ht_bench.errors import UsageError, reason, shown
 from ht_bench.files import read_json, write_atomically
 
 SCHEMA = 1
+COUNTS = ("stack", "classes", "steps", "extra_parameters")
+"""Whole numbers of a record that are computed with; seeds, which may be of any size, are not."""
 Record = dict[str, Any]
 
 
@@ -49,9 +51,6 @@ def check_record(record: Any, where: str) -> None:
         raise UsageError(
             f"{where} has schema {record['schema']}, this version reads {SCHEMA}; run again."
         )
-
-
-COUNTS = ("stack", "classes", "steps", "extra_parameters")
 
 
 def _faults(record: Record) -> Iterator[str]:

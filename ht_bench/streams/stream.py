@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -308,9 +309,22 @@ def _check_size(task: Task, data: Dataset) -> None:
             f"Task {task.name}: {data.name} has one class, so that no label can be a wrong one; "
             "leave 'wrong' out."
         )
+    _check_changes(task, features, data.classes)
     classes = sum(phase.classes or 0 for phase in task.phases)
     if classes > data.classes:
         raise UsageError(
             f"Task {task.name}: its phases bring {classes} classes, but {data.name} has "
             f"{data.classes}."
         )
+
+
+def _check_changes(task: Task, features: int, classes: int) -> None:
+    """Raise UsageError for a permutation of which too little changes: one alone cannot move."""
+    for index, phase in enumerate(task.phases):
+        for what, size in (("inputs", features), ("labels", classes)):
+            if getattr(phase, what) == "permuted" and int(size * phase.change + 1e-6) < 2 <= size:
+                least = math.ceil(200 / size) / 100
+                raise UsageError(
+                    f"Task {task.name}: 'change' = {phase.change:g} of {size} permuted {what} "
+                    f"moves none of them (phase {index}); raise it to {least:g} at least."
+                )

@@ -271,6 +271,27 @@ def test_a_suites_score_is_over_all_runs_and_no_task_swamps_it(two_tasks):
     assert (suite.profile[0], suite.profile[-1]) == (1, 0.5)
 
 
+def test_a_task_that_decides_alone_is_named(two_tasks):
+    runs, tasks = two_tasks
+    for method, amount in (("hare-tortoise", -0.2), ("shrink-perturb", 0.2)):
+        shift(runs, method, amount)
+    comparison = compare(runs, tasks)
+    table = comparison.tables[0]
+    assert sum(table.shares.values()) == pytest.approx(1) and table.shares["letters-v1"] > 0.8
+    assert any(note.startswith("letters-v1 brings 8") for note in table.notes)
+    assert "variance between entries: digits-v1" in to_text(comparison)
+    assert not comparison.tables[1].shares
+    calm = compare(*two_tasks_alike(runs, tasks))
+    assert not any("the ranking follows" in note for note in calm.tables[0].notes)
+
+
+def two_tasks_alike(runs, tasks):
+    """Return the records with those of the first task under both names."""
+    first = [record for record in runs if record["task"] == "digits-v1"]
+    again = [{**record, "task": "letters-v1", "task_sha256": "e" * 64} for record in first]
+    return first + again, tasks
+
+
 def test_an_entry_without_a_task_of_the_suite_is_shown_without_score(two_tasks):
     runs, tasks = two_tasks
     runs = without(runs, "letters-v1", "hare-tortoise")

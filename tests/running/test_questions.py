@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,9 +71,29 @@ def test_a_question_is_run_once_written_and_answered(
     assert "nothing is left to train" in capsys.readouterr().err
     assert main(["questions", str(folder)]) == 0  # from the committed answers
     assert "): yes" in capsys.readouterr().out
+    _stand_on_the_page(folder, tmp_path / "site")
     answers = json.loads((folder / "answers.json").read_text(encoding="utf-8"))
     assert set(answers["q-tiny"]["finals"]) == {"broken", "plain"}
     assert len(answers["q-tiny"]["finals"]["plain"]["../tiny.toml"]) == 6
+
+
+def _stand_on_the_page(folder: Path, site: Path) -> None:
+    """Above the ranking: the question, its answer, the effect and the command."""
+    board = Path(__file__).parents[2] / "leaderboard"
+    submissions = board.parent / "leaderboard" / "submissions"
+    own = site.with_name("board")
+    (own / "submissions").mkdir(parents=True)
+    for name in ("none", "full-reset"):
+        shutil.copy(submissions / f"{name}.json", own / "submissions")
+    shutil.copy(board / "verified.json", own)
+    assert main(["page", str(own), "--out", str(site), "--questions", str(folder)]) == 0
+    page = (site / "index.html").read_text(encoding="utf-8")
+    [section] = re.findall(r"(?s)<section class=.questions.*?</section>", page)
+    assert "<b>yes</b>" in section and "plain over broken: 0." in section
+    assert f"ht-bench questions {folder}" in section
+    assert page.index("What is known") < page.index("Who is ahead")
+    assert main(["page", str(own), "--out", str(site), "--questions", "nowhere"]) == 0
+    assert "What is known" not in (site / "index.html").read_text(encoding="utf-8")
 
 
 def test_an_answer_to_another_question_does_not_count(folder: Path, tmp_path: Path) -> None:

@@ -73,3 +73,11 @@ def test_a_gradual_shift_renames_its_share_of_the_classes() -> None:
 def test_a_change_that_means_nothing_is_refused(phase: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         task([{"new": 1.0, **phase}], "permuted")
+
+
+@pytest.mark.parametrize("phase", [{"inputs": "permuted", "change": 0.02}, {"labels": "permuted"}])
+def test_a_change_that_moves_nothing_is_refused(phase: dict[str, Any]) -> None:
+    """One pixel of 64, or one class of ten, has nowhere to go."""
+    asked = task([{"new": 1.0, "change": 0.1, **phase}], "permuted")
+    with pytest.raises(UsageError, match="moves none of them .phase 0.; raise it to 0"):
+        Stream(asked, load("digits"), 0)

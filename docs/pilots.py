@@ -1,0 +1,142 @@
+"""Pilots of tasks: does starting over gain anything there? `python docs/pilots.py [NAME …]`.
+
+Trains `none` and `full-reset` on tuning seeds 0-4, validation split, and prints a Markdown row of
+docs/suites.md for each: their means, the paired gap and its standard error. Some 25 seconds to four
+minutes a pilot on one core.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+import ht_bench
+from ht_bench.streams.task import Task, parse_task
+
+SEEDS = range(5)
+DEEP = (64,) * 6
+ARRIVALS = (0.5, 0.4, 0.4, 0.3, 0.3, 0.2, 0.2, 0.1, 0.1, 0.0)
+Phases = list[dict[str, Any]]
+
+
+def two(share: float, wrong: float, first: int, second: int) -> Phases:
+    """Return a share of the examples with wrong labels, then all of them, clean."""
+    start: dict[str, Any] = {"new": share, "updates": first}
+    if wrong:
+        start["wrong"] = wrong
+    return [start, {"new": round(1 - share, 4), "updates": second}]
+
+
+def anew(count: int, updates: int, **change: Any) -> Phases:
+    """Return phases over the same examples, changed anew in each."""
+    return [{"new": 1.0, "updates": updates, **change}] + (count - 1) * [
+        {"updates": updates, **change}
+    ]
+
+
+def pilot(
+    family: str, train: int, phases: Phases, hidden: tuple[int, ...] = (128, 128, 128), **more: Any
+) -> dict[str, Any]:
+    """Return a task's table but for its name. more: channels, lr, optimizer, stack."""
+    net: dict[str, Any] = {"name": "mlp", "hidden": list(hidden)}
+    if "channels" in more:
+        net |= {"name": "cnn", "channels": more["channels"]}
+    return {
+        "family": family,
+        "data": {"name": "digits", "train": train},
+        "net": net,
+        "optimizer": {"name": more.get("optimizer", "adamw"), "lr": more.get("lr", 1e-3)},
+        "training": {"batch": 64, "stack": more.get("stack", 5), "points": 2},
+        "phases": phases,
+    }
+
+
+NOISY, CLEAN, SHIFT = "warm-start", "warm-start-clean", "permuted"
+PERMUTED = {"inputs": "permuted"}
+PILOTS = {
+    "n-digits-cnn": pilot(NOISY, 300, two(0.5, 0.5, 1500, 600), (64,), channels=[16, 32]),
+    "n-digits-tenth": pilot(NOISY, 1000, two(0.1, 0.5, 1500, 600)),
+    "n-cont-digits-300": pilot(
+        "continual", 300, [{"new": 0.1, "wrong": w, "updates": 300} for w in ARRIVALS]
+    ),
+    "n-cont-digits-200b": pilot(
+        "continual",
+        200,
+        [{"new": 0.2, "wrong": w, "updates": 600} for w in (0.5, 0.4, 0.3, 0.2, 0.0)],
+    ),
+    "c-digits-60": pilot(CLEAN, 60, two(0.3, 0, 3000, 600)),
+    "c-digits-100": pilot(CLEAN, 100, two(0.3, 0, 3000, 600)),
+    "c-digits-200": pilot(CLEAN, 200, two(0.3, 0, 3000, 600)),
+    "c-digits-cnn-100": pilot(CLEAN, 100, two(0.3, 0, 3000, 600), (64,), channels=[16, 32]),
+    "c-digits-deep-100": pilot(CLEAN, 100, two(0.3, 0, 3000, 600), DEEP),
+    "c-digits-lr1e-4": pilot(CLEAN, 100, two(0.3, 0, 6000, 1500), lr=1e-4),
+    "c-digits-sgd": pilot(CLEAN, 100, two(0.3, 0, 6000, 1500), lr=0.05, optimizer="sgd"),
+    "c-digits-wide": pilot(CLEAN, 100, two(0.3, 0, 3000, 600), (32, 32)),
+    "c-digits-perm-first": pilot(
+        CLEAN, 300, [{"new": 1.0, "updates": 1500, **PERMUTED}, {"updates": 600}]
+    ),
+    "c-digits-perm-first-100": pilot(
+        CLEAN, 100, [{"new": 1.0, "updates": 1500, **PERMUTED}, {"updates": 300}]
+    ),
+    "c-digits-labelperm-first": pilot(
+        CLEAN, 300, [{"new": 1.0, "updates": 1500, "labels": "permuted"}, {"updates": 600}]
+    ),
+    "c2-300-long": pilot(CLEAN, 300, two(0.3, 0, 6000, 600)),
+    "c2-400-tenth": pilot(CLEAN, 400, two(0.1, 0, 4000, 600)),
+    "c2-deep-200": pilot(CLEAN, 200, two(0.3, 0, 3000, 600), DEEP),
+    "c3-16-200": pilot(CLEAN, 200, two(0.3, 0, 3000, 600), (16, 16)),
+    "c3-32-200": pilot(CLEAN, 200, two(0.3, 0, 3000, 600), (32, 32)),
+    "c3-32-100-long": pilot(CLEAN, 100, two(0.3, 0, 6000, 600), (32, 32)),
+    "c3-32-slow-100": pilot(CLEAN, 100, two(0.3, 0, 6000, 1500), (32, 32), lr=3e-4),
+    "c3-32-fast-200": pilot(CLEAN, 200, two(0.3, 0, 1500, 300), (32, 32), lr=3e-3),
+    "c3-32x3-200": pilot(CLEAN, 200, two(0.3, 0, 3000, 600), (32, 32, 32)),
+    "c5-200-tenth": pilot(CLEAN, 200, two(0.1, 0, 6000, 600)),
+    "c5-32x2-60": pilot(CLEAN, 60, two(0.3, 0, 3000, 600), (32, 32)),
+    "c5-64x3-100-slow": pilot(CLEAN, 100, two(0.2, 0, 6000, 600), (64, 64, 64), lr=3e-4),
+    "c5-full-100": pilot(CLEAN, 100, two(0.3, 0, 3000, 300)),
+    "ci-digits-2": pilot(
+        "class-incremental",
+        300,
+        [{"classes": 5, "updates": 1500}, {"classes": 5, "updates": 600}],
+        stack=1,
+    ),
+    "ci-digits-10x1": pilot(
+        "class-incremental", 300, [{"classes": 1, "updates": 200}] * 10, stack=1
+    ),
+    "s2-gradual-50": pilot(SHIFT, 300, anew(30, 150, **PERMUTED, change=0.5)),
+    "s2-deep": pilot(SHIFT, 300, anew(20, 150, **PERMUTED), DEEP),
+    "s5-deep-30": pilot(SHIFT, 300, anew(30, 150, **PERMUTED), DEEP),
+    "s5-gradual-10": pilot(SHIFT, 300, anew(30, 150, **PERMUTED, change=0.1)),
+    "s5-gradual-50-200": pilot(SHIFT, 200, anew(30, 150, **PERMUTED, change=0.5)),
+    "s-digits-labels": pilot(SHIFT, 300, anew(30, 150, labels="permuted")),
+    "s-digits-both": pilot(SHIFT, 300, anew(30, 150, labels="permuted", **PERMUTED)),
+}
+"""By name: the name keys all draws."""
+
+
+def task_of(name: str) -> Task:
+    """Return a pilot as a task."""
+    task = parse_task({"name": f"{name}-v1", **PILOTS[name]}, name)
+    assert isinstance(task, Task)
+    return task
+
+
+def row(name: str) -> str:
+    """Train both anchors and return the pilot's row."""
+    ends = {}
+    for method in ("none", "full-reset"):
+        found = ht_bench.evaluate(
+            method, task_of(name), SEEDS, split="validation", device="cpu", progress=False
+        )
+        ends[method] = np.asarray(found.final)
+    gap = ends["full-reset"] - ends["none"]
+    error = gap.std(ddof=1) / len(gap) ** 0.5
+    means = " | ".join(f"{values.mean():.3f}" for values in ends.values())
+    return f"| `{name}` | {means} | {gap.mean():.3f} ± {error:.3f} |"
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or PILOTS:
+        print(row(name), flush=True)

@@ -1,0 +1,45 @@
+"""docs/suites.md: its pilots are those of docs/pilots.py; the tasks it names are there."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ht_bench.streams.catalog import get_task, task_files
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def pilots() -> Any:
+    spec = importlib.util.spec_from_file_location("pilots", ROOT / "docs" / "pilots.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_row_is_a_pilot_that_can_be_run(pilots: Any) -> None:
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| [0-9.]+ \| ", PAGE, re.MULTILINE)
+    assert rows == list(pilots.PILOTS)
+    assert {pilots.task_of(name).name for name in rows} == {f"{name}-v1" for name in rows}
+
+
+def test_a_pilot_is_trained_and_told_in_a_row(pilots: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = pilots.pilot("warm-start", 60, pilots.two(0.5, 0.5, 10, 10), (8,))
+    monkeypatch.setitem(pilots.PILOTS, "tiny", tiny)
+    number = r"-?0\.\d{3}"
+    expected = rf"\| `tiny` \| {number} \| {number} \| {number} ± {number} \|"
+    assert re.fullmatch(expected, pilots.row("tiny"))
+
+
+def test_the_tasks_named_are_there() -> None:
+    named = set(re.findall(r"`([a-z0-9-]+-digits(?:-25)?-v1|shuffled-noise-v1)`", PAGE))
+    assert len(named) >= 10 and named <= set(task_files())
+    drafts = {name for name in task_files() if "ht-bench run --task" in get_task(name).description}
+    assert drafts <= named

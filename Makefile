@@ -31,7 +31,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		{ echo "ht-bench needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,contrib,atari,mujoco,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,contrib,atari,minatar,mujoco,dev]'
 	touch $@
 
 # The methods of the first board.

@@ -21,7 +21,7 @@ ENVIRONMENTS = (
 _SPELLED = {
     name.lower(): name
     for name in (
-        *("CIFAR10", "CIFAR100", "MNIST", "ImageNet", "CartPole"),
+        *("CIFAR10", "CIFAR100", "MNIST", "ImageNet", "CartPole", "MinAtar"),
         *("PPO", "A2C", "DQN", "QRDQN", "SAC", "TD3"),
     )
 }

@@ -1,4 +1,4 @@
-"""`gymnasium.make` whose errors are sentences; games of the ALE; environments from outside.
+"""`gymnasium.make` whose errors are sentences; games; environments from outside.
 
 An environment from outside is a Gymnasium id whose module registers it (`register`), a name that
 `ht_bench.register_environment` or an installed package gives a class, or "file.py:Class".
@@ -14,6 +14,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from ht_bench import registry
+from ht_bench.envs import minatar
 from ht_bench.errors import UsageError, telling
 from ht_bench.loading import load_module
 
@@ -32,19 +33,23 @@ def make(
 ) -> Environment:
     """Return `gymnasium.make(identifier, **kwargs)` without its first-step checker.
 
-    register: a module or Python file that is imported before, and registers the id. Raises
-    UsageError for an unknown id or argument, a missing extra, a mode or difficulty that the game
-    lacks, and code from outside that fails. `where` names the task in errors.
+    register: a module or Python file that is imported before, and registers the id; those of the
+    ALE and of MinAtar need none. Raises UsageError for an unknown id or argument, a missing extra,
+    a mode or difficulty that the game lacks, and code from outside that fails. `where` names the
+    task in errors.
     """
     if register:
         load_module(register)
     if identifier.startswith("ALE/"):
         _register_games()
+    if identifier.startswith(minatar.PREFIX) and identifier not in gymnasium.registry:
+        minatar.register_games(where)
     specification = _outside(identifier)
     if specification is not None:
         return _make_outside(specification, kwargs, where, render_mode)
     try:
-        return _make(identifier, kwargs, render_mode)
+        with minatar.both_versions():
+            made = _make(identifier, kwargs, render_mode)
     except gymnasium.error.DependencyNotInstalled as error:
         raise _missing(identifier, where, error) from error
     except gymnasium.error.Error as error:
@@ -56,6 +61,7 @@ def make(
         if not identifier.startswith("ALE/"):
             raise
         raise _not_in_the_game(identifier, kwargs, where) or error from error
+    return minatar.SeparateEpisodes(made) if minatar.is_game(made) else made
 
 
 def _outside(identifier: str) -> EnvSpec | None:

@@ -21,8 +21,8 @@ def phase_order(task: ReinforcementTask, seed: int, index: int, what: What, coun
 
     The identity where the phase leaves them true. Else it is drawn for (task, seed, phase), and
     drawn again while it equals the order of the phase before; phase 0 may have any, the identity
-    too. Two things alternate from phase to phase. Entry i of an observation is entry `order[i]`
-    of the true one; action a does what `order[a]` truly does.
+    too. Two things alternate from phase to phase. Entry i of an observation, of a board channel
+    i, is entry `order[i]` of the true one; action a does what `order[a]` truly does.
     Raises UsageError for a permutation of fewer than two things.
     """
     order = before = np.arange(count)

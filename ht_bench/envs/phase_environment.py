@@ -115,7 +115,7 @@ def _arrange(
     environment: Environment, task: ReinforcementTask, seed: int, index: int
 ) -> Environment:
     """Permute, and set bounds, in one wrapper at most."""
-    space = _observation_space(environment.observation_space, task)
+    space = _observation_space(environment, task)
     observations = actions = None
     if task.phases[index].observations == "permuted":
         observations = phase_order(task, seed, index, "observations", space.shape[0])
@@ -130,20 +130,27 @@ def _arrange(
     return _Arranged(environment, space, observations, actions, rescaled)
 
 
-def _observation_space(space: Any, task: ReinforcementTask) -> Any:
+def _observation_space(environment: Environment, task: ReinforcementTask) -> Any:
     """Return the space with its true bounds, the loosest where a phase permutes observations."""
+    space: Any = environment.observation_space
     permutes = any(phase.observations == "permuted" for phase in task.phases)
-    flat = isinstance(space, spaces.Box) and len(space.shape) == 1
-    if permutes and not flat:
+    box = isinstance(space, spaces.Box)
+    if permutes and not (box and (len(space.shape) == 1 or _has_channels(environment))):
         raise UsageError(
-            f"Task {task.name} permutes observations, which must be a flat Box and not {space}; "
-            'set observations = "true".'
+            f"Task {task.name} permutes observations, which must be a flat Box and not {space}, or "
+            'boards of the wrapper "minatar"; set observations = "true".'
         )
     space = _without_largest(space)
     if not permutes:
         return space
     low, high = np.full_like(space.low, space.low.min()), np.full_like(space.high, space.high.max())
     return spaces.Box(low, high, dtype=space.dtype.type)
+
+
+def _has_channels(environment: Environment) -> bool:
+    """Whether a wrapper, or the environment, says that its observations have channels first."""
+    name = "channels_first"
+    return environment.has_wrapper_attr(name) and environment.get_wrapper_attr(name) is True
 
 
 def _without_largest(space: Any) -> Any:

@@ -18,6 +18,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import FrameStackObservation, ReshapeObservation, TimeLimit
 
+from ht_bench.envs.minatar import Boards
 from ht_bench.errors import UsageError, did_you_mean, telling
 from ht_bench.loading import is_reference, load_reference
 from ht_bench.streams.tables import read_table
@@ -43,6 +44,13 @@ class AtariOptions:
 
 
 @dataclass(frozen=True)
+class MinAtarOptions:
+    """Options of "minatar": `channels` of a board, at least the game's own; the others stay 0."""
+
+    channels: int = 10
+
+
+@dataclass(frozen=True)
 class TimeLimitOptions:
     """Options of "time-limit": after `max_episode_steps` steps an episode is truncated."""
 
@@ -56,6 +64,7 @@ class TaskIdOptions:
 
 OPTIONS: dict[str, type] = {
     "atari": AtariOptions,
+    "minatar": MinAtarOptions,
     TASK_ID: TaskIdOptions,
     "time-limit": TimeLimitOptions,
 }
@@ -84,6 +93,8 @@ def wrap(
     options: Any = read_table(OPTIONS[name], given, f"{where}, wrapper '{name}'")
     if name == "atari":
         return _atari(environment, options, where, evaluation)
+    if name == "minatar":
+        return Boards(environment, options.channels, where)
     if name == "time-limit":
         return TimeLimit(environment, options.max_episode_steps)
     return environment

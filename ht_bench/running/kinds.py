@@ -28,7 +28,7 @@ from ht_bench.training.supervised import SupervisedRun
 if TYPE_CHECKING:
     from ht_bench.training.reinforcement import ReinforcementRun
 
-_LIBRARIES = ("gymnasium", "stable-baselines3", "sb3-contrib", "ale-py", "mujoco")
+_LIBRARIES = ("gymnasium", "stable-baselines3", "sb3-contrib", "ale-py", "mujoco", "minatar")
 
 
 @functools.lru_cache(maxsize=2)

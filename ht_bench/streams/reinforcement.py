@@ -77,7 +77,7 @@ class EnvironmentPhase:
 
     steps: its budget in environment steps, over all copies. id, kwargs: replace and extend those
     of [environment]. physics: attributes of the unwrapped environment. observations, actions:
-    permuted anew in the phase, never as in the phase before it.
+    permuted anew in the phase, never as in the phase before it; of a board its channels.
     """
 
     steps: int

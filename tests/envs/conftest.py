@@ -39,7 +39,7 @@ def task(
 
 def extras(spec: ReinforcementTask) -> list[pytest.MarkDecorator]:
     """Skip a task where the package that its environments need is missing."""
-    modules = {"Ant": "mujoco", "ALE/": "cv2"}
+    modules = {"Ant": "mujoco", "ALE/": "cv2", "MinAtar/": "minatar"}
     identifier = spec.environment_of(0)[0]
     return [needs(module) for start, module in modules.items() if identifier.startswith(start)]
 

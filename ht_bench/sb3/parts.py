@@ -23,6 +23,7 @@ from torch import nn
 from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.methods.base import Method
 from ht_bench.methods.loop import NEEDS, Loop
+from ht_bench.sb3.minatar import MinAtarCNN
 
 ONLINE = ("q_net", "quantile_net", "critic", "actor")
 """Networks that may have a target beside them, `<name>_target`."""
@@ -140,14 +141,15 @@ def chains_of(module: nn.Module) -> list[list[str]]:
 def unit_groups_of(module: nn.Module) -> list[list[str]]:
     """Return, per chain, the modules that are applied one after the other, for `networks.units`.
 
-    An extractor of features that is not stable-baselines3's own may join what it reads in any way:
-    its layers are left out, and so are those of one that several inputs go through.
+    An extractor of features that is not stable-baselines3's own, nor MinAtar's, may join what it
+    reads in any way: its layers are left out, and so are those of one that several inputs go
+    through.
     """
     foreign = tuple(
         name
         for name, child in module.named_modules()
         if isinstance(child, BaseFeaturesExtractor)
-        and type(child) not in (FlattenExtractor, NatureCNN)
+        and type(child) not in (FlattenExtractor, NatureCNN, MinAtarCNN)
     )
     modules = dict(module.named_modules())
     runs = []

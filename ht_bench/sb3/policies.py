@@ -18,6 +18,7 @@ from stable_baselines3.dqn import policies as dqn
 from stable_baselines3.sac import policies as sac
 from stable_baselines3.td3 import policies as td3
 
+from ht_bench.sb3 import minatar
 from ht_bench.sb3.data_efficient import DataEfficientPolicy
 from ht_bench.sb3.plastic import PlasticPolicy
 
@@ -36,8 +37,10 @@ STOCK: dict[str, dict[str, Any]] = {
         "Mlp": actor_critic.ActorCriticPolicy,
         "Cnn": actor_critic.ActorCriticCnnPolicy,
         "MultiInput": actor_critic.MultiInputActorCriticPolicy,
+        "MinAtar": minatar.ActorCriticMinAtarPolicy,
     },
-    "DQN": _kinds(dqn) | {"DataEfficient": DataEfficientPolicy},
+    "DQN": _kinds(dqn)
+    | {"DataEfficient": DataEfficientPolicy, "MinAtar": minatar.DQNMinAtarPolicy},
     "SAC": _kinds(sac),
     "TD3": _kinds(td3),
 }
@@ -48,7 +51,8 @@ with contextlib.suppress(ImportError):  # without the extra `contrib` there are 
     from sb3_contrib.qrdqn import policies as qrdqn
     from sb3_contrib.tqc import policies as tqc
 
-    STOCK |= {"QRDQN": _kinds(qrdqn), "TQC": _kinds(tqc), "CrossQ": _kinds(crossq)}
+    STOCK |= {"QRDQN": _kinds(qrdqn) | {"MinAtar": minatar.QRDQNMinAtarPolicy}}
+    STOCK |= {"TQC": _kinds(tqc), "CrossQ": _kinds(crossq)}
     STOCK |= {
         "Maskable": _kinds(maskable),
         "Recurrent": _kinds(recurrent, tuple(f"{kind}Lstm" for kind in KINDS)),

@@ -45,7 +45,7 @@ class AgentSpec:
     """
 
     algorithm: Literal["ppo", "a2c", "dqn", "qrdqn", "sac", "td3"]
-    policy: Literal["mlp", "cnn", "multi-input", "data-efficient"] = "mlp"
+    policy: Literal["mlp", "cnn", "multi-input", "data-efficient", "minatar"] = "mlp"
     settings: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
     replay_ratio: float | None = None

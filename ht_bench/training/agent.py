@@ -28,6 +28,7 @@ POLICIES = {
     "cnn": "PlasticCnnPolicy",
     "multi-input": "PlasticMultiInputPolicy",
     "data-efficient": "PlasticDataEfficientPolicy",
+    "minatar": "PlasticMinAtarPolicy",
 }
 
 

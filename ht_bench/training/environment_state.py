@@ -1,7 +1,7 @@
 """An environment in the middle of an episode, as a checkpoint holds it.
 
 What it and its wrappers keep is plain numbers, arrays and random generators; the games of the ALE
-and MuJoCo's simulations keep more, outside of Python.
+and MuJoCo's simulations keep more, outside of Python, and MinAtar's games in objects of their own.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from ht_bench.envs import minatar
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.training.encoding import decode, encode
 
-_GAMES = "ALE/"
+_GAMES = ("ALE/", minatar.PREFIX)
 _SAVED = tuple(f"gymnasium.envs.{name}" for name in ("classic_control", "toy_text", "mujoco"))
-_SAVED_WRAPPERS = ("time-limit", "task-id", "atari")
+_SAVED_WRAPPERS = ("time-limit", "task-id", "atari", "minatar")
 _REMADE = (
     *("env", "spec", "_cached_spec", "_saved_kwargs", "metadata", "_metadata"),
     *("action_space", "observation_space", "_action_space", "_observation_space"),
     *("screen", "surf", "clock", "window_surface", "results_writer", "func"),
     *("_ezpickle_args", "_ezpickle_kwargs", "model", "data", "mujoco_renderer"),
-    *("observation_structure", "ale", "_action_set"),
+    *("observation_structure", "ale", "_action_set", "game"),
 )
 """Attributes that a new environment has alike, or that are saved in another way."""
 
@@ -68,13 +69,15 @@ def _attributes(layer: Any) -> dict[str, Any]:
 
 
 def _simulation(layer: Any) -> Any:
-    """Return what the ALE or MuJoCo keeps, encoded; None for layers that are neither."""
+    """Return what the ALE, MuJoCo or MinAtar keeps, encoded; None for other layers."""
     held = vars(layer)
     if "ale" in held:
         state = held["ale"].cloneState(include_rng=True).serialize()
         return encode(np.frombuffer(state, np.uint8))
     if "mujoco_renderer" in held:
         return encode([_physics(layer), _derived(layer.data)])
+    if "game" in held:
+        return encode(_game(layer.game))
     return None
 
 
@@ -91,6 +94,21 @@ def _restore_simulation(layer: Any, simulation: Any) -> None:
         for name, values in _derived(layer.data).items():
             if values.shape == derived[name].shape:  # contacts' change, and are made anew
                 values[...] = derived[name]
+    elif "game" in held:
+        _restore_game(layer.game, *simulation)
+
+
+def _game(game: Any) -> list[Any]:
+    """Return what decides a MinAtar game's next step: last action, board, the seeded generator."""
+    board = {name: value for name, value in vars(game.env).items() if name != "random"}
+    return [game.last_action, board, game.random.get_state()]
+
+
+def _restore_game(game: Any, last_action: int, board: dict[str, Any], generator: Any) -> None:
+    game.seed(0)  # a seed makes the generators of sticky actions and of the board one
+    game.random.set_state(generator)
+    game.last_action = last_action
+    vars(game.env).update(board)
 
 
 def _physics(layer: Any) -> np.ndarray[Any, Any]:

@@ -19,6 +19,8 @@ from ht_bench.training.environment_state import (
 from .test_reinforcement import table
 
 MUJOCO = ("Ant-v5", "Hopper-v5", "Humanoid-v5", "Reacher-v5", "InvertedDoublePendulum-v5")
+BOARDS = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
+MINATAR = tuple(f"MinAtar/{name}-v0" for name in BOARDS)
 GAMES = {"ALE/Pong-v5": {}, "ALE/Breakout-v5": {"repeat_action_probability": 0.25, "mode": 4}}
 
 
@@ -30,6 +32,8 @@ def task_of(environment: str, wrapped: bool = True, **changes: Any) -> Reinforce
     asked["environment"] = {"id": environment, "kwargs": kwargs, **changes}
     if environment in GAMES and wrapped:
         asked["environment"]["wrappers"] = [{"name": "atari"}]
+    if environment in MINATAR:
+        asked["environment"]["wrappers"] = [{"name": "minatar"}]
     asked["phases"] = [{"repeat": 2, "steps": 160}]
     asked.pop("observations")
     return parse_reinforcement(asked, "tiny")
@@ -45,10 +49,12 @@ def step(environment: Any, action: Any) -> list[Any]:
     return [*shown, environment.reset() if shown[2] or shown[3] else None]
 
 
-@pytest.mark.parametrize("name", [*MUJOCO, *GAMES, "CartPole-v1", "FrozenLake-v1"])
+@pytest.mark.parametrize("name", [*MUJOCO, *GAMES, *MINATAR, "CartPole-v1", "FrozenLake-v1"])
 def test_goes_on_bit_for_bit(name: str) -> None:
     if name in MUJOCO:
         pytest.importorskip("mujoco")
+    if name in MINATAR:
+        pytest.importorskip("minatar")
     task = task_of(name)
     assert can_be_saved(task)
     whole, again = make_phase(task, 100, 1), make_phase(task, 100, 1)

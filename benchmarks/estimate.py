@@ -26,6 +26,7 @@ from ht_bench import networks
 from ht_bench.methods.recipe import recipe_names
 from ht_bench.records.keys import BASIC
 from ht_bench.records.record import write_record
+from ht_bench.running.compute import gains_from_gpu
 from ht_bench.streams import data as datasets
 from ht_bench.streams.bundled import BUNDLED
 from ht_bench.streams.catalog import get_task, task_names
@@ -101,7 +102,7 @@ def cost_of(task: AnyTask) -> tuple[str, float, str]:
     if (measured := seconds_of("none", name)) is not None:
         return "core", measured, MEASURED
     if isinstance(task, ReinforcementTask):
-        if task.agent.policy != "mlp":
+        if gains_from_gpu(task):
             return "GPU", task.steps / SPEEDS["agent"]["pixels"]["rate"], "a"
         if task.minutes_per_stack is None:
             like = get_task("drift-pendulum-sac-v1")

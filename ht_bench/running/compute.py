@@ -80,7 +80,7 @@ def gains_from_gpu(task: AnyTask) -> bool:
     """Whether "auto" takes a CUDA device that is there for the task.
 
     Convolutions, attention, agents that see pixels, and stacks of many weights do; the digits
-    tasks and classic control, whose anchors are runs on a CPU, do not.
+    tasks and classic control, whose anchors are runs on a CPU, do not, nor MinAtar's small boards.
     """
     if isinstance(task, ReinforcementTask):
         return task.agent.policy in ("cnn", "data-efficient")

@@ -60,8 +60,9 @@ def test_a_task_has_its_own_precision_unless_another_is_asked_for(
 
 @pytest.mark.usefixtures("_cuda")
 def test_auto_takes_the_gpu_where_it_pays() -> None:
-    """Not for the digits tasks and classic control, whose anchors are a CPU's."""
+    """Not for the digits tasks, classic control and MinAtar, which are a CPU's."""
     small = ["warm-start-digits-v1", "shuffled-digits-v1", "swap-cartpole-dqn-v1"]
+    small += ["games-minatar-v1"]
     large = ["warm-start-cifar10-v2", "continual-cifar100-v2", "warm-start-mnist-v2"]
     large += ["warm-start-cifar10-small-v1", "atari-100k-alien-v1"]
 

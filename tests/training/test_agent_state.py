@@ -32,6 +32,7 @@ from .test_reinforcement import AGENTS, make_task, spec, table
 
 LIMIT = {"name": "time-limit", "max_episode_steps": 30}
 PONG = {"id": "ALE/Pong-v5", "kwargs": {"frameskip": 1}, "wrappers": [{"name": "atari"}, LIMIT]}
+BOARDS = {"id": "MinAtar/Seaquest-v0", "wrappers": [{"name": "minatar"}, LIMIT]}
 ENDLESS = {"handle_timeout_termination": False}
 
 
@@ -144,6 +145,8 @@ def test_buffers_go_on(settings: dict[str, Any], tmp_path: Path) -> None:
     ("environment", "algorithm"),
     [
         ({"id": "Hopper-v5", "wrappers": [LIMIT]}, "sac"),
+        (BOARDS, "dqn"),
+        pytest.param({**BOARDS, "copies": 2}, "ppo", marks=pytest.mark.evidence),
         pytest.param({"id": "Ant-v5", "wrappers": [LIMIT]}, "td3", marks=pytest.mark.evidence),
         pytest.param(PONG, "dqn", marks=pytest.mark.evidence),
         pytest.param({**PONG, "copies": 2}, "qrdqn", marks=pytest.mark.evidence),
@@ -157,8 +160,12 @@ def test_simulations_and_games_go_on(
     asked["environment"] = environment
     asked["phases"] = [{"repeat": 2, "steps": 160}]
     asked["evaluation"]["episodes"] = 1
-    if environment["id"].startswith("ALE/"):
-        asked["agent"] |= {"policy": "cnn", "network": {}}
+    boards = environment["id"].startswith("MinAtar/")
+    if boards:
+        pytest.importorskip("minatar")
+        asked["phases"] = [{"steps": 160}, {"id": "MinAtar/SpaceInvaders-v0", "steps": 160}]
+    if boards or environment["id"].startswith("ALE/"):
+        asked["agent"] |= {"policy": "minatar" if boards else "cnn", "network": {}}
         if algorithm == "ppo":
             asked["agent"]["settings"] = {"n_steps": 20, "batch_size": 8, "n_epochs": 1}
         else:
@@ -256,6 +263,7 @@ def test_what_cannot_be_saved_within_a_phase_goes_on_from_its_start(
         ("drift-acrobot-qrdqn-v1", True),
         ("slippery-ant-v1", True),
         ("atari-100k-pong-v1", True),
+        ("games-minatar-v1", True),
     ],
 )
 def test_which_tasks_are_saved_within_phases(name: str, inside: bool) -> None:

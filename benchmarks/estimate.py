@@ -85,9 +85,14 @@ def tasks() -> list[AnyTask]:
 
 @functools.cache
 def submissions() -> dict[str, dict[str, Any]]:
-    """Return the committed submissions by name."""
-    files = sorted((ROOT / "leaderboard" / "submissions").glob("*.json"))
-    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+    """Return the committed submissions by name, each task of the newest epoch that has it."""
+    folder = ROOT / "leaderboard" / "submissions"
+    found: dict[str, dict[str, Any]] = {}
+    for file in (*sorted(folder.glob("[0-9]*.[0-9]*/*.json")), *sorted(folder.glob("*.json"))):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        older = found.get(file.stem, {"tasks": {}})["tasks"]
+        found[file.stem] = {**content, "tasks": {**older, **content["tasks"]}}
+    return found
 
 
 def seconds_of(method: str, task: str) -> float | None:

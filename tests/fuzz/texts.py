@@ -143,7 +143,7 @@ def kept_task() -> bytes:
 
 
 def submission() -> bytes:
-    file = Path(__file__).parents[2] / "leaderboard" / "submissions" / "l2.json"
+    file = Path(__file__).parents[2] / "leaderboard" / "submissions" / "0.1" / "l2.json"
     content = {**json.loads(file.read_bytes()), "benchmark": EPOCH}
     _, *others = content["tasks"]
     for other in others:

@@ -241,7 +241,7 @@ def test_returns_are_compared_on_their_own_scale(boost: float, agree: bool) -> N
     name = "swap-cartpole-ppo-v1"
     known = find_known(name)
     assert not isinstance(known, str)
-    folder = Path(__file__).parents[2] / "leaderboard" / "submissions"
+    folder = Path(__file__).parents[2] / "leaderboard" / "submissions" / "0.1"
     content = json.loads((folder / "none.json").read_text(encoding="utf-8"))
     honest = Submission(content)
     again = {}

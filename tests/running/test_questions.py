@@ -80,7 +80,7 @@ def test_a_question_is_run_once_written_and_answered(
 def _stand_on_the_page(folder: Path, site: Path) -> None:
     """Above the ranking: the question, its answer, the effect and the command."""
     board = Path(__file__).parents[2] / "leaderboard"
-    submissions = board.parent / "leaderboard" / "submissions"
+    submissions = board.parent / "leaderboard" / "submissions" / "0.1"
     own = site.with_name("board")
     (own / "submissions").mkdir(parents=True)
     for name in ("none", "full-reset"):

@@ -23,7 +23,7 @@ from ht_bench.views.tensorboard import tags_of, write_aggregate
 from ht_bench.views.text import format_interval, to_csv, to_json, to_text
 
 TASK, METHOD, KEY = "warm-start-digits-v1", "ema", "test/accuracy"
-FILE = Path(__file__).parents[2] / "leaderboard" / "submissions" / f"{METHOD}.json"
+FILE = Path(__file__).parents[2] / "leaderboard" / "submissions" / "0.1" / f"{METHOD}.json"
 Ends = tuple[float, float, float]
 
 
@@ -90,7 +90,7 @@ def on_the_page(out: Path) -> tuple[str, str]:
     """The interval in the standings of the task's page, and at the last end of a phase."""
     (out / "submissions").mkdir()
     shutil.copy(FILE, out / "submissions")
-    verified = read_verified(FILE.parents[1] / "verified.json")
+    verified = read_verified(FILE.parents[2] / "verified.json")
     write_site(make_board(read_entries(out / "submissions", verified)), out / "site")
     standings = (out / "site" / "tasks" / f"{TASK}.html").read_text(encoding="utf-8")
     ends = (out / "site" / "methods" / f"{METHOD}.html").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from ht_bench.version import EPOCH
 from ht_bench.views.page import write_site
 
 ROOT = Path(__file__).parents[3]
-COMMITTED = ROOT / "leaderboard" / "submissions"
+COMMITTED = ROOT / "leaderboard" / "submissions" / "0.1"
 HOSTILE = "<script>window.pwned=1</script>\"><img src=x onerror='window.pwned=1'>{{7*7}}&lt;]]>'"
 Content = dict[str, Any]
 

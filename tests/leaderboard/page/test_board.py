@@ -20,7 +20,7 @@ from ht_bench.streams.suite import get_suite, suite_files
 from ht_bench.version import EPOCH
 from ht_bench.views.page import write_site
 
-from .conftest import COMMITTED, board_of, committed, renamed, suites_of_today
+from .conftest import ROOT, board_of, committed, renamed, suites_of_today
 
 Write = Callable[..., Path]
 CORE = "suite-core-v1"
@@ -201,8 +201,9 @@ def test_without_any_anchors_there_is_a_rank_and_no_gap(write: Write) -> None:
 @pytest.fixture(scope="module")
 def entries() -> dict[Any, Any]:
     """The committed entries by epoch and name."""
-    verified = read_verified(COMMITTED.with_name("verified.json"))
-    return {(e.benchmark, e.name): e for e in read_entries(COMMITTED, verified)}
+    board = ROOT / "leaderboard"
+    found = read_entries(board / "submissions", read_verified(board / "verified.json"))
+    return {(entry.benchmark, entry.name): entry for entry in found}
 
 
 @pytest.mark.parametrize("suite", suite_files())

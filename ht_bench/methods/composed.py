@@ -129,7 +129,15 @@ class Composed(Method):
     ) -> int:
         """Tell every part, in order; returns the shortest of what they train."""
         self.epoch_steps, self.phases, self.phase_length = epoch_steps, phases, steps or None
-        return min(part.enter_phase(index, steps, epoch_steps, phases) for part in self.parts)
+        if index > 0:
+            for part in self.parts:  # before one of them moves weights
+                part._watch.look()
+        allowed = []
+        for part in self.parts:
+            allowed.append(part.enter_phase(index, steps, epoch_steps, phases))
+            for other in self.parts:  # what a part did is no step that the others missed
+                other._watch.note()
+        return min(allowed)
 
     def auxiliary_loss(self, inputs: Tensor, outputs: Tensor) -> Tensor | None:
         """Return the sum of the parts' losses."""

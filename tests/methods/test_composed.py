@@ -15,6 +15,7 @@ from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.methods.base import Method
 from ht_bench.methods.clear_moments import ClearMoments
 from ht_bench.methods.composed import compose
+from ht_bench.methods.cosine import Cosine
 from ht_bench.methods.early_stop import EarlyStop
 from ht_bench.methods.ema import ExponentialMovingAverage
 from ht_bench.methods.hare_tortoise import HareTortoise
@@ -22,6 +23,7 @@ from ht_bench.methods.penalties import L2, L2Init
 from ht_bench.methods.resets import FullReset, HeadReset, ShrinkPerturb
 from ht_bench.methods.resolve import resolve
 from ht_bench.methods.sam import SharpnessAware
+from ht_bench.methods.weight_decay import WeightDecay
 from ht_bench.testing import check_method
 from ht_bench.training.checkpoint import CheckpointPlan
 from ht_bench.training.history import Interrupted, Observer
@@ -216,3 +218,54 @@ def test_the_first_of_the_parts_to_act_is_due(make_net: Make) -> None:
         descend(net, optimizer, INPUTS, LABELS)
     assert seen == [3, 2, 1, 2, 1, 1]
     assert both(L2, EarlyStop).due() is None
+
+
+PAIRS = [
+    both(FullReset, Cosine),
+    both(ExponentialMovingAverage, WeightDecay, ema__decay=0.9),
+    both(HareTortoise, L2Init, hare_tortoise__decay=0.9, hare_tortoise__reset_every=2),
+]
+
+
+def trained(method: Method) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    net = torch.nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    method.attach(net, optimizer)
+    method.enter_phase(0, 3, None, 3)
+    return net, optimizer
+
+
+def fit(net: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    net(torch.ones(2, 4)).sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.filterwarnings("error:.*no step of the optimizer")
+@pytest.mark.parametrize("method", PAIRS, ids=lambda method: method.name)
+def test_what_one_part_does_to_the_weights_is_no_missing_step_to_another(method: Method) -> None:
+    method = replace(method)
+    net, optimizer = trained(method)
+    for phase in (1, 2):
+        for _ in range(3):
+            fit(net, optimizer)
+        for _ in range(2):
+            with method.evaluating():
+                pass
+        method.enter_phase(phase, 3, None, 3)
+        for _ in range(2):
+            with method.evaluating():
+                pass
+
+
+@pytest.mark.parametrize("method", PAIRS, ids=lambda method: method.name)
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_step_that_no_part_saw_warns(method: Method, judged: bool) -> None:
+    method = replace(method)
+    net, _ = trained(method)
+    fit(net, torch.optim.SGD(net.parameters(), lr=0.1))
+    with pytest.warns(UserWarning, match="no step of the optimizer"):
+        if judged:
+            with method.evaluating():
+                pass
+        else:
+            method.enter_phase(1, 3, None, 2)

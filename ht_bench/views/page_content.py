@@ -22,7 +22,11 @@ from ht_bench.streams.seeds import format_seeds
 from ht_bench.views import charts
 from ht_bench.views.charts import Bar, Dot, Line
 
-CORE, TRAINABILITY = "suite-core-v1", "suite-trainability-v1"
+GENERALIZATION = {
+    "suite-core-v1": "suite-trainability-v1",
+    "suite-noisy-start-v1": "suite-trainability-v2",
+}
+"""Suites of generalization, each with the one of trainability that it is drawn against."""
 COLOURS = 8
 MOST_ENDS = 12
 """Columns of a task's table of curves; of a longer stream the last phases are shown."""
@@ -73,8 +77,11 @@ def _ends(row: Row) -> tuple[float, float, float] | None:
 def _pictures(board: Board) -> list[Picture]:
     tables = {table.name: table for table in board.suites}
     pictures = [_cost(board, table, f"cost-{i}") for i, table in enumerate(board.suites)]
-    if CORE in tables and TRAINABILITY in tables:
-        pictures.append(_two_scores(board, tables[CORE], tables[TRAINABILITY]))
+    pictures += [
+        _two_scores(board, tables[suite], tables[trainability])
+        for suite, trainability in GENERALIZATION.items()
+        if suite in tables and trainability in tables
+    ]
     return [picture for picture in pictures if picture.dots]
 
 
@@ -92,11 +99,11 @@ def _cost(board: Board, table: Table, name: str) -> Picture:
     return _picture(title, words, ("time relative to none", "gap closed"), dots, name)
 
 
-def _two_scores(board: Board, core: Table, trainability: Table) -> Picture:
+def _two_scores(board: Board, suite: Table, trainability: Table) -> Picture:
     other = {row.label: ends[0] for row in trainability.rows if (ends := _ends(row)) is not None}
     dots = tuple(
         Dot(row.label, other[row.label], *ends, boundaries(board, row.label))
-        for row in core.rows
+        for row in suite.rows
         if row.label in other and (ends := _ends(row)) is not None
     )
     words = (
@@ -105,8 +112,9 @@ def _two_scores(board: Board, core: Table, trainability: Table) -> Picture:
         f"on a rising line. Over these {len(dots)} methods their rank correlation (Spearman) is "
         f"{_spearman([dot.x for dot in dots], [dot.y for dot in dots]):.2f}."
     )
-    axes = ("trainability: gap closed", "generalization: gap closed")
-    return _picture("Generalization against trainability", words, axes, dots, "two")
+    axes = (f"{trainability.name}: gap closed", f"{suite.name}: gap closed")
+    name = f"two-{suite.name}"
+    return _picture("Generalization against trainability", words, axes, dots, name)
 
 
 def _spearman(x: Sequence[float], y: Sequence[float]) -> float:

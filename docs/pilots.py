@@ -2,17 +2,20 @@
 
 Trains `none` and `full-reset` on tuning seeds 0-4, validation split, and prints a Markdown row of
 docs/suites.md for each: their means, the paired gap and its standard error. Some 25 seconds to four
-minutes a pilot on one core.
+minutes a pilot on one core. `--images 0.1,0.03` runs the published CIFAR-10 streams at these shares
+of their epochs in place of the digits; they need a GPU (`--device cuda`).
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 import ht_bench
+from ht_bench.streams.catalog import get_task
 from ht_bench.streams.task import Task, parse_task
 
 SEEDS = range(5)
@@ -114,6 +117,8 @@ PILOTS = {
     "s-digits-both": pilot(SHIFT, 300, anew(30, 150, labels="permuted", **PERMUTED)),
 }
 """By name: the name keys all draws."""
+IMAGES = ("warm-start-cifar10-v2", "warm-start-aug-cifar10-v2", "continual-cifar10-v2")
+"""What `--images` shortens: ResNet-18 without augmentation, with it, and in ten arrivals."""
 
 
 def task_of(name: str) -> Task:
@@ -123,20 +128,49 @@ def task_of(name: str) -> Task:
     return task
 
 
-def row(name: str) -> str:
+def shorter(name: str, share: float) -> Task:
+    """Return a published task with this share of its epochs in every phase, one at least."""
+    task = get_task(name)
+    assert isinstance(task, Task)
+    phases = tuple(
+        dataclasses.replace(phase, epochs=max(1, round(share * phase.epochs)))
+        for phase in task.phases
+        if phase.epochs is not None
+    )
+    assert len(phases) == len(task.phases), name
+    short = f"{name.removesuffix('-v2')}-share-{share:g}".replace(".", "-")
+    return dataclasses.replace(task, name=f"{short}-v1", title=short, phases=phases)
+
+
+def row(task: Task, device: str = "cpu") -> str:
     """Train both anchors and return the pilot's row."""
     ends = {}
     for method in ("none", "full-reset"):
         found = ht_bench.evaluate(
-            method, task_of(name), SEEDS, split="validation", device="cpu", progress=False
+            method, task, SEEDS, split="validation", device=device, progress=device != "cpu"
         )
         ends[method] = np.asarray(found.final)
     gap = ends["full-reset"] - ends["none"]
     error = gap.std(ddof=1) / len(gap) ** 0.5
     means = " | ".join(f"{values.mean():.3f}" for values in ends.values())
+    name = task.name.removesuffix("-v1")
     return f"| `{name}` | {means} | {gap.mean():.3f} ± {error:.3f} |"
 
 
+def main() -> None:
+    """Read the command line and print a row a pilot."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of the digits' pilots; else all")
+    parser.add_argument("--images", default="", metavar="SHARE[,SHARE]", help="of the epochs")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    given = parser.parse_args()
+    if unknown := set(given.names) - set(PILOTS):
+        parser.error(f"no pilot is called {', '.join(sorted(unknown))}; see PILOTS in this file")
+    shares = [float(share) for share in given.images.split(",") if share]
+    tasks = [shorter(name, share) for share in shares for name in IMAGES]
+    for task in tasks or map(task_of, given.names or PILOTS):
+        print(row(task, given.device), flush=True)
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:] or PILOTS:
-        print(row(name), flush=True)
+    main()

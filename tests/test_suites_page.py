@@ -35,7 +35,7 @@ def test_a_pilot_is_trained_and_told_in_a_row(pilots: Any, monkeypatch: pytest.M
     monkeypatch.setitem(pilots.PILOTS, "tiny", tiny)
     number = r"-?0\.\d{3}"
     expected = rf"\| `tiny` \| {number} \| {number} \| {number} ± {number} \|"
-    assert re.fullmatch(expected, pilots.row("tiny"))
+    assert re.fullmatch(expected, pilots.row(pilots.task_of("tiny")))
 
 
 def test_the_tasks_named_are_there() -> None:
@@ -43,3 +43,13 @@ def test_the_tasks_named_are_there() -> None:
     assert len(named) >= 10 and named <= set(task_files())
     drafts = {name for name in task_files() if "ht-bench run --task" in get_task(name).description}
     assert drafts <= named
+
+
+def test_the_published_images_are_shortened(pilots: Any) -> None:
+    for name in pilots.IMAGES:
+        whole, task = get_task(name), pilots.shorter(name, 0.3)
+        epochs = [phase.epochs for phase in task.phases]
+        assert epochs == [round(0.3 * phase.epochs) for phase in whole.phases]
+        assert task.name == name.replace("-v2", "-share-0-3-v1")
+        assert task.sha256 != whole.sha256
+    assert [phase.epochs for phase in pilots.shorter(pilots.IMAGES[0], 1e-6).phases] == [1, 1]

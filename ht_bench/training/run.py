@@ -51,7 +51,8 @@ class Run(ABC):
     `train()` runs to the end (or goes on from its checkpoint) and returns the History. planned:
     each phase's steps. steps_taken: optimizer steps. seconds: spent training, in all processes:
     data, steps and the method's acts; evaluation_seconds: spent on points of the curve and
-    diagnostics instead. Checkpoints count nowhere.
+    diagnostics instead. Checkpoints count nowhere. most_held: the most bytes of tensors that were
+    held at a point of the curve or after a phase's first step: a method may let go of some between.
     twin: 0, or the number of a rounding twin: the same run from weights whose last bits differ.
     diagnostics: when and with what it is diagnosed, which decides no bit of training.
     """
@@ -66,6 +67,7 @@ class Run(ABC):
         self.compute = compute or Compute()
         self.position, self.history = Position(), History(len(self.seeds))
         self.steps_taken, self.seconds, self.evaluation_seconds = 0, 0.0, 0.0
+        self.most_held = 0
         self._saving = 0.0  # seconds that the last checkpoint took
         self._is_told = False
 
@@ -102,15 +104,20 @@ class Run(ABC):
     def evaluating(self) -> Iterator[None]:
         """Count the time within as evaluation's, not training's: how often one looks is no cost."""
         began = self._count_training()
+        self.note_held()
         try:
             yield
         finally:
             self._resumed = time.monotonic()
             self.evaluation_seconds += self._resumed - began
 
+    def note_held(self) -> None:
+        """Keep the most of `tensor_bytes()` in `most_held`."""
+        self.most_held = max(self.most_held, self.tensor_bytes())
+
     @abstractmethod
     def tensor_bytes(self) -> int:
-        """Return the bytes of the tensors held for training, over the whole stack.
+        """Return the bytes of the tensors held for training now, over the whole stack.
 
         Parameters, buffers, optimizer state, and what the method keeps.
         """
@@ -174,6 +181,7 @@ class Run(ABC):
             "steps_taken": self.steps_taken,
             "seconds": self.seconds,
             "evaluation_seconds": self.evaluation_seconds,
+            "most_held": self.most_held,
         }
         try:
             checkpoint.save(self.plan.path, self.plan.fingerprint, state)
@@ -204,6 +212,7 @@ class Run(ABC):
         self.history.load_state_dict(saved["history"])
         self.steps_taken, self.seconds = saved["steps_taken"], saved["seconds"]
         self.evaluation_seconds = saved.get("evaluation_seconds", 0.0)
+        self.most_held = saved.get("most_held", 0)
         self.load_state_dict(saved)
         self.observer.progress(self.steps_before(self.position.phase) + self.position.step)
         for entry in self.history.points:

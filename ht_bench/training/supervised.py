@@ -185,6 +185,8 @@ class SupervisedRun(Run):
                 self._key_dropout()
                 self.step.take(self.position.step)
                 self.steps_taken += 1
+                if self.position.step == 0:  # with moments, before a method may clear them
+                    self.note_held()
             self.position.step += 1
             self.observer.progress(1)
             self.pause_if_due()

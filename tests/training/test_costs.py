@@ -15,6 +15,7 @@ import pytest
 
 import ht_bench
 from ht_bench.methods.base import Method
+from ht_bench.methods.clear_moments import ClearMoments
 from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.task import Task, load_task
 from ht_bench.training import device
@@ -69,6 +70,14 @@ def test_tensor_bytes_are_counted(task: Task) -> None:
     extra = 4 * result.records[0]["extra_parameters"]
     assert average["tensor_bytes"] - plain["tensor_bytes"] == pytest.approx(extra, rel=0.05)
     assert plain["tensor_bytes"] == pytest.approx(3 * extra, rel=0.05)
+
+
+def test_moments_that_the_last_step_clears_were_held(task: Task) -> None:
+    """Cleared every 2 steps, of which every point of the curve and the end is one."""
+    planned = [phase.updates for phase in task.phases]
+    assert all(steps and steps % 2 == 0 for steps in planned)
+    cleared = cost(ClearMoments(every=2), task)
+    assert cleared["tensor_bytes"] == pytest.approx(cost("none", task)["tensor_bytes"], rel=0.01)
 
 
 def test_a_tensor_held_twice_counts_once() -> None:

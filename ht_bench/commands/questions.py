@@ -19,6 +19,7 @@ def questions(
     jobs: int = 0,
     time_limit: Annotated[str, tyro.conf.arg(name="for", metavar="TIME")] = "",
     out: Path = Path("runs/questions"),
+    details: bool = False,
 ) -> int:
     """Answer questions that were written down before their runs: effect, interval, n, verdict.
 
@@ -39,6 +40,7 @@ def questions(
         jobs: processes; 0 takes one per core that the process may use.
         time_limit: stop in time, e.g. after 12m; the same command goes on.
         out: the folder of the runs.
+        details: also print each task's effect, and what every cell ended at.
 
     """
     from ht_bench.views.answers import tell, to_text
@@ -47,9 +49,10 @@ def questions(
         raise UsageError(f"{folder} is no folder of questions; name one, as docs/questions.")
     _check(folder, name)
     if not run and not write:
-        print(to_text([one for one in tell(folder) if _is_asked(one.question.name, name)]), end="")
+        shown = [one for one in tell(folder) if _is_asked(one.question.name, name)]
+        print(to_text(shown, details), end="")
         return 0
-    return _from_runs(folder, name, (run, write), device, (jobs, time_limit), out)
+    return _from_runs(folder, name, (run, write, details), device, (jobs, time_limit), out)
 
 
 def _check(folder: Path, names: str) -> None:
@@ -71,7 +74,7 @@ def _is_asked(name: str, names: str) -> bool:
 def _from_runs(
     folder: Path,
     names: str,
-    acts: tuple[bool, bool],
+    acts: tuple[bool, bool, bool],
     device: Literal["auto", "cpu", "cuda"],
     effort: tuple[int, str],
     out: Path,
@@ -92,7 +95,7 @@ def _from_runs(
         if (_is_asked(question.name, names) if names else question.needs in able)
     }
     compute = ComputeRequest(device)
-    code, (run, write), (jobs, time_limit) = 0, acts, effort
+    code, (run, write, details), (jobs, time_limit) = 0, acts, effort
     if run:
         limit = TimeLimit(parse_duration(time_limit, "--for")) if time_limit else NO_LIMIT
         plan = joined([one for q in asked.values() for one in plans(q, folder, compute, out)])
@@ -104,5 +107,5 @@ def _from_runs(
     if write:
         print(f"Wrote {write_answers(folder, {**read_answers(folder), **runs})}.")
     shown = [one for one in tell(folder, runs) if one.question.name in asked]
-    print(to_text(shown), end="")
+    print(to_text(shown, details), end="")
     return code

@@ -81,7 +81,11 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Question:
-    """A question as it was written down. seeds: of each task, its evaluation seeds if empty."""
+    """A question as it was written down.
+
+    seeds: of each task, its evaluation seeds if empty. afterwards: what the runs taught about the
+    question; the only field that may be written after them.
+    """
 
     name: str
     title: str
@@ -94,11 +98,13 @@ class Question:
     seeds: str = ""
     needs: Literal["cpu", "cuda"] = "cpu"
     note: str = ""
+    afterwards: str = ""
 
     @property
     def sha256(self) -> str:
-        """Return the digest of what was written down."""
-        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        """Return the digest of what was written down before the runs."""
+        before = {key: value for key, value in asdict(self).items() if key != "afterwards"}
+        text = json.dumps(before, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def anchored(self) -> list[str]:
@@ -241,6 +247,24 @@ def _answer(question: Question, contrast: Contrast, finals: Finals) -> Answer:
     total = Statistic(value, tuple(influences.values()))
     n = min(map(len, seeds.values()))
     return Answer(contrast, total.estimate(), n, total.p_value())
+
+
+def by_task(question: Question, contrast: Contrast, finals: Finals) -> dict[str, Estimate]:
+    """Return a contrast's estimate on each of its tasks alone: to be read, not tested.
+
+    Empty where there is one task, or where the cells' tasks differ.
+    """
+    tasks = question.cells[next(iter(contrast.weights))].tasks
+    if len(tasks) < 2 or any(question.cells[n].tasks != tasks for n in contrast.weights):
+        return {}
+    alone = {
+        task: {n: replace(question.cells[n], tasks=(task,)) for n in contrast.weights}
+        for task in tasks
+    }
+    return {
+        task: _answer(replace(question, cells=cells), contrast, finals).estimate
+        for task, cells in alone.items()
+    }
 
 
 def _seeds(question: Question, contrast: Contrast, task: str, finals: Finals) -> list[int]:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from ht_bench.errors import UsageError
+from ht_bench.ranking.estimate import Estimate
 from ht_bench.ranking.questions import (
     Answer,
+    Contrast,
+    Correlation,
     Question,
     Runs,
     answer,
+    by_task,
     decide,
     read_answers,
     read_questions,
@@ -23,13 +29,17 @@ IN_WORDS = {"yes": "yes", "no": "no", "open": "not decided"}
 
 @dataclass(frozen=True)
 class Told:
-    """A question with its answers, or why there are none yet. command: what runs it."""
+    """A question with its answers, or why there are none yet.
+
+    command: what runs it. by_task: of each contrast over several tasks, its effect on each.
+    """
 
     question: Question
     answers: Sequence[Answer]
     lacks: str
     command: str
     runs: Runs | None = None
+    by_task: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
@@ -68,20 +78,35 @@ def tell(folder: Path, runs: Mapping[str, Runs] | None = None) -> list[Told]:
             f"ht-bench questions {folder} --name {name} --run"
             + (" --device cuda" if question.needs == "cuda" else ""),
             found.get(name),
+            _by_task(question, found[name]) if name in answers else {},
         )
         for name, question in questions.items()
     ]
 
 
+def _by_task(question: Question, runs: Runs) -> dict[str, dict[str, Estimate]]:
+    each = {one.name: by_task(question, one, runs.finals) for one in question.contrasts}
+    return {name: tasks for name, tasks in each.items() if tasks}
+
+
 def effect(found: Answer) -> str:
     """Write an answer's estimate in the unit that it is worth."""
-    returns = abs(found.estimate.value) >= 5
-    decimals = 2 if found.contrast.unit == "gap" else 1 if returns else 3
-    return format_estimate(found.estimate, decimals)
+    return _in_unit(found.estimate, found.contrast)
 
 
-def to_text(told: Sequence[Told]) -> str:
-    """Return lines for a terminal."""
+def effects_by_task(one: Told, found: Answer) -> list[tuple[str, str]]:
+    """Write an answer's effect on each task alone, none where there is one task."""
+    tasks = one.by_task.get(found.contrast.name, {})
+    return [(task, _in_unit(value, found.contrast)) for task, value in tasks.items()]
+
+
+def _in_unit(value: Estimate, contrast: Contrast | Correlation) -> str:
+    returns = abs(value.value) >= 5
+    return format_estimate(value, 2 if contrast.unit == "gap" else 1 if returns else 3)
+
+
+def to_text(told: Sequence[Told], details: bool = False) -> str:
+    """Return lines for a terminal. details: with each task's effect, and the cells' means."""
     blocks = []
     for one in told:
         lines = [f"{one.question.name}: {one.question.title}", f"  {one.question.hypothesis}"]
@@ -91,9 +116,25 @@ def to_text(told: Sequence[Told]) -> str:
             numbers = f"{found.contrast.unit}, n = {found.n}, p = {found.p_value:.2g}"
             verdict = IN_WORDS[found.verdict]
             lines.append(f"  {found.contrast.name}: {effect(found)} ({numbers}): {verdict}")
+            if details:
+                lines += [f"    {task}: {value}" for task, value in effects_by_task(one, found)]
+        if details and one.answers:
+            lines += _means(one)
+        if one.question.afterwards:
+            lines.append(f"  Afterwards: {one.question.afterwards}")
         blocks.append("\n".join(lines))
     legend = (
         "Weighted sums of cells [95 % interval], paired by seed; verdicts at 5 % for any error "
         "among all contrasts of all answered questions (Holm)."
     )
     return "\n\n".join([*blocks, legend]) + "\n"
+
+
+def _means(one: Told) -> list[str]:
+    """Return a line a cell and task: what its runs ended at, mean over seeds."""
+    assert one.runs is not None
+    return [
+        f"    {cell}, {task}: {np.mean(list(seeds.values())):.4f} (n = {len(seeds)})"
+        for cell, tasks in one.runs.finals.items()
+        for task, seeds in tasks.items()
+    ]

@@ -77,8 +77,8 @@ def test_a_question_is_run_once_written_and_answered(
     assert len(answers["q-tiny"]["finals"]["plain"]["../tiny.toml"]) == 6
 
 
-def _stand_on_the_page(folder: Path, site: Path) -> None:
-    """Above the ranking: the question, its answer, the effect and the command."""
+def _page(folder: Path, site: Path) -> str:
+    """Return the first page of a small board with these questions."""
     board = Path(__file__).parents[2] / "leaderboard"
     submissions = board.parent / "leaderboard" / "submissions" / "0.1"
     own = site.with_name("board")
@@ -87,7 +87,13 @@ def _stand_on_the_page(folder: Path, site: Path) -> None:
         shutil.copy(submissions / f"{name}.json", own / "submissions")
     shutil.copy(board / "verified.json", own)
     assert main(["page", str(own), "--out", str(site), "--questions", str(folder)]) == 0
-    page = (site / "index.html").read_text(encoding="utf-8")
+    return (site / "index.html").read_text(encoding="utf-8")
+
+
+def _stand_on_the_page(folder: Path, site: Path) -> None:
+    """Above the ranking: the question, its answer, the effect and the command."""
+    page = _page(folder, site)
+    own = site.with_name("board")
     [section] = re.findall(r"(?s)<section class=.questions.*?</section>", page)
     assert "<b>yes</b>" in section and "plain over broken: 0." in section
     assert f"ht-bench questions {folder}" in section
@@ -114,3 +120,34 @@ def test_wrong_words_are_a_sentence(
     said = capsys.readouterr().err
     assert "is no folder of questions" in said and "Did you mean 'q-tiny'" in said
     assert main(["questions", str(folder), "--name", "q-tinny"]) == 2
+
+
+TWO_TASKS = QUESTION.replace('tasks = ["tiny.toml"]', 'tasks = ["../tiny.toml", "../other.toml"]')
+
+
+def test_each_tasks_effect_and_a_remark_of_afterwards(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other.toml").write_text(TASK.replace('"tiny"', '"other"'), encoding="utf-8")
+    (folder / "q.toml").write_text(TWO_TASKS, encoding="utf-8")
+    words = ["questions", str(folder), "--out", str(tmp_path / "runs"), "--jobs", "1"]
+    assert main([*words, "--run", "--write"]) == 0
+    assert "../other.toml" not in capsys.readouterr().out
+    remark = 'stopping = "All seeds."\nafterwards = "Seen <i>since</i>."'
+    text = TWO_TASKS.replace('stopping = "All seeds."', remark)
+    (folder / "q.toml").write_text(text, encoding="utf-8")
+    assert main(["questions", str(folder), "--details"]) == 0
+    printed = capsys.readouterr().out
+    assert "): yes" in printed and "  Afterwards: Seen <i>since</i>." in printed
+    [told] = tell(folder)
+    alone = told.by_task["plain over broken"]
+    assert list(alone) == ["../tiny.toml", "../other.toml"]
+    assert told.answers[0].estimate.value == pytest.approx(
+        sum(estimate.value for estimate in alone.values()) / 2
+    )
+    for task, estimate in alone.items():
+        assert f"    {task}: {estimate.value:.3f} [" in printed
+    assert re.search(r"    plain, \.\./other\.toml: 0\.\d{4} \(n = 6\)", printed)
+    page = _page(folder, tmp_path / "site")
+    assert "Afterwards: Seen &lt;i&gt;since&lt;/i&gt;." in page
+    assert all(f">{task}</td>" in page for task in alone)

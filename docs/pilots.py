@@ -99,6 +99,10 @@ PILOTS = {
     "c5-32x2-60": pilot(CLEAN, 60, two(0.3, 0, 3000, 600), (32, 32)),
     "c5-64x3-100-slow": pilot(CLEAN, 100, two(0.2, 0, 6000, 600), (64, 64, 64), lr=3e-4),
     "c5-full-100": pilot(CLEAN, 100, two(0.3, 0, 3000, 300)),
+    "clean-few-digits": pilot(CLEAN, 100, two(0.3, 0, 3000, 300)),
+    "clean-few-narrow-digits": pilot(CLEAN, 100, two(0.3, 0, 3000, 300), (64, 64, 64)),
+    "clean-fifth-digits": pilot(CLEAN, 100, two(0.2, 0, 6000, 300), (64, 64, 64)),
+    "clean-deep-digits": pilot(CLEAN, 100, two(0.3, 0, 3000, 600), DEEP),
     "ci-digits-2": pilot(
         "class-incremental",
         300,

@@ -118,11 +118,12 @@ class Recipe:
     def searched(self, tasks: Sequence[str] = (), regime: Regime = "whole") -> tuple[str, int]:
         """Say how the hyperparameters were chosen, and with how many training runs.
 
-        tasks: only these count; none named means every task with a search.
+        tasks: only these count; none named means every task with a search. Where a task has
+        another's hyperparameters, the tasks that were searched are named.
         """
         recorded = self.search if regime == "whole" else self.search_first
-        tasks = [self.settled_on(task, regime) for task in tasks]
-        searches = {t: s for t, s in recorded.items() if not tasks or t in tasks}
+        settled = [self.settled_on(task, regime) for task in tasks]
+        searches = {t: s for t, s in recorded.items() if not tasks or t in settled}
         if not searches:
             return f"values of {self.source}; no search", 0
         largest = max(len(s["tried"]) for s in searches.values())
@@ -130,8 +131,9 @@ class Recipe:
         shares = sorted({f"{s['share']:.0%}" for s in searches.values() if "share" in s})
         seen = f" of the first {' or '.join(shares)} of the stream" if shares else ""
         samplers = sorted({str(s.get("sampler", "grid")) for s in searches.values()})
+        where = "per task" if settled == list(tasks) else f"on {', '.join(sorted(searches))}"
         return (
-            f"{' or '.join(samplers)} search per task, at most {largest} configuration(s), tuning "
+            f"{' or '.join(samplers)} search {where}, at most {largest} configuration(s), tuning "
             f"seeds {seeds}, validation split{seen} (baselines/{self.method}.toml)",
             sum(map(runs_of, searches.values())),
         )

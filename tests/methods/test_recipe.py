@@ -44,7 +44,16 @@ def test_what_a_task_is_tuned_as_is_searched() -> None:
     for task in map(get_task, TASKS):
         if task.tuned_as:
             assert task.tuned_as in SEARCHED, task.name
-            assert get_task(task.tuned_as).family == task.family or task.family == "probe"
+            family = get_task(task.tuned_as).family
+            assert family == task.family or task.family in ("probe", "warm-start-clean")
+
+
+def test_the_search_that_served_is_named() -> None:
+    recipe = recipe_of("l2-init")
+    how, runs = recipe.searched(["noisy-few-digits-v1", "warm-start-digits-v1"])
+    assert how.startswith("grid search on warm-start-digits-v1, at most ")
+    own, own_runs = recipe.searched(["warm-start-digits-v1"])
+    assert own.startswith("grid search per task, at most ") and own_runs == runs
 
 
 def test_every_built_in_method_has_a_recipe() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import math
 import sys
 from pathlib import Path
@@ -48,3 +49,24 @@ def test_the_page_is_up_to_date_and_every_cell_is_its_product(
     )
     assert cells["warm-start-digits-v1", "none"]["rule"] == "m"
     assert ("swap-cartpole-dqn-v1", "crelu") not in cells
+
+
+def test_costs_are_those_of_the_newest_epoch_that_has_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import estimate
+
+    folder = tmp_path / "leaderboard" / "submissions"
+    (folder / "0.1").mkdir(parents=True)
+    for place, tasks in (("0.1", {"old-v1": 1, "both-v1": 1}), ("", {"both-v1": 2})):
+        seconds = {name: {"seeds": {"100": {"seconds": value}}} for name, value in tasks.items()}
+        text = json.dumps({"tasks": seconds})
+        (folder / place / "none.json").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(estimate, "ROOT", tmp_path)
+    estimate.submissions.cache_clear()
+    try:
+        assert estimate.seconds_of("none", "old-v1") == 1
+        assert estimate.seconds_of("none", "both-v1") == 2
+        assert estimate.seconds_of("none", "new-v1") is None
+    finally:
+        estimate.submissions.cache_clear()

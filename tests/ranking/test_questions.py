@@ -13,7 +13,14 @@ from scipy import stats
 from ht_bench.errors import UsageError
 from ht_bench.ranking.correlation import correlate
 from ht_bench.ranking.influence import of_interquartile_mean
-from ht_bench.ranking.questions import answer, decide, read_answers, read_question, read_questions
+from ht_bench.ranking.questions import (
+    answer,
+    by_task,
+    decide,
+    read_answers,
+    read_question,
+    read_questions,
+)
 
 SHIPPED = Path(__file__).parent.parent.parent / "docs" / "questions"
 HEAD = """
@@ -75,6 +82,21 @@ def test_a_contrast_is_paired_by_seed_and_averaged_over_tasks(write) -> None:
     t = wanted / math.sqrt(variance)
     assert found.p_value == pytest.approx(2 * stats.t.sf(t, freedom))
     assert found.n == 12
+
+
+def test_each_tasks_effect_is_that_of_the_task_alone(write) -> None:
+    question, runs = read_question(write()), finals()
+    [contrast] = question.contrasts
+    alone = by_task(question, contrast, runs)
+    for task in ("one", "two"):
+        a, b = (np.array([*runs[cell][task].values()]) for cell in "ab")
+        wanted = stats.trim_mean(a, 0.25) - stats.trim_mean(b, 0.25)
+        assert alone[task].value == pytest.approx(wanted)
+    other = HEAD.replace('method = "l2"\ntasks = ["one", "two"]', 'method = "l2"\ntasks = ["one"]')
+    differ = read_question(write(head=other))
+    assert by_task(differ, contrast, runs) == {}
+    single = read_question(write(head=HEAD.replace(', "two"', "")))
+    assert by_task(single, contrast, runs) == {}
 
 
 def test_gap_closed_needs_the_anchors(write) -> None:

@@ -2,6 +2,7 @@
 
 import builtins
 import gc
+import itertools
 import os
 import sys
 import time
@@ -20,6 +21,7 @@ from ht_bench.running.job import StackJob, run_stack
 from ht_bench.streams.task import Task, load_task
 from ht_bench.training import device
 from ht_bench.training.device import Compute, PeakMemory
+from ht_bench.training.history import Interrupted, Observer
 from ht_bench.training.run import held_bytes
 
 NAP = 0.05
@@ -78,6 +80,19 @@ def test_moments_that_the_last_step_clears_were_held(task: Task) -> None:
     assert all(steps and steps % 2 == 0 for steps in planned)
     cleared = cost(ClearMoments(every=2), task)
     assert cleared["tensor_bytes"] == pytest.approx(cost("none", task)["tensor_bytes"], rel=0.01)
+
+
+def test_what_was_held_before_an_interruption_counts(make_job: MakeJob, tmp_path: Path) -> None:
+    """Stopped in the last phase, whose only look is at the end, where the moments are cleared."""
+    values, looks = {"every": 27}, {"batch": 16, "points": 1, "stack": 2}
+    whole = run_stack(make_job("clear-moments", values, training=looks))
+    plain = run_stack(make_job("none", training=looks))
+    assert whole[0]["cost"]["tensor_bytes"] == plain[0]["cost"]["tensor_bytes"]
+    job = make_job("clear-moments", values, tmp_path, training=looks)
+    steps = itertools.count(1)
+    with pytest.raises(Interrupted):
+        run_stack(job, Observer(stop=lambda: next(steps) == 24))
+    assert run_stack(job)[0]["cost"]["tensor_bytes"] == whole[0]["cost"]["tensor_bytes"]
 
 
 def test_a_tensor_held_twice_counts_once() -> None:

@@ -61,6 +61,12 @@ def test_there_is_a_page_for_everything(site: Path) -> None:
     assert len(names) == 1 + len(methods) + 6
 
 
+def test_generalization_is_drawn_against_trainability(site: Path) -> None:
+    shown = "\n".join(read(site / "index.html").text)
+    assert "Generalization against trainability" in shown
+    assert "suite-trainability-v1: gap closed" in shown and "suite-core-v1: gap closed" in shown
+
+
 def test_links_lead_to_pages_and_places_that_are_there(site: Path) -> None:
     for page in pages(site):
         for link in read(page).links:

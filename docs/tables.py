@@ -111,6 +111,11 @@ BLOCKS: dict[str, tuple[str, str, Callable[[str, str], str]]] = {
         "ht-bench compare runs/demo --figures docs/figures",
         shown,
     ),
+    "noisy table": (
+        "ht-bench run --suite suite-noisy-start-v1 --method all --out runs/reference",
+        "ht-bench compare runs/reference --suite suite-noisy-start-v1",
+        shown,
+    ),
     "cifar table": (
         "ht-bench run --task warm-start-cifar10-small-v1 "
         "--method none,full-reset,shrink-perturb,l2-init,ema,hare-tortoise --out runs/cifar",

@@ -14,7 +14,9 @@ import numpy as np
 from markupsafe import Markup
 
 from ht_bench.ranking.curves import MeanCurve
+from ht_bench.ranking.pairs import REFERENCES
 from ht_bench.ranking.score import Array, Estimate
+from ht_bench.views.labels import place
 from ht_bench.views.style import MANY_PHASES, VIEW, gap_view
 from ht_bench.views.text import format_estimate
 
@@ -149,7 +151,7 @@ def _lanes(bands: Sequence[tuple[int, ...]]) -> list[tuple[int, int, int]]:
 def scatter(
     dots: Sequence[Dot], title: str, axes: tuple[str, str], name: str, marks: tuple[float, ...] = ()
 ) -> Markup:
-    """Draw labelled points; marks: values at which both axes have a stronger line."""
+    """Draw points, labelled where there is room; marks: where both axes have a stronger line."""
     width, height, left, bottom = 640.0, 420.0, 56.0, 376.0
     words = "; ".join(f"{d.label} {d.x:.2f}, {d.y:.2f}" for d in dots)
     svg = _Svg(width, height, title, f"{axes[0]} against {axes[1]}: {words}.", name)
@@ -171,15 +173,18 @@ def scatter(
         svg.text(left - 6, at(0, tick)[1] + 4, f"{tick:g}", "tick", "end")
     svg.text(left, height - 8, f"{axes[0]} →", "tick")
     svg.text(4, 10, f"↑ {axes[1]}", "tick")
-    heights = _spread([at(d.x, d.y) for d in dots])
-    for dot, label_y in zip(dots, heights, strict=True):
+    texts = [_cut(dot.label, 24) for dot in dots]
+    first = [index for index, dot in enumerate(dots) if dot.label in REFERENCES]
+    labels = place([at(d.x, d.y) for d in dots], texts, first, width)
+    for dot, text, label in zip(dots, texts, labels, strict=True):
         x, y = at(dot.x, dot.y)
         svg.add('<g data-entry="{e}" data-boundaries="{b}">', e=dot.label, b=dot.boundaries)
         svg.add("<title>{t}</title>", t=f"{dot.label}: {dot.x:.2f}, {dot.y:.2f}")
         if dot.low is not None and dot.high is not None:
             svg.line(x, at(0, dot.low)[1], x, at(0, dot.high)[1], "interval thin")
         svg.add('<circle cx="{x}" cy="{y}" r="4.5" class="dot"/>', x=x, y=y)
-        svg.text(x + 8, label_y + 4, _cut(dot.label, 22), "label")
+        if label is not None:
+            svg.text(label.x, label.y, text, "label", label.anchor)
         svg.add("</g>")
     return svg.done()
 
@@ -255,19 +260,6 @@ def _ticks(low: float, high: float, step: float | None = None) -> list[float]:
 
 def _axis(tick: float, marks: tuple[float, ...]) -> str:
     return "axis strong" if tick in marks else "axis"
-
-
-def _spread(places: Sequence[tuple[float, float]]) -> list[float]:
-    """Return heights of labels that do not lie on one another, each near its point."""
-    heights = [0.0] * len(places)
-    put: list[tuple[float, float]] = []
-    for index in sorted(range(len(places)), key=lambda i: places[i][1]):
-        x, y = places[index]
-        while any(abs(x - a) < 120 and abs(y - b) < 12 for a, b in put):
-            y += 3
-        put.append((x, y))
-        heights[index] = y
-    return heights
 
 
 def _arrow(svg: _Svg, x: float, y: float, sign: int) -> None:

@@ -74,8 +74,8 @@ def edit_by_hand(checkout: Path) -> None:
 
 def test_one_task(checkout: Path, follow: Follow) -> None:
     """The lines as they stand, on a task like one of the suite's with fewer updates."""
-    assert "--suite suite-core-v1" in RUN
-    short = RUN.replace("--suite suite-core-v1", f"--task {TASK}")
+    assert "--suite suite-noisy-start-v1" in RUN
+    short = RUN.replace("--suite suite-noisy-start-v1", f"--task {TASK}")
     check_round_trip(checkout, follow, f"{short} --jobs 1", TASK)
     edit_by_hand(checkout)
     assert "decay-to-initial: consistent" in follow(VERIFY.split(" --rerun")[0])
@@ -86,6 +86,6 @@ def test_one_task(checkout: Path, follow: Follow) -> None:
 def test_the_lines_as_they_stand(checkout: Path, follow: Follow) -> None:
     check_round_trip(checkout, follow, RUN, "warm-start-digits-v1")
     ranking = json.loads((checkout / "leaderboard/ranking.json").read_text(encoding="utf-8"))
-    assert ranking["suites"]["suite-core-v1"]["decay-to-initial"]["rank"] is not None
+    assert ranking["suites"]["suite-noisy-start-v1"]["decay-to-initial"]["rank"] is not None
     edit_by_hand(checkout)
     assert "trained again" in follow(VERIFY, code=1)

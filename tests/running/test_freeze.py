@@ -125,7 +125,12 @@ def test_finals_are_recomputed_not_stored(task: Task) -> None:
 @pytest.mark.evidence
 @pytest.mark.parametrize(
     ("name", "seeds"),
-    [("suite-core-v1", 10), ("suite-trainability-v1", 10), ("suite-control-v1", 1)],
+    [
+        ("suite-core-v1", 10),
+        ("suite-trainability-v1", 10),
+        ("suite-control-v1", 1),
+        ("suite-noisy-start-v1", 10),
+    ],
 )
 def test_anchors_are_reproduced(name: str, seeds: int) -> None:
     """Seeds of `full-reset` again, within tolerance: a suite does not say which processor made it.

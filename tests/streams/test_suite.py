@@ -16,7 +16,7 @@ NAMES = list(suite_files())
 
 
 def test_the_embedded_suites_are_there() -> None:
-    assert {"suite-core-v1", "suite-trainability-v1"} <= set(NAMES)
+    assert {"suite-core-v1", "suite-noisy-start-v1"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

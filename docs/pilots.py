@@ -170,7 +170,10 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := set(given.names) - set(PILOTS):
         parser.error(f"no pilot is called {', '.join(sorted(unknown))}; see PILOTS in this file")
-    shares = [float(share) for share in given.images.split(",") if share]
+    try:
+        shares = [float(share) for share in given.images.split(",") if share]
+    except ValueError:
+        parser.error(f"--images {given.images}: shares of the epochs are numbers, as 0.3,0.1")
     tasks = [shorter(name, share) for share in shares for name in IMAGES]
     for task in tasks or map(task_of, given.names or PILOTS):
         print(row(task, given.device), flush=True)

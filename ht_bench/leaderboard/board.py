@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -216,10 +217,22 @@ def make_board(entries: Sequence[Submitted], suites: Iterable[Suite] | None = No
 
 
 def _suites_of(benchmark: str, suites: Iterable[Suite]) -> list[Suite]:
-    """Return the suites that an epoch has: none newer, and of the same tasks the newest."""
+    """Return the suites that an epoch has: none newer, of the same tasks or name the newest."""
     shown = [s for s in suites if epoch_order(s.benchmark) <= epoch_order(benchmark)]
-    newest = {frozenset(s.tasks): s for s in sorted(shown, key=lambda s: epoch_order(s.benchmark))}
-    return [suite for suite in shown if newest[frozenset(suite.tasks)] is suite]
+    newest: dict[frozenset[str] | str, Suite] = {}
+    for suite in sorted(shown, key=lambda s: (epoch_order(s.benchmark), _version(s.name)[1])):
+        newest[frozenset(suite.tasks)] = newest[_version(suite.name)[0]] = suite
+    return [
+        suite
+        for suite in shown
+        if newest[frozenset(suite.tasks)] is suite is newest[_version(suite.name)[0]]
+    ]
+
+
+def _version(name: str) -> tuple[str, int]:
+    """Return ("suite-x", 2) for suite-x-v2; a name without a version is of version 0."""
+    found = re.fullmatch(r"(.+)-v(\d+)", name)
+    return (found[1], int(found[2])) if found else (name, 0)
 
 
 def _frozen(known: KnownTask, suites: Sequence[Suite]) -> Mapping[str, Mapping[int, float]] | None:

@@ -130,6 +130,7 @@ def test_finals_are_recomputed_not_stored(task: Task) -> None:
         ("suite-trainability-v1", 10),
         ("suite-control-v1", 1),
         ("suite-noisy-start-v1", 10),
+        ("suite-trainability-v2", 10),
     ],
 )
 def test_anchors_are_reproduced(name: str, seeds: int) -> None:

@@ -86,6 +86,13 @@ def test_a_newer_suite_leaves_the_older_board_and_takes_the_place_of_its_like(bo
     assert [table.name for table in new.suites] == ["suite-core-v2"]
     assert [table.name for table in old.suites] == [CORE]
     assert new.frozen == old.frozen == {*core.tasks}
+    fewer = Suite("suite-core-v10", "x", core.tasks[:2], EPOCH, anchors=core.anchors)
+    new, old = make_boards(read(both), [first, newer, fewer])
+    assert [table.name for table in new.suites] == ["suite-core-v10"]
+    own = Suite("mine", "x", core.tasks[:1], EPOCH, anchors=core.anchors)
+    new, _ = make_boards(read(both), [first, newer, fewer, own])
+    assert [table.name for table in new.suites] == ["suite-core-v10", "mine"]
+    assert [table.name for table in old.suites] == [CORE]
 
 
 def test_one_name_twice_in_one_epoch_is_refused(both: Path) -> None:

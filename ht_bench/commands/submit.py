@@ -25,6 +25,7 @@ def submit(
     task: str = "",
     variant: str = "",
     replace: bool = False,
+    extend: bool = False,
 ) -> int:
     """Write a leaderboard submission from finished runs: raw curves per seed, and no score.
 
@@ -51,6 +52,8 @@ def submit(
         variant: for methods that were run with several sets of hyperparameters, the digits at the
             end of the run folders to take, separated by commas.
         replace: write over an existing file.
+        extend: add tasks to an existing file, as when a suite is new: its other tasks are kept,
+            and what it says of the method need not be said again.
 
     """
     from ht_bench.leaderboard.choosing import Choice
@@ -58,10 +61,12 @@ def submit(
 
     if not method:
         raise UsageError("Name the method: --method my_method.py:MyMethod, or a name.")
-    path = _target(out, name, replace)
+    if extend and replace:
+        raise UsageError("--extend keeps the file's other tasks, --replace drops them: give one.")
+    path = _target(out, name, replace or extend)
     own, traits, defaults = _find(method)
     choice = Choice(own, _tasks(task), words(variant), method, defaults)
-    if not authors:
+    if not authors and not extend:
         raise UsageError('Say who submits: --authors "A. Author, B. Author".')
     about = About(
         name=path.stem,
@@ -74,7 +79,7 @@ def submit(
         traits=traits,
         recipe=method if method.endswith(".toml") else "",
     )
-    content = make_submission(runs, choice, about)
+    content = make_submission(runs, choice, about, path if extend else None)
     write_submission(path, content)
     seeds = sum(len(table["seeds"]) for table in content["tasks"].values())
     size = path.stat().st_size / 1024
@@ -104,7 +109,9 @@ def _target(out: Path | None, name: str, replace: bool) -> Path:
             f"{out.with_name(name + '.json')}."
         )
     if out.exists() and not replace:
-        raise UsageError(f"{out} exists; add --replace to write over it.")
+        raise UsageError(
+            f"{out} exists; add --replace to write over it, or --extend to add tasks to it."
+        )
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from ht_bench.errors import UsageError
 from ht_bench.files import write_atomically
 from ht_bench.leaderboard.choosing import SAME, Choice, check_complete, choose_runs
+from ht_bench.leaderboard.extend import read_entry, with_entry
 from ht_bench.leaderboard.reading import CURVES, SCHEMA, parse_untrusted, read_bounded
 from ht_bench.leaderboard.valid import check_bytes
 from ht_bench.methods.recipe import get_recipe, split_regime
@@ -43,42 +44,68 @@ class About:
     recipe: str = ""
 
 
-def make_submission(runs: Path, choice: Choice, about: About) -> dict[str, Any]:
+def make_submission(
+    runs: Path, choice: Choice, about: About, extended: Path | None = None
+) -> dict[str, Any]:
     """Return the content of a submission file from the runs below `runs`.
+
+    extended: an entry of the same method, whose other tasks are kept. What `about` leaves out and
+    no recipe says is then the entry's.
 
     Raises UsageError, saying what is missing and the command that makes it, when a task lacks
     evaluation seeds, when runs of two settings, sources or versions mix, or when nothing is there.
     """
+    entry = read_entry(extended) if extended else None
+    about = _completed(about, entry) if entry else about
     found = read_groups(runs, scored=True)
     for note in found.notes:
         print(note, file=sys.stderr)
     groups, infos = found.groups, found.infos
     setting, entries = choose_runs(groups, choice, runs)
     tables, sources, traits = {}, set(), []
-    for task, entry in entries.items():
-        first = check_complete(entry, infos[task], setting, choice, runs)
+    for task, group in entries.items():
+        first = check_complete(group, infos[task], setting, choice, runs)
         sources.add(first["source_sha256"])
         traits.append(first.get("traits"))
         none = groups[setting][task].get(NONE)
-        tables[task] = _task_table(entry, infos[task], none)
+        tables[task] = _task_table(group, infos[task], none)
     if len(sources) > 1:
         raise UsageError(
             f"'{choice.method}' was run from {len(sources)} versions of its source; run "
             f"{', '.join(entries)} again with one version, or name fewer tasks with --task."
         )
-    return {
+    content = {
         "schema": SCHEMA,
         "benchmark": first["benchmark"],
         "name": about.name,
         "authors": list(about.authors),
         "link": about.link,
         "method": _method(choice.method, about, sources.pop(), traits),
-        "tuning": _tuning(choice.method, about, tuple(tables)),
+        "tuning": {},
         "split": setting.split,
         "precision": setting.precision,
         "device": setting.device,
         "tasks": tables,
     }
+    if entry and extended:
+        content["tasks"] = with_entry(entry, content, extended)
+    content["tuning"] = _tuning(choice.method, about, tuple(content["tasks"]))
+    return content
+
+
+def _completed(about: About, entry: Mapping[str, Any]) -> About:
+    """Fill in from an entry what neither its author nor a recipe says."""
+    method, tuning = entry["method"], entry["tuning"]
+    recipe = get_recipe(about.recipe or method["name"])
+    return replace(
+        about,
+        authors=about.authors or tuple(entry["authors"]),
+        link=about.link or entry["link"],
+        summary=about.summary or method["summary"],
+        citation=about.citation or method["citation"],
+        how=about.how or ("" if recipe else tuning["how"]),
+        runs=tuning["runs"] if about.runs is None and not recipe else about.runs,
+    )
 
 
 def write_submission(path: Path, content: Mapping[str, Any]) -> None:

@@ -119,6 +119,26 @@ PILOTS = {
     "s5-gradual-50-200": pilot(SHIFT, 200, anew(30, 150, **PERMUTED, change=0.5)),
     "s-digits-labels": pilot(SHIFT, 300, anew(30, 150, labels="permuted")),
     "s-digits-both": pilot(SHIFT, 300, anew(30, 150, labels="permuted", **PERMUTED)),
+    "permuted-few-digits": pilot(SHIFT, 200, anew(30, 150, **PERMUTED)),
+    "permuted-both-digits": pilot(SHIFT, 200, anew(30, 150, labels="permuted", **PERMUTED)),
+    "permuted-labels-digits": pilot(SHIFT, 200, anew(30, 150, labels="permuted")),
+    "permuted-narrow-digits": pilot(SHIFT, 200, anew(20, 300, **PERMUTED), (32, 32)),
+    "permuted-deep-digits": pilot(SHIFT, 300, anew(30, 150, **PERMUTED), DEEP),
+    "gradual-digits-10": pilot(SHIFT, 200, anew(30, 150, **PERMUTED, change=0.1)),
+    "gradual-digits-50": pilot(SHIFT, 200, anew(30, 150, **PERMUTED, change=0.5)),
+    "class-pairs-digits": pilot(
+        "class-incremental",
+        100,
+        [{"classes": 2, "updates": 600}] * 4 + [{"classes": 2, "updates": 300}],
+        stack=1,
+    ),
+    "class-pairs-narrow-digits": pilot(
+        "class-incremental",
+        100,
+        [{"classes": 2, "updates": 1500}] * 4 + [{"classes": 2, "updates": 300}],
+        (32, 32),
+        stack=1,
+    ),
 }
 """By name: the name keys all draws."""
 IMAGES = ("warm-start-cifar10-v2", "warm-start-aug-cifar10-v2", "continual-cifar10-v2")

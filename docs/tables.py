@@ -113,12 +113,12 @@ BLOCKS: dict[str, tuple[str, str, Callable[[str, str], str]]] = {
     ),
     "noisy table": (
         "ht-bench run --suite suite-noisy-start-v1 --method all --out runs/reference",
-        "ht-bench compare runs/reference --suite suite-noisy-start-v1",
+        "ht-bench compare leaderboard --suite suite-noisy-start-v1",
         shown,
     ),
     "trainability table": (
         "ht-bench run --suite suite-trainability-v2 --method all --out runs/reference --for 12m",
-        "ht-bench compare runs/reference --suite suite-trainability-v2",
+        "ht-bench compare leaderboard --suite suite-trainability-v2",
         shown,
     ),
     "cifar table": (

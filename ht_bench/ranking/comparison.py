@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ht_bench.ranking.admission import STANDARD_ERRORS, Admission
+from ht_bench.ranking.curves import MeanCurve
 from ht_bench.ranking.entries import (
     Entry,
     Groups,
@@ -57,6 +58,11 @@ class Comparison:
 
     tables: tuple[Table, ...]
     notes: tuple[str, ...] = ()
+
+
+Curves = tuple[Mapping[str, Sequence[Record] | MeanCurve], str]
+"""Of a task's table: by label, records or their mean curve; the curve's key."""
+CurvesOf = Callable[[Table], Curves]
 
 
 def compare(

@@ -29,16 +29,20 @@ SPACED = {"wspace": 0.2}
 
 
 def curves_figure(
-    records_by_method: Mapping[str, Sequence[Record]], task_name: str, key: str, path: Path
+    runs_by_method: Mapping[str, Sequence[Record] | MeanCurve], task_name: str, key: str, path: Path
 ) -> tuple[Path, Path]:
     """Draw the mean of curve `key` over seeds with its 95 % interval, one line per label.
 
     The stream with its phase boundaries stands on the left, its last phase, enlarged, on the
     right; a stream of more than MANY_PHASES is drawn by the ends of its phases. Diverged runs are
-    left out and counted in the label. `path` names the picture, with or without an ending.
+    left out and counted in the label. A method's runs are records, or their mean curve. `path`
+    names the picture, with or without an ending.
     Returns the paths of the PNG and the SVG; raises UsageError if no finished run has the curve.
     """
-    curves = {label: mean_curve(runs, key) for label, runs in records_by_method.items()}
+    curves = {
+        label: runs if isinstance(runs, MeanCurve) else mean_curve(runs, key)
+        for label, runs in runs_by_method.items()
+    }
     shown = {label: curve for label, curve in curves.items() if curve is not None}
     if not shown:
         raise UsageError(f"No finished run on '{task_name}' has the curve '{key}' to draw.")

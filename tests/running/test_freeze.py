@@ -131,6 +131,8 @@ def test_finals_are_recomputed_not_stored(task: Task) -> None:
         ("suite-control-v1", 1),
         ("suite-noisy-start-v1", 10),
         ("suite-trainability-v2", 10),
+        ("suite-clean-start-v1", 10),
+        ("suite-shift-v1", 10),
     ],
 )
 def test_anchors_are_reproduced(name: str, seeds: int) -> None:

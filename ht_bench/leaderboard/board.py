@@ -21,6 +21,8 @@ from ht_bench.records.metrics import metric_key
 from ht_bench.streams.suite import Suite, known_suites
 from ht_bench.version import EPOCH, epoch_order
 
+ABILITIES = ("core", "noisy-start", "clean-start", "shift", "trainability", "control")
+"""The order of suites: generalization first, from the paper's own question on."""
 SETTING = Setting("test", "any precision", "any device")
 
 
@@ -157,10 +159,15 @@ def _info(known: KnownTask) -> TaskInfo:
 
 
 def shown_suites(more: Iterable[Suite] = ()) -> list[Suite]:
-    """Return the suites known by name, those of generalization first, then `more`."""
+    """Return the suites known by name and `more`, in the order of their abilities."""
     suites = {**known_suites(), **{suite.name: suite for suite in more}}
-    names = sorted(suites, key=lambda name: ("core" not in name, "control" in name, name))
-    return [suites[name] for name in names]
+    return [suites[name] for name in sorted(suites, key=_place)]
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Return where a suite stands among others; one of an ability not listed comes after shift."""
+    places = (place for place, part in enumerate(ABILITIES) if f"-{part}-" in name)
+    return next(places, ABILITIES.index("shift")), name
 
 
 def make_boards(entries: Sequence[Submitted], suites: Iterable[Suite] | None = None) -> list[Board]:

@@ -25,6 +25,8 @@ from ht_bench.views.charts import Bar, Dot, Line
 GENERALIZATION = {
     "suite-core-v1": "suite-trainability-v1",
     "suite-noisy-start-v1": "suite-trainability-v2",
+    "suite-clean-start-v1": "suite-trainability-v2",
+    "suite-shift-v1": "suite-trainability-v2",
 }
 """Suites of generalization, each with the one of trainability that it is drawn against."""
 COLOURS = 8
@@ -34,8 +36,9 @@ MOST_ENDS = 12
 
 @dataclass(frozen=True)
 class Picture:
-    """A scatter with its words and the numbers behind it."""
+    """A scatter with its words and the numbers behind it; it is shown with its suite's tab."""
 
+    suite: str
     title: str
     words: str
     axes: tuple[str, str]
@@ -96,7 +99,8 @@ def _cost(board: Board, table: Table, name: str) -> Picture:
         "Gap closed against wall time relative to none. Up and to the left is better; full-reset "
         "is the price of training from scratch."
     )
-    return _picture(title, words, ("time relative to none", "gap closed"), dots, name)
+    axes = ("time relative to none", "gap closed")
+    return _picture(table.name, title, words, axes, dots, name)
 
 
 def _two_scores(board: Board, suite: Table, trainability: Table) -> Picture:
@@ -114,7 +118,8 @@ def _two_scores(board: Board, suite: Table, trainability: Table) -> Picture:
     )
     axes = (f"{trainability.name}: gap closed", f"{suite.name}: gap closed")
     name = f"two-{suite.name}"
-    return _picture("Generalization against trainability", words, axes, dots, name)
+    title = f"Generalization against trainability: {suite.name}"
+    return _picture(suite.name, title, words, axes, dots, name)
 
 
 def _spearman(x: Sequence[float], y: Sequence[float]) -> float:
@@ -126,11 +131,11 @@ def _spearman(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def _picture(
-    title: str, words: str, axes: tuple[str, str], dots: tuple[Dot, ...], name: str
+    suite: str, title: str, words: str, axes: tuple[str, str], dots: tuple[Dot, ...], name: str
 ) -> Picture:
     drawn = [_within(dot) for dot in dots]
     svg = charts.scatter(drawn, title, axes, name, (0.0, 1.0)) if dots else Markup("")
-    return Picture(title, words, axes, dots, svg)
+    return Picture(suite, title, words, axes, dots, svg)
 
 
 def _within(dot: Dot) -> Dot:

@@ -79,6 +79,8 @@ function filters() {
       else one.hidden = hidden;
     });
     const sections = all(".suite").filter((section) => !section.hidden);
+    const names = new Set(sections.map((section) => section.dataset.suite));
+    all("[data-of]").forEach((picture) => { picture.hidden = !names.has(picture.dataset.of); });
     const shown = new Set(sections.flatMap((section) => all("tbody tr", section))
       .filter((row) => !row.hidden).map((row) => row.dataset.entry));
     document.getElementById("shown").textContent =

@@ -169,6 +169,19 @@ def open_tab(page: Any, name: str) -> None:
     page.locator(".tabs label", has_text=name).last.click()
 
 
+def test_a_tab_shows_its_own_pictures(visit: Visit) -> None:
+    page = visit.open("index")
+    pictures = page.locator("section[data-of]")
+    every = {one.get_attribute("data-of") for one in pictures.all()}
+    assert every == {"suite-core-v1", "suite-trainability-v1", "suite-control-v1"}
+    for suite in sorted(every):
+        open_tab(page, suite)
+        seen = [one.get_attribute("data-of") for one in pictures.all() if one.is_visible()]
+        assert set(seen) == {suite}
+    open_tab(page, "all")
+    assert all(one.is_visible() for one in pictures.all())
+
+
 def test_a_link_to_a_suite_opens_its_tab(visit: Visit) -> None:
     page = visit.open("index")
     page.locator(".ahead a", has_text="suite-control-v1").click()

@@ -96,13 +96,13 @@ class _Svg:
         return self._head + Markup("").join(self._parts) + Markup("</svg>")
 
 
-def gap_chart(bars: Sequence[Bar], title: str, name: str) -> Markup:
+def gap_chart(bars: Sequence[Bar], title: str, name: str, *, narrow: bool = False) -> Markup:
     """Draw gap closed per entry, best first: a dot and its 95 % interval, lines at 0 and 1.
 
-    At the right edge a line holds together what cannot be told apart.
+    At the right edge a line holds together what cannot be told apart. narrow: as wide as a phone.
     """
     low, high = gap_view([(bar.low, bar.value, bar.high) for bar in bars])
-    left, row, width = 168.0, 22.0, 640.0
+    left, row, width = (150.0, 22.0, 370.0) if narrow else (168.0, 22.0, 640.0)
     lanes = _lanes([bar.bands for bar in bars])
     right = 16 + 8.0 * (1 + max((lane for lane, _, _ in lanes), default=-1))
     height = row * len(bars) + 44

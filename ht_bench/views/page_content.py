@@ -56,19 +56,24 @@ def boundaries(board: Board, name: str) -> str:
 
 def index_view(board: Board) -> dict[str, Any]:
     """Return what index.html shows."""
-    suites = [(table, _gap_chart(board, table, i)) for i, table in enumerate(board.suites)]
+    suites = [(table, *_gap_charts(board, table, i)) for i, table in enumerate(board.suites)]
     families = sorted({known.task.family for known in board.known.values()})
     pictures = _pictures(board)
     return {"board": board, "suites": suites, "families": families, "pictures": pictures}
 
 
-def _gap_chart(board: Board, table: Table, index: int) -> Markup:
+def _gap_charts(board: Board, table: Table, index: int) -> tuple[Markup, Markup]:
+    """Return the chart for a desk's screen and that for a phone's."""
     bars = [
         Bar(row.label, *ends, boundaries(board, row.label), row.bands)
         for row in table.rows
         if (ends := _ends(row)) is not None
     ]
-    return charts.gap_chart(bars, f"Gap closed on {table.name}", f"gap-{index}")
+    title = f"Gap closed on {table.name}"
+    return (
+        charts.gap_chart(bars, title, f"gap-{index}"),
+        charts.gap_chart(bars, title, f"gap-{index}-narrow", narrow=True),
+    )
 
 
 def _ends(row: Row) -> tuple[float, float, float] | None:

@@ -93,6 +93,18 @@ def test_every_kind_of_page_is_accessible_and_fits(
     view.close()
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_dot_of_a_ranking_is_in_sight(browser: Any, site: Path, width: int) -> None:
+    view = Visit(browser, site, viewport={"width": width, "height": 844})
+    page = view.open("index")
+    dots = [dot for dot in page.locator(f"{CORE} svg circle").all() if dot.is_visible()]
+    assert len(dots) == page.locator(f"{CORE} tbody tr").count() == 6
+    for dot in dots:
+        box = dot.bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
+    view.close()
+
+
 def test_themes_follow_the_system_and_the_button(browser: Any, site: Path) -> None:
     view = Visit(browser, site, color_scheme="dark")
     page = view.open("index")
@@ -232,5 +244,5 @@ def test_without_javascript_everything_is_there(browser: Any, site: Path) -> Non
     page = view.open("index")
     assert page.locator(f"{CORE} tbody tr").count() == 6
     assert not page.locator("#filters").is_visible()
-    assert page.locator(f"{CORE} svg").is_visible()
+    assert page.locator(f"{CORE} .desk svg").is_visible()
     view.close()

@@ -112,7 +112,8 @@ def test_charts_have_titles_descriptions_and_tables(site: Path) -> None:
             for identifier in ids.groups():
                 assert text.count(f'id="{identifier}"') == 1
             assert re.search(r"<desc [^>]*>.+?</desc>", chart)
-        assert text.count("<table") >= len(charts)
+        doubled = text.count('<div class="phone">')  # the same chart again, narrow
+        assert text.count("<table") >= len(charts) - doubled
 
 
 def test_a_method_page_says_how_it_was_made(site: Path) -> None:

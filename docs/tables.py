@@ -116,6 +116,16 @@ BLOCKS: dict[str, tuple[str, str, Callable[[str, str], str]]] = {
         "ht-bench compare leaderboard --suite suite-noisy-start-v1",
         shown,
     ),
+    "clean table": (
+        "ht-bench run --suite suite-clean-start-v1 --method all --out runs/reference",
+        "ht-bench compare leaderboard --suite suite-clean-start-v1",
+        shown,
+    ),
+    "shift table": (
+        "ht-bench run --suite suite-shift-v1 --method all --out runs/reference --for 12m",
+        "ht-bench compare leaderboard --suite suite-shift-v1",
+        shown,
+    ),
     "trainability table": (
         "ht-bench run --suite suite-trainability-v2 --method all --out runs/reference --for 12m",
         "ht-bench compare leaderboard --suite suite-trainability-v2",

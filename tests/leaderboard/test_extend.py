@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ht_bench import evaluate, registry
+from ht_bench.methods.recipe import Recipe
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.task import Task, parse_task
 
@@ -85,6 +86,17 @@ def test_an_entry_takes_a_new_task_and_keeps_the_others(
     # The recipe says how these were chosen, over all tasks now.
     assert "no search" in after["tuning"]["how"] and after["tuning"]["runs"] == 0
     assert call("verify", entry).out == "mine: consistent\n"
+
+
+def test_the_search_is_told_of_all_tasks(
+    call: Call, runs: Path, entry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(self: Recipe, tasks: Sequence[str] = (), regime: str = "whole") -> tuple[str, int]:
+        return ", ".join(tasks), len(tasks)
+
+    monkeypatch.setattr(Recipe, "searched", told)
+    assert extend(call, runs, entry).code == 0
+    assert read(entry)["tuning"] == {"how": f"{TASK}, {OTHER}", "runs": 2}
 
 
 def test_what_is_said_anew_replaces_what_stood_there(call: Call, runs: Path, entry: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ht_bench.errors import UsageError
-from ht_bench.leaderboard.board import Board, make_board, read_entries
+from ht_bench.leaderboard.board import Board, make_board, read_entries, shown_suites
 from ht_bench.leaderboard.verified import read_verified
 from ht_bench.ranking.comparison import Table, compare
 from ht_bench.ranking.entries import TaskInfo
@@ -277,3 +277,12 @@ def test_the_page_says_how_and_where_and_marks_a_file_that_changed(
     assert "seeds 100, 107 (rounding twins, on an abacus)" in pages["none"]
     index = (tmp_path / "site/index.html").read_text()
     assert "changed since it was verified" in index
+
+
+def test_suites_stand_in_the_order_of_their_abilities() -> None:
+    mine = replace(get_suite("suite-shift-v1"), name="suite-mine-v1")
+    shown = [suite.name for suite in shown_suites([mine]) if suite.benchmark == "0.2"]
+    assert shown == [
+        *("suite-noisy-start-v1", "suite-clean-start-v1", "suite-mine-v1", "suite-shift-v1"),
+        "suite-trainability-v2",
+    ]

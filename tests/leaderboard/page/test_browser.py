@@ -102,6 +102,9 @@ def test_every_dot_of_a_ranking_is_in_sight(browser: Any, site: Path, width: int
     for dot in dots:
         box = dot.bounding_box()
         assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= width
+    labels = [one for one in page.locator(f"{CORE} svg text.label").all() if one.is_visible()]
+    assert len(labels) == 6
+    assert all(one.bounding_box()["height"] >= 11 for one in labels)  # legible, not shrunk
     view.close()
 
 

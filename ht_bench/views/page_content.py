@@ -46,6 +46,18 @@ class Picture:
     svg: Markup
 
 
+@dataclass(frozen=True)
+class Glance:
+    """Every entry's row in every suite, None where it has none; the first suite's order.
+
+    alike: of each further suite, its scores' rank correlation with the first one's.
+    """
+
+    suites: tuple[Table, ...]
+    entries: Mapping[str, tuple[Row | None, ...]]
+    alike: tuple[tuple[Table, float, int], ...]
+
+
 def boundaries(board: Board, name: str) -> str:
     """Return the mark that the filter looks for."""
     return "yes" if board.entries[name].needs_boundaries else "no"
@@ -59,7 +71,27 @@ def index_view(board: Board) -> dict[str, Any]:
     suites = [(table, *_gap_charts(board, table, i)) for i, table in enumerate(board.suites)]
     families = sorted({known.task.family for known in board.known.values()})
     pictures = _pictures(board)
-    return {"board": board, "suites": suites, "families": families, "pictures": pictures}
+    return {
+        "board": board,
+        "suites": suites,
+        "families": families,
+        "pictures": pictures,
+        "glance": _glance(board) if len(board.suites) > 1 else None,
+    }
+
+
+def _glance(board: Board) -> Glance:
+    rows = [{row.label: row for row in table.rows} for table in board.suites]
+    names = dict.fromkeys(name for by_name in rows for name in by_name)
+    entries = {name: tuple(by_name.get(name) for by_name in rows) for name in names}
+    scores = [{name: ends[0] for name, row in r.items() if (ends := _ends(row))} for r in rows]
+    alike = []
+    for table, other in zip(board.suites[1:], scores[1:], strict=True):
+        both = [name for name in scores[0] if name in other]
+        found = _spearman([scores[0][name] for name in both], [other[name] for name in both])
+        if not math.isnan(found):
+            alike.append((table, found, len(both)))
+    return Glance(board.suites, entries, tuple(alike))
 
 
 def _gap_charts(board: Board, table: Table, index: int) -> tuple[Markup, Markup]:

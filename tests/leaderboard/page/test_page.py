@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import spearmanr
 
 from ht_bench.cli import main
 from ht_bench.views.page import TEMPLATES, write_site
+from ht_bench.views.page_content import index_view
 
-from .conftest import HOSTILE, board_of, committed
+from .conftest import HOSTILE, board_of, committed, renamed
 
 Write = Callable[..., Path]
 INFINITE = float("inf")
+WARM_START = "warm-start-digits-v1"
 
 
 class Reader(html.parser.HTMLParser):
@@ -65,6 +68,29 @@ def test_generalization_is_drawn_against_trainability(site: Path) -> None:
     shown = "\n".join(read(site / "index.html").text)
     assert "Generalization against trainability" in shown
     assert "suite-trainability-v1: gap closed" in shown and "suite-core-v1: gap closed" in shown
+
+
+def test_every_method_stands_on_every_ability(site: Path, write: Write) -> None:
+    names = ("none", "full-reset", "hare-tortoise", "crelu")
+    folder = write(*(committed(name) for name in names))
+    board = board_of(folder)
+    glance = index_view(board)["glance"]
+    assert [table.name for table in glance.suites] == [table.name for table in board.suites]
+    core = {row.label: row for row in board.suites[0].rows}
+    assert glance.entries["crelu"][0] is core["crelu"]
+    assert glance.entries["crelu"][-1] is None  # no method for agents
+    [trainability, _] = glance.alike
+    assert trainability[0].name == "suite-trainability-v1" and trainability[2] == 4
+    own = [core[name].gap_closed.value for name in names]
+    there = {row.label: row.gap_closed.value for row in trainability[0].rows}
+    assert trainability[1] == pytest.approx(spearmanr(own, [there[name] for name in names])[0])
+    text = " ".join(read(site / "index.html").text)
+    assert "Every method, every ability" in text and "Rank correlation (Spearman) with" in text
+
+
+def test_one_suite_needs_no_glance(write: Write) -> None:
+    contents = [renamed(name, committed(name), WARM_START) for name in ("none", "full-reset")]
+    assert index_view(board_of(write(*contents)))["glance"] is None
 
 
 def test_links_lead_to_pages_and_places_that_are_there(site: Path) -> None:

@@ -1,7 +1,8 @@
 """A chain of stacked linear layers with ReLU between them, its gradient written by hand.
 
 What autograd spends beside the products (transposed copies of weight gradients, a node for each
-operation) is about half of a small network's backward pass. The numbers are autograd's.
+operation) is about half of a small network's backward pass. The numbers are autograd's, but for
+the rounding of a weight's gradient on processors that sum a transposed product in another order.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The gradient written by hand: autograd's bits, its derivative, and where it stands aside."""
+"""The gradient written by hand: autograd's numbers, its derivative, and where it stands aside."""
 
 from __future__ import annotations
 
@@ -36,9 +36,20 @@ def is_by_hand(outputs: Tensor) -> bool:
     return type(outputs.grad_fn).__name__ == "ChainBackward"
 
 
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether they are equal but for the order of a product's sums.
+
+    A weight's gradient is a transposed product to autograd; an AMD EPYC (no Intel Xeon so far)
+    rounds that otherwise in its last bits.
+    """
+    return float((one - other).abs().max()) <= 1e-6 * float(other.abs().max())
+
+
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("stack", [1, 10])
-def test_outputs_and_gradients_are_autograds_bits(sizes: tuple[int, ...], stack: int) -> None:
+def test_outputs_are_autograds_bits_and_gradients_its_numbers(
+    sizes: tuple[int, ...], stack: int
+) -> None:
     module = network(sizes, stack)
     inputs = batch(module, 64).requires_grad_()
     tensors, toward = [inputs, *module.parameters()], torch.randn(stack, 64, sizes[-1])
@@ -47,7 +58,7 @@ def test_outputs_and_gradients_are_autograds_bits(sizes: tuple[int, ...], stack:
     assert torch.equal(by_hand, by_autograd)
     gradients = [torch.autograd.grad(out, tensors, toward) for out in (by_hand, by_autograd)]
     for one, other in zip(*gradients, strict=True):
-        assert torch.equal(one, other)
+        assert alike(one, other)
         assert one.is_contiguous()  # or the optimizer would be given a copy
 
 
@@ -87,7 +98,7 @@ def test_frozen_parameters_get_no_gradient_and_others_theirs() -> None:
             if place == frozen:
                 assert one is None and other is None
             else:
-                assert one is not None and torch.equal(one, other)
+                assert one is not None and other is not None and alike(one, other)
 
 
 def hooked(module: StackedMLP) -> None:

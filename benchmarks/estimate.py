@@ -61,7 +61,7 @@ COLUMNS = {
     "cnn": "CNN",
     "mlp": "MLP",
 }
-AGENTS = {"ppo": "PPO", "dqn": "DQN", "qrdqn": "QR-DQN", "sac": "SAC"}
+AGENTS = {"ppo": "PPO", "a2c": "PPO", "dqn": "DQN", "qrdqn": "QR-DQN", "sac": "SAC"}
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,11 @@ BLOCKS: dict[str, tuple[str, str, Callable[[str, str], str]]] = {
         "ht-bench compare leaderboard --suite suite-trainability-v2",
         shown,
     ),
+    "agents table": (
+        "ht-bench run --suite suite-control-v2 --method all --out runs/reference --for 12m",
+        "ht-bench compare leaderboard --suite suite-control-v2",
+        shown,
+    ),
     "cifar table": (
         "ht-bench run --task warm-start-cifar10-small-v1 "
         "--method none,full-reset,shrink-perturb,l2-init,ema,hare-tortoise --out runs/cifar",

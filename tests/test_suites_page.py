@@ -39,7 +39,9 @@ def test_a_pilot_is_trained_and_told_in_a_row(pilots: Any, monkeypatch: pytest.M
 
 
 def test_the_tasks_named_are_there() -> None:
-    named = set(re.findall(r"`([a-z0-9-]+-digits(?:-\d+)?-v1|shuffled-noise-v1)`", PAGE))
+    digits = r"[a-z0-9-]+-digits(?:-\d+)?-v1|shuffled-noise-v1"
+    agents = r"(?:swap|games)-[a-z0-9-]+-v\d+"
+    named = set(re.findall(f"`({digits}|{agents})`", PAGE))
     assert len(named) >= 10 and named <= set(task_files())
     drafts = {name for name in task_files() if "ht-bench run --task" in get_task(name).description}
     assert drafts <= named

@@ -2,8 +2,8 @@
 
 Trains `none` and `full-reset` on tuning seeds 0-4, validation split, and prints a Markdown row of
 docs/suites.md for each: their means, the paired gap and its standard error. Some 25 seconds to four
-minutes a pilot on one core. `--images 0.1,0.03` runs the published CIFAR-10 streams at these shares
-of their epochs in place of the digits; they need a GPU (`--device cuda`).
+minutes a pilot on one core, the images' (`i-…`) up to nine. `--images 0.1,0.03` runs the published
+CIFAR-10 streams at these shares of their epochs in their place; they need a GPU (`--device cuda`).
 """
 
 from __future__ import annotations
@@ -42,18 +42,30 @@ def anew(count: int, updates: int, **change: Any) -> Phases:
 def pilot(
     family: str, train: int, phases: Phases, hidden: tuple[int, ...] = (128, 128, 128), **more: Any
 ) -> dict[str, Any]:
-    """Return a task's table but for its name. more: channels, lr, optimizer, stack."""
+    """Return a task's table but its name. more: data, channels, lr, optimizer, stack, points."""
     net: dict[str, Any] = {"name": "mlp", "hidden": list(hidden)}
     if "channels" in more:
         net |= {"name": "cnn", "channels": more["channels"]}
     return {
         "family": family,
-        "data": {"name": "digits", "train": train},
+        "data": {"name": more.get("data", "digits"), "train": train},
         "net": net,
         "optimizer": {"name": more.get("optimizer", "adamw"), "lr": more.get("lr", 1e-3)},
-        "training": {"batch": 64, "stack": more.get("stack", 5), "points": 2},
+        "training": {"batch": 64, "stack": more.get("stack", 5), "points": more.get("points", 2)},
         "phases": phases,
     }
+
+
+def images(
+    data: str,
+    train: int,
+    phases: Phases,
+    channels: list[int],
+    last: int,
+    family: str = "warm-start",
+) -> dict[str, Any]:
+    """Return a small convolutional net's task on real images; last: its hidden units."""
+    return pilot(family, train, phases, (last,), data=data, channels=channels, points=1)
 
 
 NOISY, CLEAN, SHIFT = "warm-start", "warm-start-clean", "permuted"
@@ -138,6 +150,21 @@ PILOTS = {
         [{"classes": 2, "updates": 1500}] * 4 + [{"classes": 2, "updates": 300}],
         (32, 32),
         stack=1,
+    ),
+    "i-mnist-1000": images("mnist", 1000, two(0.1, 0.5, 1500, 600), [16, 32], 64),
+    "i-mnist-most": images("mnist", 2000, two(0.1, 0.8, 1500, 600), [8, 16], 64),
+    "i-fashion-5000": images("fashion-mnist", 5000, two(0.1, 0.5, 1500, 800), [16, 32], 128),
+    "i-cifar-2000": images("cifar10", 2000, two(0.2, 0.5, 1500, 600), [16, 32], 128),
+    "i-cifar-5000": images("cifar10", 5000, two(0.1, 0.5, 1500, 800), [16, 32, 64], 128),
+    "i-cifar-narrow-5000": images("cifar10", 5000, two(0.1, 0.5, 1500, 800), [8, 16, 32], 64),
+    "i-cifar-clean-5000": images("cifar10", 5000, two(0.1, 0, 1500, 800), [16, 32, 64], 128, CLEAN),
+    "i-cifar-cont-5000": images(
+        "cifar10",
+        5000,
+        [{"new": 0.2, "wrong": w, "updates": 600} for w in (0.5, 0.4, 0.3, 0.2, 0.0)],
+        [16, 32, 64],
+        128,
+        "continual",
     ),
 }
 """By name: the name keys all draws."""

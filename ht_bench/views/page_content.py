@@ -46,11 +46,16 @@ class Picture:
     svg: Markup
 
 
+ENOUGH = 8
+"""Fewer methods of two suites have no rank correlation worth telling."""
+
+
 @dataclass(frozen=True)
 class Glance:
     """Every entry's row in every suite, None where it has none; the first suite's order.
 
-    alike: of each further suite, its scores' rank correlation with the first one's.
+    alike: of each further suite that shares ENOUGH methods with the first, its scores' rank
+    correlation with the first one's, and the methods' number.
     """
 
     suites: tuple[Table, ...]
@@ -89,7 +94,7 @@ def _glance(board: Board) -> Glance:
     for table, other in zip(board.suites[1:], scores[1:], strict=True):
         both = [name for name in scores[0] if name in other]
         found = _spearman([scores[0][name] for name in both], [other[name] for name in both])
-        if not math.isnan(found):
+        if len(both) >= ENOUGH and not math.isnan(found):
             alike.append((table, found, len(both)))
     return Glance(board.suites, entries, tuple(alike))
 

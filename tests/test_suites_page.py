@@ -15,17 +15,21 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def pilots() -> Any:
-    spec = importlib.util.spec_from_file_location("pilots", ROOT / "docs" / "pilots.py")
+def loaded(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
+@pytest.fixture(scope="module")
+def pilots() -> Any:
+    return loaded("pilots")
+
+
 def test_every_row_is_a_pilot_that_can_be_run(pilots: Any) -> None:
-    rows = re.findall(r"^\| `([a-z0-9-]+)` \| [0-9.]+ \| ", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| 0\.[0-9]+ \| ", PAGE, re.MULTILINE)
     assert rows == list(pilots.PILOTS)
     assert {pilots.task_of(name).name for name in rows} == {f"{name}-v1" for name in rows}
 
@@ -36,6 +40,25 @@ def test_a_pilot_is_trained_and_told_in_a_row(pilots: Any, monkeypatch: pytest.M
     number = r"-?0\.\d{3}"
     expected = rf"\| `tiny` \| {number} \| {number} \| {number} ± {number} \|"
     assert re.fullmatch(expected, pilots.row(pilots.task_of("tiny")))
+
+
+def test_every_row_of_an_agent_is_a_pilot_that_can_be_run() -> None:
+    agents = loaded("agent_pilots")
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| 0-(\d+) \| ", PAGE, re.MULTILINE)
+    assert rows == [(name, str(count - 1)) for name, (count, _) in agents.PILOTS.items()]
+    for name in agents.PILOTS:
+        assert agents.task_of(name).name == f"{name}-v1"
+
+
+def test_a_pilot_of_an_agent_is_trained_and_told_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    agents = loaded("agent_pilots")
+    settings = {"n_steps": 8, "batch_size": 8, "n_epochs": 1}
+    agent = {"algorithm": "ppo", "settings": settings}
+    tiny = agents.pilot({"id": "CartPole-v1"}, agent, 2, 16, 22.1, 1)
+    monkeypatch.setitem(agents.PILOTS, "tiny", (2, tiny))
+    number = r"-?\d+\.\d"
+    expected = rf"\| `tiny` \| 0-1 \| {number} \| {number} \| {number} ± {number} \|"
+    assert re.fullmatch(expected, agents.row("tiny"))
 
 
 def test_the_tasks_named_are_there() -> None:

@@ -47,7 +47,7 @@ class Picture:
 
 
 ENOUGH = 8
-"""Fewer methods of two suites have no rank correlation worth telling."""
+"""Methods: the ranks of fewer have no correlation worth telling."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _glance(board: Board) -> Glance:
     for table, other in zip(board.suites[1:], scores[1:], strict=True):
         both = [name for name in scores[0] if name in other]
         found = _spearman([scores[0][name] for name in both], [other[name] for name in both])
-        if len(both) >= ENOUGH and not math.isnan(found):
+        if not math.isnan(found):
             alike.append((table, found, len(both)))
     return Glance(board.suites, entries, tuple(alike))
 
@@ -155,9 +155,11 @@ def _two_scores(board: Board, suite: Table, trainability: Table) -> Picture:
     words = (
         "Trainability is the accuracy reached on new random labels. Lee et al. (2024) hold that "
         "keeping it does not bring generalization: were the two one thing, the points would lie "
-        f"on a rising line. Over these {len(dots)} methods their rank correlation (Spearman) is "
-        f"{_spearman([dot.x for dot in dots], [dot.y for dot in dots]):.2f}."
+        "on a rising line."
     )
+    found = _spearman([dot.x for dot in dots], [dot.y for dot in dots])
+    if not math.isnan(found):
+        words += f" Over these {len(dots)} methods the rank correlation (Spearman) is {found:.2f}."
     axes = (f"{trainability.name}: gap closed", f"{suite.name}: gap closed")
     name = f"two-{suite.name}"
     title = f"Generalization against trainability: {suite.name}"
@@ -165,8 +167,8 @@ def _two_scores(board: Board, suite: Table, trainability: Table) -> Picture:
 
 
 def _spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Return the rank correlation; nan for fewer than three points or equal values."""
-    if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
+    """Return the rank correlation; nan for fewer than ENOUGH points or equal values."""
+    if len(x) < ENOUGH or len(set(x)) < 2 or len(set(y)) < 2:
         return math.nan
     first, second = (np.argsort(np.argsort(values)) for values in (x, y))
     return float(np.corrcoef(first, second)[0, 1])

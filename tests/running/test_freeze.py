@@ -19,6 +19,7 @@ from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.task import Task, parse_task
 from ht_bench.version import EPOCH
 
+TEN_SEEDS = "suite-control-v2"  # its agents take minutes a run
 SPEC = {
     "name": "made-up-v1",
     "family": "warm-start",
@@ -95,9 +96,6 @@ def test_a_task_without_a_gap_is_refused(task: Task, tmp_path: Path, gap: float)
 def test_missing_seeds_are_named(task: Task, tmp_path: Path) -> None:
     with pytest.raises(ht_bench.UsageError, match="lacks seeds 104-105"):
         freeze_runs(tmp_path, task, 0.1, seeds=range(100, 104))
-
-
-TEN_SEEDS = "suite-control-v2"  # its agents take minutes a run
 
 
 def test_released_suites_pass_admission() -> None:

@@ -22,7 +22,7 @@ from ht_bench.ranking.entries import (
     variant_notes,
 )
 from ht_bench.ranking.pairs import FULL_RESET, NONE, Measured, PairedTask, measure
-from ht_bench.ranking.rows import Row, make_rows
+from ht_bench.ranking.rows import Row, make_rows, one_scale
 from ht_bench.ranking.shares import swamping, task_shares
 from ht_bench.records.metrics import Record, describe_metric
 from ht_bench.streams.families import get_family
@@ -108,8 +108,6 @@ def make_table(
 ) -> Table:
     """Rank all entries on a task or on a suite of tasks."""
     rows = make_rows(tasks)
-    families = {task.info.family for task in tasks}
-    one = describe_metric(tasks[0].info.family)
     shares = _shares(tasks, rows) if is_suite and len(tasks) > 1 else {}
     return Table(
         name=name,
@@ -117,13 +115,20 @@ def make_table(
         tasks=tuple(task.info.name for task in tasks),
         setting=setting,
         benchmark=benchmark,
-        metric=one if len(families) == 1 else "each task's metric",
+        metric=_metric(tasks),
         seeds={task.info.name: task.seeds for task in tasks},
         admission=None if is_suite else tasks[0].admission(),
         rows=rows,
         notes=(*_doubtful_gaps(rows), *_swamped(shares), *notes),
         shares=shares,
     )
+
+
+def _metric(tasks: Sequence[PairedTask]) -> str:
+    if not one_scale(tasks):
+        return "none, returns of different tasks have no common scale"
+    families = {task.info.family for task in tasks}
+    return describe_metric(families.pop()) if len(families) == 1 else "each task's metric"
 
 
 def _shares(tasks: Sequence[PairedTask], rows: Sequence[Row]) -> dict[str, float]:

@@ -32,7 +32,8 @@ class Row:
     gap_closed: the score, over all (task, seed) values; mean_of_tasks: the mean of by_task, gap
     closed on each task that the entry has; error_reduction: against `none`, None for returns.
     least_gap: the smallest of the tasks' gaps, in standard errors. metric: mean over seeds, in 0..1
-    or a return, with the 95 % interval of that mean. improvement: probability of improvement over
+    or a return, with the 95 % interval of that mean; None, as area and retention, over returns of
+    several tasks. improvement: probability of improvement over
     each of REFERENCES. wall_time, peak_memory: relative to `none` on the same seeds; other_machine:
     that `none` ran elsewhere. profile: share of runs whose gap closed lies above each of
     PROFILE_THRESHOLDS. decimals: that its metric, an accuracy or a return, is worth.
@@ -90,6 +91,11 @@ def make_rows(tasks: Sequence[PairedTask]) -> tuple[Row, ...]:
     return tuple(sorted(_ranked(rows, ranked), key=_order))
 
 
+def one_scale(tasks: Sequence[PairedTask]) -> bool:
+    """Whether a mean of the tasks' metrics says something: returns of several tasks have none."""
+    return len(tasks) == 1 or all(task.info.random is None for task in tasks)
+
+
 def _ranked(rows: Mapping[str, Row], ranked: Mapping[str, Statistic]) -> Iterable[Row]:
     above = surely_above(ranked)
     order = sorted(ranked, key=lambda label: (len(above[label]), -ranked[label].value, label))
@@ -115,9 +121,10 @@ def _row(
     absent = [f"{task.info.name} (not run)" for task in tasks if label not in task.entries]
     lacking = [f"{t.info.name} seeds {format_seeds(m)}" for t in present if (m := t.missing[label])]
     costs = [_relative_cost(task, label) for task in present]
+    alike = whole and one_scale(tasks)
 
-    def mean(values: Iterable[float]) -> float | None:
-        average = float(np.mean([*values])) if whole else math.nan
+    def mean(values: Iterable[float], sense: bool = alike) -> float | None:
+        average = float(np.mean([*values])) if sense else math.nan
         return None if math.isnan(average) else average
 
     return Row(
@@ -133,13 +140,13 @@ def _row(
         error_reduction=total.error_reduction if total else None,
         by_task=by_task,
         least_gap=total.least_gap if total else None,
-        metric=score.mean_estimate(*(entry.final for entry in runs)) if whole else None,
+        metric=score.mean_estimate(*(entry.final for entry in runs)) if alike else None,
         last_phase_accuracy=mean(entry.last.mean() for entry in runs),
         area=mean(entry.area.mean() for entry in runs),
         retention=mean(entry.mean_retention() for entry in runs),
         improvement={name: _improvement(label, name, tasks) for name in REFERENCES},
-        wall_time=mean(time for time, _, _ in costs),
-        peak_memory=mean(memory for _, memory, _ in costs),
+        wall_time=mean((time for time, _, _ in costs), whole),
+        peak_memory=mean((memory for _, memory, _ in costs), whole),
         other_machine=any(other for _, _, other in costs),
         extra_parameters=max(entry.extra_parameters for entry in runs),
         profile=_profile(label, tasks) if total and not total.without_gap else None,

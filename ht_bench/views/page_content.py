@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
+from scipy.stats import spearmanr
 
 from ht_bench.leaderboard.board import Board, Submitted
 from ht_bench.ranking.comparison import Table
@@ -170,8 +170,7 @@ def _spearman(x: Sequence[float], y: Sequence[float]) -> float:
     """Return the rank correlation; nan for fewer than ENOUGH points or equal values."""
     if len(x) < ENOUGH or len(set(x)) < 2 or len(set(y)) < 2:
         return math.nan
-    first, second = (np.argsort(np.argsort(values)) for values in (x, y))
-    return float(np.corrcoef(first, second)[0, 1])
+    return float(spearmanr(x, y).statistic)
 
 
 def _picture(

@@ -271,6 +271,17 @@ def test_a_suites_score_is_over_all_runs_and_no_task_swamps_it(two_tasks):
     assert (suite.profile[0], suite.profile[-1]) == (1, 0.5)
 
 
+def test_returns_of_two_tasks_have_no_mean(two_tasks):
+    runs, tasks = two_tasks
+    agents = {name: dataclasses.replace(task, random=0.8) for name, task in tasks.items()}
+    comparison = compare(runs, agents)
+    suite, first, _ = (rows(comparison, table)["hare-tortoise"] for table in range(3))
+    assert (suite.metric, suite.area, suite.retention) == (None, None, None)
+    assert suite.wall_time is not None and suite.gap_closed is not None
+    assert first.metric is not None and first.area is not None
+    assert "metric: none, returns of different tasks" in to_text(comparison)
+
+
 def test_a_task_that_decides_alone_is_named(two_tasks):
     runs, tasks = two_tasks
     for method, amount in (("hare-tortoise", -0.2), ("shrink-perturb", 0.2)):

@@ -63,13 +63,16 @@ def images(
     channels: list[int],
     last: int,
     family: str = "warm-start",
+    stack: int = 5,
 ) -> dict[str, Any]:
     """Return a small convolutional net's task on real images; last: its hidden units."""
-    return pilot(family, train, phases, (last,), data=data, channels=channels, points=1)
+    more = {"data": data, "channels": channels, "points": 1, "stack": stack}
+    return pilot(family, train, phases, (last,), **more)
 
 
 NOISY, CLEAN, SHIFT = "warm-start", "warm-start-clean", "permuted"
 PERMUTED = {"inputs": "permuted"}
+NARROW = ([8, 16, 32], 64)
 PILOTS = {
     "n-digits-cnn": pilot(NOISY, 300, two(0.5, 0.5, 1500, 600), (64,), channels=[16, 32]),
     "n-digits-tenth": pilot(NOISY, 1000, two(0.1, 0.5, 1500, 600)),
@@ -165,6 +168,25 @@ PILOTS = {
         [16, 32, 64],
         128,
         "continual",
+    ),
+    "noisy-most-cifar10": images("cifar10", 5000, two(0.1, 0.8, 1500, 800), *NARROW),
+    "noisy-narrow-cifar10": images("cifar10", 5000, two(0.1, 0.5, 1500, 800), *NARROW),
+    "noisy-10000-cifar10": images("cifar10", 10000, two(0.1, 0.5, 1500, 1200), *NARROW),
+    "clean-narrow-cifar10": images("cifar10", 5000, two(0.1, 0, 3000, 800), *NARROW, CLEAN),
+    "continual-narrow-cifar10": images(
+        "cifar10",
+        5000,
+        [{"new": 0.2, "wrong": w, "updates": 500} for w in (0.5, 0.4, 0.3, 0.2, 0.0)],
+        *NARROW,
+        "continual",
+    ),
+    "pairs-cifar10": images(
+        "cifar10",
+        5000,
+        [{"classes": 2, "updates": 400}] * 5,
+        *NARROW,
+        "class-incremental",
+        stack=1,
     ),
 }
 """By name: the name keys all draws."""

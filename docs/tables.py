@@ -126,6 +126,11 @@ BLOCKS: dict[str, tuple[str, str, Callable[[str, str], str]]] = {
         "ht-bench compare leaderboard --suite suite-shift-v1",
         shown,
     ),
+    "images table": (
+        "ht-bench run --suite suite-images-small-v1 --method all --out runs/reference --for 12m",
+        "ht-bench compare leaderboard --suite suite-images-small-v1",
+        shown,
+    ),
     "trainability table": (
         "ht-bench run --suite suite-trainability-v2 --method all --out runs/reference --for 12m",
         "ht-bench compare leaderboard --suite suite-trainability-v2",

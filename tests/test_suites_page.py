@@ -62,7 +62,7 @@ def test_a_pilot_of_an_agent_is_trained_and_told_in_a_row(monkeypatch: pytest.Mo
 
 
 def test_the_tasks_named_are_there() -> None:
-    digits = r"[a-z0-9-]+-digits(?:-\d+)?-v1|shuffled-noise-v1"
+    digits = r"[a-z0-9-]+-digits(?:-\d+)?-v1|shuffled-noise-v1|[a-z0-9-]+-cifar10-v1"
     agents = r"(?:swap|games)-[a-z0-9-]+-v\d+"
     named = set(re.findall(f"`({digits}|{agents})`", PAGE))
     assert len(named) >= 10 and named <= set(task_files())

@@ -21,7 +21,7 @@ from ht_bench.records.metrics import metric_key
 from ht_bench.streams.suite import Suite, known_suites
 from ht_bench.version import EPOCH, epoch_order
 
-ABILITIES = ("core", "noisy-start", "clean-start", "shift", "trainability", "control")
+ABILITIES = ("core", "noisy-start", "clean-start", "shift", "images", "trainability", "control")
 """The order of suites: generalization first, from the paper's own question on."""
 SETTING = Setting("test", "any precision", "any device")
 

@@ -27,6 +27,7 @@ GENERALIZATION = {
     "suite-noisy-start-v1": "suite-trainability-v2",
     "suite-clean-start-v1": "suite-trainability-v2",
     "suite-shift-v1": "suite-trainability-v2",
+    "suite-images-small-v1": "suite-trainability-v2",
 }
 """Suites of generalization, each with the one of trainability that it is drawn against."""
 COLOURS = 8

@@ -134,6 +134,7 @@ def test_finals_are_recomputed_not_stored(task: Task) -> None:
         ("suite-trainability-v2", 10),
         ("suite-clean-start-v1", 10),
         ("suite-shift-v1", 10),
+        ("suite-images-small-v1", 5),
         ("suite-control-v2", 1),
     ],
 )

@@ -284,5 +284,5 @@ def test_suites_stand_in_the_order_of_their_abilities() -> None:
     shown = [suite.name for suite in shown_suites([mine]) if suite.benchmark == "0.2"]
     assert shown == [
         *("suite-noisy-start-v1", "suite-clean-start-v1", "suite-mine-v1", "suite-shift-v1"),
-        *("suite-trainability-v2", "suite-control-v2"),
+        *("suite-images-small-v1", "suite-trainability-v2", "suite-control-v2"),
     ]

@@ -88,6 +88,7 @@ def test_every_method_stands_on_every_ability(write: Write, tmp_path: Path) -> N
     assert trainability[1] == pytest.approx(spearmanr(own, [there[name] for name in names])[0])
     write_site(board, tmp_path / "site")
     text = " ".join(read(tmp_path / "site" / "index.html").text)
+    assert f"), of {len(board.suites[0].rows)} methods:" in " ".join(text.split())
     assert "Every method, every ability" in text and "Rank correlation (Spearman) with" in text
     assert "Over these 8 methods the rank correlation (Spearman) is" in text
 

@@ -123,8 +123,8 @@ def _row(
     costs = [_relative_cost(task, label) for task in present]
     alike = whole and one_scale(tasks)
 
-    def mean(values: Iterable[float], sense: bool = alike) -> float | None:
-        average = float(np.mean([*values])) if sense else math.nan
+    def mean(values: Iterable[float], comparable: bool = alike) -> float | None:
+        average = float(np.mean([*values])) if comparable else math.nan
         return None if math.isnan(average) else average
 
     return Row(

@@ -19,6 +19,7 @@ from ht_bench.streams.seeds import parse_seeds
 from ht_bench.streams.suite import get_suite, suite_files
 from ht_bench.version import EPOCH
 from ht_bench.views.page import write_site
+from ht_bench.views.page_content import GENERALIZATION
 
 from .conftest import ROOT, board_of, committed, renamed, suites_of_today
 
@@ -286,3 +287,10 @@ def test_suites_stand_in_the_order_of_their_abilities() -> None:
         *("suite-noisy-start-v1", "suite-clean-start-v1", "suite-mine-v1", "suite-shift-v1"),
         *("suite-images-small-v1", "suite-trainability-v2", "suite-control-v2"),
     ]
+
+
+def test_every_suite_of_generalization_is_drawn_against_trainability() -> None:
+    shown = {suite.name for suite in shown_suites() if suite.benchmark == "0.2"}
+    drawn = {name for name in shown if not name.startswith(("suite-trainability", "suite-control"))}
+    assert drawn == GENERALIZATION.keys() & shown and len(drawn) >= 4
+    assert set(GENERALIZATION.values()) <= {suite.name for suite in shown_suites()}

@@ -1,6 +1,7 @@
 """Rewrite the tables and figures of README.md and docs/ from runs: `python docs/tables.py`.
 
-Each marked block whose runs are there is replaced by what the commands in it print.
+Each marked block whose runs are there is replaced by what the commands in it print; the picture of
+all suites is drawn from the board's entries, as `ht-bench compare leaderboard --figures` draws it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from ht_bench.cli import main
+from ht_bench.leaderboard.compared import compare_entries, submissions_in
 from ht_bench.streams.suite import get_suite, suite_files
+from ht_bench.views.rankings import suites_figure
 
 ROOT = Path(__file__).resolve().parent.parent
+FIGURES = ROOT / "docs/figures"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
@@ -92,6 +96,9 @@ def rewrite() -> None:
         for name, content in blocks.items():
             text = replaced(text, name, content)
         page.write_text(text, encoding="utf-8")
+    submissions = submissions_in(ROOT / "leaderboard")
+    tables = compare_entries(submissions, "")[0].tables
+    suites_figure([table for table in tables if table.is_suite], FIGURES / "ranking-suites")
 
 
 AGENTS = "none,full-reset,hare-tortoise,ema,head-reset,shrink-perturb,l2,l2-init"

@@ -1,5 +1,6 @@
 """The examples of README and docs run, their commands too, and their lists are complete."""
 
+import json
 import os
 import re
 import shlex
@@ -191,6 +192,16 @@ def test_tables_are_written_into_every_page(
     monkeypatch.chdir(tmp_path)  # no runs here
     tables.rewrite()
     assert page.read_text().count("| `suite-") == len(tables.suites().splitlines())
+
+
+def test_the_opening_says_what_the_board_says() -> None:
+    opening = " ".join(README[: README.index("![")].split())
+    board = json.loads((ROOT / "leaderboard/ranking.json").read_text(encoding="utf-8"))
+    scores = board["suites"]["suite-noisy-start-v1"]
+    told = re.findall(r"\(`([a-z-]+)`\) (?:ends )?at (0\.\d+)", opening)
+    assert [name for name, _ in told] == ["none", "full-reset", "spectral-regularization"]
+    assert [value for _, value in told] == [f"{scores[name]['metric']:.3f}" for name, _ in told]
+    assert scores["spectral-regularization"]["rank"] == 1
 
 
 def test_the_citation_and_the_workflow() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -34,7 +35,7 @@ def compare(
         suite: score this suite only, by its name or TOML file.
         format: table (terminal), markdown, json or csv; the last two hold all numbers.
         details: also probabilities of improvement, other statistics, area, memory.
-        figures: also draw learning curves and the ranking, PNG and SVG, in this folder.
+        figures: also draw learning curves and rankings, PNG and SVG, in this folder.
 
     """
     from ht_bench.leaderboard.compared import compare_entries, submissions_in
@@ -71,20 +72,33 @@ def _compare_runs(runs: Path, suite: str) -> tuple[Comparison, CurvesOf]:
 
 
 def draw(comparison: Comparison, curves_of: CurvesOf, folder: Path) -> list[Path]:
-    """Draw the ranking of every table and the learning curves of every task; returns the PNGs."""
-    from ht_bench.views.figures import curves_figure, ranking_figure
+    """Draw what `compare --figures` draws; returns the PNGs.
+
+    Several suites side by side, the ranking of every table, the learning curves of every task.
+    """
+    from ht_bench.views.figures import curves_figure
+    from ht_bench.views.rankings import ranking_figure, suites_figure
 
     written = []
-    several = len({table.setting for table in comparison.tables}) > 1
-    for table in comparison.tables:
-        name = table.name.replace(" ", "-").replace(",", "")
-        if several:
-            name += f"-{table.setting.split}-{table.setting.precision}-{table.setting.device}"
-        if any(row.gap_closed and math.isfinite(row.gap_closed.value) for row in table.rows):
-            path = folder / f"ranking-{name}"
-            written.append(ranking_figure(comparison, path, table)[0])
-        if not table.is_suite:
-            path = folder / f"curves-{name}"
-            curves, key = curves_of(table)
-            written.append(curves_figure(curves, table.name, key, path)[0])
+    settings = list(dict.fromkeys(table.setting for table in comparison.tables))
+    for setting in settings:
+        tables = [table for table in comparison.tables if table.setting == setting]
+        scored = [table for table in tables if has_gap(table)]
+        ending = "-".join(["", *astuple(setting)]) if len(settings) > 1 else ""
+        suites = [table for table in scored if table.is_suite]
+        if len(suites) > 1:
+            written.append(suites_figure(suites, folder / f"ranking-suites{ending}")[0])
+        for table in tables:
+            name = table.name.replace(" ", "-").replace(",", "") + ending
+            if table in scored:
+                written.append(ranking_figure(comparison, folder / f"ranking-{name}", table)[0])
+            if not table.is_suite:
+                curves, key = curves_of(table)
+                path = folder / f"curves-{name}"
+                written.append(curves_figure(curves, table.name, key, path)[0])
     return written
+
+
+def has_gap(table: Table) -> bool:
+    """Say whether any row of a table has a gap closed to draw."""
+    return any(row.gap_closed and math.isfinite(row.gap_closed.value) for row in table.rows)

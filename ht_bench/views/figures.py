@@ -1,8 +1,7 @@
-"""Pictures of results: learning curves and the ranking, each as PNG and SVG."""
+"""Pictures of learning curves, as PNG and SVG."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ht_bench.errors import UsageError
-from ht_bench.ranking.comparison import Comparison, Table
 from ht_bench.ranking.curves import MeanCurve, mean_curve
-from ht_bench.ranking.pairs import FULL_RESET, HARE_TORTOISE, NONE
-from ht_bench.ranking.rows import Row
-from ht_bench.ranking.score import Estimate
+from ht_bench.ranking.pairs import HARE_TORTOISE
 from ht_bench.records.metrics import Record
 from ht_bench.views import style
-from ht_bench.views.style import HIGHLIGHT, INK, MANY_PHASES, PLAIN, QUIET
-from ht_bench.views.text import format_estimate
+from ht_bench.views.style import INK, MANY_PHASES, QUIET
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,41 +64,6 @@ def curves_figure(
         whole.set_ylabel(key.replace("/", " "))
         style.heading(figure, task_name, _subtitle(shown.values(), key))
         style.label_ends(last, ends)
-        return style.save(figure, path)
-
-
-def ranking_figure(
-    comparison: Comparison, path: Path, table: Table | None = None
-) -> tuple[Path, Path]:
-    """Draw gap closed with its interval for each row of a table, best on top.
-
-    table: one of the comparison's; by default its first (a suite, where there is one). Entries
-    that are not ranked have open dots. Returns the paths of the PNG and the SVG; raises UsageError
-    if no row has a finite gap closed.
-    """
-    shown = table or comparison.tables[0]
-    scores = [(row, row.gap_closed) for row in shown.rows if row.gap_closed is not None]
-    scores = [(row, gap) for row, gap in scores if math.isfinite(gap.value)]
-    if not scores:
-        raise UsageError(
-            f"There is no gap closed to draw for '{shown.name}': it needs {NONE} and {FULL_RESET}, "
-            "the latter surely better."
-        )
-    scores.sort(key=lambda pair: -pair[1].value)
-    names = [_name(row) for row, _ in scores]
-    margins = style.Margins(left=style.room(names) + 0.35, right=1.9, above=0.98)
-    width = margins.left + margins.right + 4.7
-    with style.canvas(width, 1.56 + 0.29 * len(scores), margins) as figure:
-        axes = figure.subplots()
-        low, high = style.gap_view([(gap.low, gap.value, gap.high) for _, gap in scores])
-        axes.set_xlim(low, high)
-        axes.set_ylim(len(scores) - 0.4, -0.6)
-        _references(axes)
-        for place, (row, gap) in enumerate(scores):
-            _dot(axes, place, row, gap)
-        _row_labels(axes, scores)
-        axes.set_xlabel("gap closed")
-        style.heading(figure, _ranking_title(shown), _ranking_subtitle(shown))
         return style.save(figure, path)
 
 
@@ -169,75 +129,4 @@ def _end_label(label: str, curve: MeanCurve, key: str) -> str:
 def _subtitle(curves: Iterable[MeanCurve], key: str) -> str:
     counts = [curve.n for curve in curves]
     bands = " with the mean's 95 % interval" if max(counts) > 1 else ""
-    return f"{key.replace('/', ' ')}, mean over seeds ({_count(counts)}){bands}"
-
-
-def _count(counts: Sequence[int]) -> str:
-    low, high = min(counts), max(counts)
-    return f"n = {low}" if low == high else f"n = {low} to {high}"
-
-
-def _references(axes: Axes) -> None:
-    axes.grid(visible=False, axis="y")
-    for place, color, text in (
-        (0, QUIET, NONE),
-        (1, INK, FULL_RESET),
-    ):
-        axes.axvline(place, color=color, linewidth=1.2, linestyle=(0, (4, 2)), zorder=1)
-        axes.annotate(
-            text, (place, 1), xycoords=("data", "axes fraction"), xytext=(0, 4),
-            textcoords="offset points", ha="center", va="bottom", size=8.5, color=color,
-        )  # fmt: skip
-
-
-def _dot(axes: Axes, place: int, row: Row, gap: Estimate) -> None:
-    color = _color(row)
-    low, high = axes.get_xlim()
-    ends = max(gap.low, low), min(gap.high, high)
-    axes.plot(ends, (place, place), color=color, linewidth=2.2, solid_capstyle="butt", zorder=3)
-    for end, edge, marker in ((gap.low, low, "<"), (gap.high, high, ">")):
-        if not low <= end <= high:
-            axes.plot(edge, place, marker, color=color, markersize=6, clip_on=False, zorder=4)
-    face = color if row.rank is not None else "white"
-    axes.plot(
-        gap.value, place, "o", markersize=7, color=color, markerfacecolor=face,
-        markeredgewidth=1.6, zorder=5,
-    )  # fmt: skip
-
-
-def _name(row: Row) -> str:
-    return f"{row.label} ({row.diverged} div.)" if row.diverged else row.label
-
-
-def _color(row: Row) -> str:
-    return {NONE: QUIET, FULL_RESET: INK, HARE_TORTOISE: HIGHLIGHT}.get(row.method, PLAIN)
-
-
-def _row_labels(axes: Axes, scores: Sequence[tuple[Row, Estimate]]) -> None:
-    axes.set_yticks(range(len(scores)), [_name(row) for row, _ in scores])
-    axes.tick_params(axis="y", length=0, pad=9)
-    axes.spines["left"].set_visible(False)
-    for place, (tick, (row, gap)) in enumerate(zip(axes.get_yticklabels(), scores, strict=True)):
-        tick.set_color(_color(row))
-        tick.set_fontweight("bold" if row.method == HARE_TORTOISE else "normal")
-        axes.annotate(
-            format_estimate(gap).replace("-", "−"), (1, place), xycoords=("axes fraction", "data"),
-            xytext=(10, 0), textcoords="offset points", va="center_baseline", size=9,
-            color=_color(row),
-        )  # fmt: skip
-
-
-def _ranking_title(table: Table) -> str:
-    several = len(table.tasks) > 1
-    return f"{table.name}: the runs of {len(table.tasks)} tasks" if several else table.name
-
-
-def _ranking_subtitle(table: Table) -> str:
-    seeds = _count([len(seeds) for seeds in table.seeds.values()])
-    per_task = " per task" if table.is_suite else ""
-    text = f"gap closed, interquartile mean over runs ({seeds}{per_task}), 95 % intervals"
-    if any(row.rank is None for row in table.rows):
-        text += "; open: not ranked"
-    if table.admission is not None and not table.admission.passes:
-        text += f"\n{FULL_RESET} is not surely above {NONE} here, so the ratio means little"
-    return text
+    return f"{key.replace('/', ' ')}, mean over seeds ({style.count(counts)}){bands}"

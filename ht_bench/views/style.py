@@ -118,6 +118,12 @@ def heading(figure: Figure, title: str, subtitle: str) -> None:
     figure.text(0.012, 1 - 0.36 / inches, subtitle, va="top", size=9, color=QUIET)
 
 
+def count(counts: Sequence[int]) -> str:
+    """Say how many seeds there are: "n = 20", or "n = 5 to 20"."""
+    low, high = min(counts), max(counts)
+    return f"n = {low}" if low == high else f"n = {low} to {high}"
+
+
 def gap_view(gaps: Iterable[tuple[float, float, float]]) -> tuple[float, float]:
     """Return the part of the gap-closed axis to show of (low, value, high) each.
 

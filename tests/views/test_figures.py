@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import matplotlib as mpl
@@ -10,7 +11,8 @@ from matplotlib.figure import Figure
 from ht_bench.errors import UsageError
 from ht_bench.ranking.comparison import TaskInfo, compare
 from ht_bench.views import style
-from ht_bench.views.figures import curves_figure, ranking_figure
+from ht_bench.views.figures import curves_figure
+from ht_bench.views.rankings import ranking_figure, suites_figure
 from ht_bench.views.style import line_styles, spread
 
 LEVELS = {"none": 0.90, "full-reset": 0.95, "hare-tortoise": 0.94, "ema": 0.941}
@@ -193,6 +195,28 @@ def test_a_ranking_without_anchors_is_refused(make_runs, tmp_path):
     comparison = compare(flat(make_runs(levels={"ema": 0.9})), TASKS)
     with pytest.raises(UsageError, match="needs none and full-reset"):
         ranking_figure(comparison, tmp_path / "x")
+    with pytest.raises(UsageError, match="needs none and full-reset"):
+        suites_figure(comparison.tables, tmp_path / "x")
+
+
+def test_suites_stand_side_by_side_with_a_method_s_dots_in_one_row(make_runs, tmp_path, drawn):
+    all_four = compare(flat(make_runs()), TASKS).tables[0]
+    fewer = {"none": 0.91, "full-reset": 0.95, "shrink-perturb": 0.96, "ema": 0.93}
+    other = replace(compare(flat(make_runs(levels=fewer)), TASKS).tables[0], name="suite-shift-v1")
+    suites_figure([all_four, other], tmp_path / "x")
+    first, second = drawn[0].axes
+    names = [label.get_text() for label in first.get_yticklabels()]
+    assert names == ["full-reset", "ema", "hare-tortoise", "none", "shrink-perturb"]
+    assert [axes.get_title() for axes in (first, second)] == [
+        "digits-v1\n4 methods",
+        "shift-v1\n4 methods",
+    ]
+    assert first.get_ylim() == second.get_ylim()
+    for axes, table in ((first, all_four), (second, other)):
+        dots = {round(line.get_ydata()[0]): line for line in axes.lines if line.get_marker() == "o"}
+        values = {names[place]: dot.get_xdata()[0] for place, dot in dots.items()}
+        assert values == {row.label: pytest.approx(row.gap_closed.value) for row in table.rows}
+    assert_no_text_overlaps_or_leaves(drawn[0])
 
 
 def test_spread_keeps_order_and_distance_and_moves_little():
@@ -214,7 +238,7 @@ def test_every_label_has_a_style_of_its_own():
 
 def test_importing_figures_loads_no_matplotlib_and_comparing_no_torch():
     code = (
-        "import sys, ht_bench.views.figures, ht_bench.ranking.comparison; "
+        "import sys, ht_bench.views.figures, ht_bench.views.rankings, ht_bench.ranking.comparison; "
         "print([m for m in ('matplotlib', 'torch', 'rich') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

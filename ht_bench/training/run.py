@@ -102,11 +102,16 @@ class Run(ABC):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Count the time within as evaluation's, not training's: how often one looks is no cost."""
+        """Count the time within as evaluation's, not training's: how often one looks is no cost.
+
+        A tortoise that is young there is no mistake of a setting: a curve has early points.
+        """
         began = self._count_training()
         self.note_held()
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The tortoise is judged after")
+                yield
         finally:
             self._resumed = time.monotonic()
             self.evaluation_seconds += self._resumed - began

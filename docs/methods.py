@@ -65,7 +65,7 @@ turns on a stack of ten seeds of the digits perceptron (`python -m benchmarks.me
 against itself in brackets, which is noise; work at a boundary is not in it. Tuned: the tasks on
 which a search is recorded, on the whole stream (w) and on its first share (f).
 
-Tuning gives every method the same budget, on tuning seeds and the validation split:
+Tuning gives every method the same limit, on tuning seeds and the validation split:
 
 ```
 ht-bench tune --task warm-start-digits-v1 --method all --write

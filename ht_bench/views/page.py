@@ -16,6 +16,7 @@ from ht_bench.ranking.pairs import REFERENCES
 from ht_bench.version import EPOCH
 from ht_bench.views import page_content, text
 from ht_bench.views.answers import IN_WORDS, Told, effect, effects_by_task
+from ht_bench.views.effort import effort, total
 
 TEMPLATES = Path(__file__).with_name("templates")
 ASSETS = ("style.css", "board.js")
@@ -99,6 +100,8 @@ def _environment() -> jinja2.Environment:
         "setting": setting,
         "kind": kind,
         "families": families,
+        "effort": lambda table, board: effort(board, table),
+        "total": total,
     }
     environment.globals |= {"present": EPOCH, "references": REFERENCES}
     return environment

@@ -54,7 +54,7 @@ def hostile() -> Content:
     for table in content["tasks"].values():
         table["hyperparameters"] = {short: HOSTILE, "list": [HOSTILE, None, True]}
         table["software"] = {short: HOSTILE}
-        table["hardware"] = {short: HOSTILE}
+        table["hardware"] = {short: HOSTILE, "processor": HOSTILE}
     return content
 
 

@@ -1,5 +1,6 @@
 """The site without a browser: complete, linked, escaped, light, and rebuilt without leftovers."""
 
+import dataclasses
 import html.parser
 import importlib.util
 import re
@@ -11,6 +12,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from ht_bench.cli import main
+from ht_bench.views.effort import duration, effort, total
 from ht_bench.views.page import TEMPLATES, write_site
 from ht_bench.views.page_content import index_view
 
@@ -234,3 +236,39 @@ def test_the_templates_are_all_used() -> None:
         *("base.html", "index.html", "method.html", "task.html", "macros.html"),
         *("style.css", "board.js"),
     }
+
+
+def test_what_a_suite_took_and_on_what_is_said(write: Write, tmp_path: Path) -> None:
+    contents = [committed(name) for name in ("none", "full-reset", "l2-init", "crelu")]
+    contents.append(renamed("part", committed("ema"), WARM_START))  # lacks tasks: not counted
+    for content, seconds in zip(contents, (3, 6, 30, 9, 1e6), strict=True):
+        for table in content["tasks"].values():
+            table["hardware"] = {"processor": "Intel(R) Xeon(R) Processor"}
+            for run in table["seeds"].values():
+                run["seconds"] = seconds  # of 20 seeds on each of three tasks
+    next(iter(contents[2]["tasks"].values()))["hardware"]["gpu"] = "NVIDIA H200"
+    board = board_of(write(*contents))
+    core = next(table for table in board.suites if table.name == "suite-core-v1")
+    said = effort(board, core)
+    assert said.startswith("A method's training took 7.5 minutes (3 minutes to 30 minutes), on ")
+    assert "Intel Xeon" in said and said.count("Intel") == 1
+    runs = sum(len(table["seeds"]) for one in contents for table in one["tasks"].values())
+    assert total(board).startswith(f"5 methods, {runs} runs, ")
+    assert {"NVIDIA H200", "Intel Xeon"} == set(total(board)[:-1].partition(", on ")[2].split(", "))
+    write_site(board, tmp_path / "site")
+    first = " ".join((tmp_path / "site" / "index.html").read_text(encoding="utf-8").split())
+    assert total(board) in first and said.replace("'", "&#39;") in first
+
+
+def test_a_suite_whose_entries_say_no_seconds_says_nothing_of_them(write: Write) -> None:
+    contents = [committed(name) for name in ("none", "full-reset")]
+    board = board_of(write(*contents))
+    assert effort(board, board.suites[0]) != ""
+    nobody = dataclasses.replace(board, entries={})
+    assert effort(nobody, board.suites[0]) == ""
+
+
+def test_durations_have_two_digits_and_a_unit() -> None:
+    assert [duration(x) for x in (0.4, 1.0, 9.87, 59.9, 61, 6000)] == [
+        "24 seconds", "1 minute", "9.9 minutes", "60 minutes", "1 hour", "100 hours",
+    ]  # fmt: skip

@@ -10,9 +10,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import numpy as np
+from anchors import gap, known
 
-import ht_bench
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.task import parse_task
 
@@ -124,18 +123,7 @@ def task_of(name: str) -> ReinforcementTask:
 def row(name: str) -> str:
     """Train both anchors and return the pilot's row."""
     seeds = range(PILOTS[name][0])
-    none, fresh = (
-        np.asarray(
-            ht_bench.evaluate(
-                method, task_of(name), seeds, split="validation", progress=False
-            ).final
-        )
-        for method in ("none", "full-reset")
-    )
-    gap = fresh - none
-    error = gap.std(ddof=1) / len(gap) ** 0.5
-    means = f"{none.mean():.1f} | {fresh.mean():.1f}"
-    return f"| `{name}` | 0-{seeds[-1]} | {means} | {gap.mean():.1f} ± {error:.1f} |"
+    return f"| `{name}` | 0-{seeds[-1]} | {gap(task_of(name), seeds, 1)} |"
 
 
 def main() -> None:
@@ -143,8 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="of the pilots; else all")
     given = parser.parse_args()
-    if unknown := set(given.names) - set(PILOTS):
-        parser.error(f"no pilot is called {', '.join(sorted(unknown))}; see PILOTS in this file")
+    known(parser, given.names, PILOTS)
     for name in given.names or PILOTS:
         print(row(name), flush=True)
 

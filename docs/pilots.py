@@ -12,9 +12,8 @@ import argparse
 import dataclasses
 from typing import Any
 
-import numpy as np
+from anchors import gap, known
 
-import ht_bench
 from ht_bench.streams.catalog import get_task
 from ht_bench.streams.task import Task, parse_task
 
@@ -217,17 +216,8 @@ def shorter(name: str, share: float) -> Task:
 
 def row(task: Task, device: str = "cpu") -> str:
     """Train both anchors and return the pilot's row."""
-    ends = {}
-    for method in ("none", "full-reset"):
-        found = ht_bench.evaluate(
-            method, task, SEEDS, split="validation", device=device, progress=device != "cpu"
-        )
-        ends[method] = np.asarray(found.final)
-    gap = ends["full-reset"] - ends["none"]
-    error = gap.std(ddof=1) / len(gap) ** 0.5
-    means = " | ".join(f"{values.mean():.3f}" for values in ends.values())
     name = task.name.removesuffix("-v1")
-    return f"| `{name}` | {means} | {gap.mean():.3f} ± {error:.3f} |"
+    return f"| `{name}` | {gap(task, SEEDS, 3, device, progress=device != 'cpu')} |"
 
 
 def main() -> None:
@@ -237,8 +227,7 @@ def main() -> None:
     parser.add_argument("--images", default="", metavar="SHARE[,SHARE]", help="of the epochs")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     given = parser.parse_args()
-    if unknown := set(given.names) - set(PILOTS):
-        parser.error(f"no pilot is called {', '.join(sorted(unknown))}; see PILOTS in this file")
+    known(parser, given.names, PILOTS)
     try:
         shares = [float(share) for share in given.images.split(",") if share]
     except ValueError:

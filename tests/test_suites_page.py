@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,14 @@ from ht_bench.streams.catalog import get_task, task_files
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _beside() -> Iterator[None]:
+    """Let a script of docs/ import what lies beside it, as it does when it is run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "docs")
+        yield
 
 
 def loaded(name: str) -> Any:

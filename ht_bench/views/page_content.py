@@ -5,22 +5,24 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
 
 from markupsafe import Markup
-from scipy.stats import spearmanr
 
 from ht_bench.leaderboard.board import Board, Submitted
 from ht_bench.ranking.comparison import Table
 from ht_bench.ranking.curves import MeanCurve
+from ht_bench.ranking.estimate import Estimate
 from ht_bench.ranking.pairs import FULL_RESET, HARE_TORTOISE, NONE, PairedTask
 from ht_bench.ranking.rows import PROFILE_THRESHOLDS, Row
 from ht_bench.records.metrics import describe_metric, metric_key
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.views import charts
 from ht_bench.views.charts import Bar, Dot, Line
+from ht_bench.views.related import related
+from ht_bench.views.text import format_estimate
 
 GENERALIZATION = {
     "suite-core-v1": "suite-trainability-v1",
@@ -47,21 +49,17 @@ class Picture:
     svg: Markup
 
 
-ENOUGH = 8
-"""Methods: the ranks of fewer have no correlation worth telling."""
-
-
 @dataclass(frozen=True)
 class Glance:
     """Every entry's row in every suite, None where it has none; the first suite's order.
 
-    alike: of each further suite that shares ENOUGH methods with the first, its scores' rank
+    alike: of each further suite that shares enough methods with the first, its scores' rank
     correlation with the first one's, and the methods' number.
     """
 
     suites: tuple[Table, ...]
     entries: Mapping[str, tuple[Row | None, ...]]
-    alike: tuple[tuple[Table, float, int], ...]
+    alike: tuple[tuple[Table, Estimate, int], ...]
 
 
 def boundaries(board: Board, name: str) -> str:
@@ -90,14 +88,10 @@ def _glance(board: Board) -> Glance:
     rows = [{row.label: row for row in table.rows} for table in board.suites]
     names = dict.fromkeys(name for by_name in rows for name in by_name)
     entries = {name: tuple(by_name.get(name) for by_name in rows) for name in names}
-    scores = [{name: ends[0] for name, row in r.items() if (ends := _ends(row))} for r in rows]
-    alike = []
-    for table, other in zip(board.suites[1:], scores[1:], strict=True):
-        both = [name for name in scores[0] if name in other]
-        found = _spearman([scores[0][name] for name in both], [other[name] for name in both])
-        if not math.isnan(found):
-            alike.append((table, found, len(both)))
-    return Glance(board.suites, entries, tuple(alike))
+    first, *others = board.suites
+    found = [(table, related(board, first, table)) for table in others]
+    alike = tuple((table, *each) for table, each in found if each is not None)
+    return Glance(board.suites, entries, alike)
 
 
 def _gap_charts(board: Board, table: Table, index: int) -> tuple[Markup, Markup]:
@@ -158,20 +152,15 @@ def _two_scores(board: Board, suite: Table, trainability: Table) -> Picture:
         "keeping it does not bring generalization: were the two one thing, the points would lie "
         "on a rising line."
     )
-    found = _spearman([dot.x for dot in dots], [dot.y for dot in dots])
-    if not math.isnan(found):
-        words += f" Over these {len(dots)} methods the rank correlation (Spearman) is {found:.2f}."
+    if found := related(board, suite, trainability):
+        words += (
+            f" Over {found[1]} methods the rank correlation (Spearman) is "
+            f"{format_estimate(found[0])}, methods and seeds resampled."
+        )
     axes = (f"{trainability.name}: gap closed", f"{suite.name}: gap closed")
     name = f"two-{suite.name}"
     title = f"Generalization against trainability: {suite.name}"
     return _picture(suite.name, title, words, axes, dots, name)
-
-
-def _spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Return the rank correlation; nan for fewer than ENOUGH points or equal values."""
-    if len(x) < ENOUGH or len(set(x)) < 2 or len(set(y)) < 2:
-        return math.nan
-    return float(spearmanr(x, y).statistic)
 
 
 def _picture(

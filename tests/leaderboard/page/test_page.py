@@ -87,12 +87,14 @@ def test_every_method_stands_on_every_ability(write: Write, tmp_path: Path) -> N
     assert trainability[0].name == "suite-trainability-v1" and trainability[2] == 8
     own = [core[name].gap_closed.value for name in names]
     there = {row.label: row.gap_closed.value for row in trainability[0].rows}
-    assert trainability[1] == pytest.approx(spearmanr(own, [there[name] for name in names])[0])
+    expected = spearmanr(own, [there[name] for name in names])[0]
+    assert trainability[1].value == pytest.approx(expected)
+    assert -1 <= trainability[1].low < expected < trainability[1].high <= 1
     write_site(board, tmp_path / "site")
     text = " ".join(read(tmp_path / "site" / "index.html").text)
     assert f"), of {len(board.suites[0].rows)} methods:" in " ".join(text.split())
-    assert "Every method, every ability" in text and "Rank correlation (Spearman) with" in text
-    assert "Over these 8 methods the rank correlation (Spearman) is" in text
+    assert "Every method, every ability" in text and "Rank correlation (Spearman, 95 %" in text
+    assert f"8 methods the rank correlation (Spearman) is {expected:.2f} [" in text
 
 
 def test_one_suite_needs_no_glance(write: Write) -> None:

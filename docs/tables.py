@@ -156,7 +156,7 @@ BLOCKS: dict[str, tuple[str, str, Callable[[str, str], str]]] = {
     ),
     "control table": (
         f"ht-bench run --suite suite-control-v1 --method {AGENTS} --out runs/control",
-        "ht-bench compare runs/control --suite suite-control-v1 --figures docs/figures",
+        "ht-bench compare leaderboard/submissions/0.1 --suite suite-control-v1",
         shown,
     ),
     "drift table": (

@@ -1,18 +1,20 @@
 """Whether intervals cover and ranks err as they claim: `python -m benchmarks.coverage`.
 
 Draws boards whose truth is known: tasks of equal and of unequal gaps, n seeds each, seeds shared by
-all methods (half of the variance), noise of several shapes, gaps of 4 and 8 standard errors. Prints
-(a) how often the 95 % interval of the suite's score holds the truth, beside what a stratified
-percentile bootstrap would (1,000 draws, a quarter of the boards), and (b) how often, among 12 and
-40 methods of one true score, any is ranked surely above any other. --markdown prints the tables of
-docs/scoring.md. No file is read: the numbers depend on NumPy's and this package's versions alone.
+all methods (half of the variance), noise of several shapes, gaps of 4 and 8 standard errors, and a
+method whose own noise is three times the anchors'. Prints (a) how often the 95 % interval of the
+suite's score holds the truth, beside what a stratified percentile bootstrap would (1,000 draws, a
+quarter of the boards), and (b) how often, among 12 and 40 methods of one true score, any is ranked
+surely above any other, by what tables rank by: of one task the metric, of several gap closed.
+--markdown prints the tables of docs/scoring.md. No file is read: the numbers depend on NumPy's and
+this package's versions alone.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +22,18 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from ht_bench.ranking.influence import interquartile_mean, of_gap_closed, surely_above
+from ht_bench.ranking.influence import (
+    Statistic,
+    interquartile_mean,
+    of_gap_closed,
+    of_interquartile_mean,
+    surely_above,
+)
 
 Array = NDArray[np.float64]
 SHAPES = ("normal", "skewed", "heavy tails", "two peaks", "rounded")
 SEEDS = (5, 10, 20)
+RANKED = (3, 5, 10, 20)
 GAPS = (4.0, 8.0)
 SHARED = 0.5
 """Share of the variance that a seed has in common over methods."""
@@ -33,17 +42,22 @@ DRAWS = 1_000
 
 @dataclass(frozen=True)
 class Layout:
-    """Tasks of a made-up suite. gaps: relative to each other; scores: the method's gap closed."""
+    """Tasks of a made-up suite. gaps: relative to each other; scores: the method's gap closed.
+
+    own: the noise of a method's own, in that of an anchor's.
+    """
 
     name: str
     gaps: tuple[float, ...]
     scores: tuple[float, ...]
+    own: float = 1.0
 
 
 LAYOUTS = (
     Layout("one task", (1.0,), (0.7,)),
     Layout("five tasks", (1.0, 1.0, 2.0, 3.0, 1.0), (0.7, 1.2, 0.5, 0.9, 0.0)),
 )
+NOISY = tuple(replace(each, name=f"{each.name}, noisy method", own=3.0) for each in LAYOUTS)
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,7 @@ def runs(case: Case, methods: int, seeds: int, draw: np.random.Generator) -> Arr
     shape = "normal" if case.shape == "rounded" else case.shape
     shared = np.sqrt(SHARED) * noise(shape, (1, tasks, seeds), draw)
     own = np.sqrt(1 - SHARED) * noise(shape, (2 + methods, tasks, seeds), draw)
+    own[2:] *= case.layout.own
     scores = np.array([[0.0] * tasks, [1.0] * tasks, *[case.layout.scores] * methods])
     values = shared + own + (scores * case.scale())[:, :, None]
     # As accuracies on 500 examples whose spread over seeds is five of them.
@@ -123,9 +138,14 @@ def false_ranks(case: Case, methods: int, boards: int) -> float:
     draw, wrong = np.random.default_rng(1), 0
     for _ in range(boards):
         warm, fresh, *others = runs(case, methods, case.seeds, draw)
-        entries = {str(k): of_gap_closed([*own], [*warm], [*fresh]) for k, own in enumerate(others)}
+        entries = {str(k): ranked_by([*own], [*warm], [*fresh]) for k, own in enumerate(others)}
         wrong += any(surely_above(entries).values())
     return wrong / boards
+
+
+def ranked_by(own: list[Array], warm: list[Array], fresh: list[Array]) -> Statistic:
+    """Return what a table ranks a method by: of one task the metric, of several gap closed."""
+    return of_interquartile_mean(own[0]) if len(own) == 1 else of_gap_closed(own, warm, fresh)
 
 
 Line = tuple[str, ...]
@@ -133,7 +153,7 @@ Line = tuple[str, ...]
 
 def coverage_lines(boards: int) -> Iterator[Line]:
     """Yield a line per layout, number of seeds and gap: coverage for each shape of noise."""
-    for layout in LAYOUTS:
+    for layout in (*LAYOUTS, *NOISY):
         for seeds in SEEDS:
             for gap in GAPS:
                 shares = [coverage(Case(layout, seeds, shape, gap), boards) for shape in SHAPES]
@@ -144,7 +164,7 @@ def coverage_lines(boards: int) -> Iterator[Line]:
 def rank_lines(boards: int) -> Iterator[Line]:
     """Yield a line per layout, number of seeds and of methods: false ranks for each shape."""
     for layout in LAYOUTS:
-        for seeds in SEEDS:
+        for seeds in RANKED:
             for methods in (12, 40):
                 cases = [Case(layout, seeds, shape, 8.0) for shape in SHAPES]
                 cells = (f"{false_ranks(case, methods, boards):.3f}" for case in cases)
@@ -171,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--boards", type=int, default=2_000, help="for each number (2000)")
     parser.add_argument("--markdown", action="store_true")
     asked = parser.parse_args(arguments)
-    one, two = 2 * 3 * len(GAPS), 2 * 3 * 2
+    one, two = 4 * len(SEEDS) * len(GAPS), 2 * len(RANKED) * 2
     first = [*tqdm(coverage_lines(asked.boards), "coverage", one)]
     second = [*tqdm(rank_lines(max(asked.boards // 4, 1)), "ranks", two)]
     head = ("tasks", "n")

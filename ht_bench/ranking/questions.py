@@ -2,7 +2,8 @@
 
 A question's file (docs/questions/*.toml) names cells, each a method on tasks, and contrasts,
 weighted sums of cells that its hypothesis says are above zero. Runs of one task are paired by seed
-over all cells. Holm's step-down holds the family-wise error over the contrasts of all questions.
+over all cells. Holm's step-down holds the family-wise error over the claims of all questions
+(`claims.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.files import read_json
+from ht_bench.ranking.claims import Answer, Contrast, Correlation, judge
 from ht_bench.ranking.correlation import correlate
 from ht_bench.ranking.estimate import Estimate
 from ht_bench.ranking.influence import (
@@ -26,7 +28,6 @@ from ht_bench.ranking.influence import (
     mean_of,
     of_gap_closed,
     of_interquartile_mean,
-    rejected,
 )
 from ht_bench.ranking.pairs import FULL_RESET, NONE
 from ht_bench.streams.tables import read_table, read_toml
@@ -41,42 +42,6 @@ class Cell:
     method: str
     tasks: tuple[str, ...]
     set: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """A weighted sum of cells.
-
-    unit: "gap" weighs gap closed over all of a cell's runs (`none` and `full-reset` are run on its
-    tasks too), "metric" the mean over its tasks of the metric's interquartile mean. wanted: what
-    the hypothesis says of the sum; "zero" is a claim of equality, for which `margin` says how far
-    from zero the interval may reach.
-    """
-
-    name: str
-    weights: dict[str, float]
-    unit: Literal["gap", "metric"] = "metric"
-    wanted: Literal["above", "below", "zero"] = "above"
-    margin: float | None = None
-
-
-@dataclass(frozen=True)
-class Correlation:
-    """Spearman's correlation over all cells of gap closed on the tasks x and on the tasks y.
-
-    wanted: what the hypothesis says of it.
-    """
-
-    name: str
-    x: tuple[str, ...]
-    y: tuple[str, ...]
-    wanted: Literal["above", "below", "zero"] = "above"
-    margin: float | None = None
-
-    @property
-    def unit(self) -> str:
-        """What its number is."""
-        return "rank correlation"
 
 
 @dataclass(frozen=True)
@@ -118,20 +83,6 @@ Finals = Mapping[str, Mapping[str, Mapping[int, float]]]
 """Cell (or "none", "full-reset" for an anchor) → task → seed → final metric."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """An estimate. n: seeds a task; p_value: two-sided, against zero.
-
-    verdict: "yes", "no" (surely the other way, or surely not zero), or "open".
-    """
-
-    contrast: Contrast | Correlation
-    estimate: Estimate
-    n: int
-    p_value: float
-    verdict: str = "open"
-
-
 def read_question(path: Path) -> Question:
     """Return a question's file; raises UsageError, with the key, for what it cannot be."""
     question = read_table(Question, read_toml(path), str(path))
@@ -145,11 +96,15 @@ def read_question(path: Path) -> Question:
                 )
         if not contrast.weights:
             raise UsageError(f"{path}: the contrast '{contrast.name}' weighs nothing; add cells.")
-    claims: list[Contrast | Correlation] = [*question.contrasts, *question.correlations]
-    for asked in claims:
+    for asked in question.contrasts:
         if asked.wanted == "zero" and asked.margin is None:
             raise UsageError(f"{path}: '{asked.name}' claims zero without a margin; add one.")
     for correlation in question.correlations:
+        if correlation.wanted == "zero":
+            raise UsageError(
+                f"{path}: '{correlation.name}' claims that a correlation is zero, which is not "
+                "tested; say above or below."
+            )
         for name, cell in question.cells.items():
             if lacking := {*correlation.x, *correlation.y} - set(cell.tasks):
                 raise UsageError(
@@ -245,8 +200,7 @@ def _answer(question: Question, contrast: Contrast, finals: Finals) -> Answer:
         for task, influence in zip(cell.tasks, own.influences, strict=True):
             influences[task] = influences[task] + weight * influence
     total = Statistic(value, tuple(influences.values()))
-    n = min(map(len, seeds.values()))
-    return Answer(contrast, total.estimate(), n, total.p_value())
+    return judge(contrast, total, min(map(len, seeds.values())))
 
 
 def by_task(question: Question, contrast: Contrast, finals: Finals) -> dict[str, Estimate]:
@@ -295,24 +249,3 @@ def _statistic(
         return mean_of([of_interquartile_mean(x) for x in own])
     warm, fresh = ([values(anchor, task) for task in cell.tasks] for anchor in (NONE, FULL_RESET))
     return of_gap_closed(own, warm, fresh)
-
-
-def decide(answers: Sequence[Answer]) -> list[Answer]:
-    """Return answers with their verdicts, Holm's step-down over all of them."""
-    sure = set(rejected(np.array([each.p_value for each in answers])).tolist())
-    return [
-        Answer(a.contrast, a.estimate, a.n, a.p_value, _verdict(a, k in sure))
-        for k, a in enumerate(answers)
-    ]
-
-
-def _verdict(found: Answer, sure: bool) -> str:
-    contrast, estimate = found.contrast, found.estimate
-    if contrast.wanted == "zero":
-        margin = contrast.margin or 0.0
-        if -margin < estimate.low and estimate.high < margin:
-            return "yes"
-        return "no" if sure else "open"
-    if not sure:
-        return "open"
-    return "yes" if (estimate.value > 0) == (contrast.wanted == "above") else "no"

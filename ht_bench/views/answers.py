@@ -9,16 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from ht_bench.errors import UsageError
+from ht_bench.ranking.claims import Answer, Contrast, Correlation, decide
 from ht_bench.ranking.estimate import Estimate
 from ht_bench.ranking.questions import (
-    Answer,
-    Contrast,
-    Correlation,
     Question,
     Runs,
     answer,
     by_task,
-    decide,
     read_answers,
     read_questions,
 )
@@ -113,7 +110,7 @@ def to_text(told: Sequence[Told], details: bool = False) -> str:
         if one.lacks:
             lines.append(f"  {one.lacks}; {one.command}")
         for found in one.answers:
-            numbers = f"{found.contrast.unit}, n = {found.n}, p = {found.p_value:.2g}"
+            numbers = f"{found.contrast.unit}, n = {found.n}, p = {found.shown:.2g}"
             verdict = IN_WORDS[found.verdict]
             lines.append(f"  {found.contrast.name}: {effect(found)} ({numbers}): {verdict}")
             if details:

@@ -17,6 +17,7 @@ from ht_bench.ranking.influence import (
     of_error_reduction,
     of_gap_closed,
     of_interquartile_mean,
+    p_value,
     surely_above,
 )
 
@@ -170,8 +171,8 @@ def test_pairs_are_tested_as_scipy_would_and_stepped_down_as_holm_says():
 
 
 def test_pairing_tells_apart_what_differs_less_than_seeds_do():
-    noise = 0.02 * np.random.default_rng(0).normal(size=12)
-    swing = 0.004 * np.array([1, -1] * 6)
+    noise = 0.02 * np.random.default_rng(0).normal(size=24)
+    swing = 0.004 * np.array([1, -1] * 12)
     values = {"good": 0.95 + noise, "as good": 0.95 + noise + swing, "worse": 0.94 + noise}
     above = surely_above(statistics_of(values))
     assert above == {"good": set(), "as good": set(), "worse": {"good", "as good"}}
@@ -185,7 +186,8 @@ def test_equal_entries_and_few_seeds_are_never_told_apart():
     assert surely_above(statistics_of(rounded)) == {"a": set(), "b": set()}
     assert surely_above(statistics_of({"a": [0.1], "b": [0.9]})) == {"a": set(), "b": set()}
     same = {"a": [0.1, 0.2, 0.3, 0.4], "b": [0.8, 0.9, 1.0, 1.1]}  # differ by one number
-    assert surely_above(statistics_of(same))["a"] == {"b"}
+    assert surely_above(statistics_of(same)) == {"a": set(), "b": set()}
+    assert surely_above(statistics_of({"a": values, "b": values + 0.7}))["a"] == {"b"}
     undefined = {"a": Statistic(math.nan, (values,)), "b": of_interquartile_mean(values)}
     assert not any(surely_above(undefined).values())
     assert surely_above({}) == {} and surely_above({"a": four_entry()}) == {"a": set()}
@@ -202,6 +204,31 @@ def test_among_equal_methods_no_one_is_ranked_above_more_often_than_stated():
         values = {k: draw.standard_t(4, 12) for k in range(12)}
         wrong += any(surely_above(statistics_of(values)).values())
     assert wrong <= 300 * 0.05 + 2 * math.sqrt(300 * 0.05 * 0.95)
+
+
+def test_kept_differences_that_do_not_vary_are_a_sign_test():
+    """Coarse accuracies of few seeds: equal in the middle half, whatever the ends do."""
+    first = of_interquartile_mean(np.array([0.800, 0.810, 0.812, 0.814, 0.830]))
+    second = of_interquartile_mean(np.array([0.700, 0.812, 0.814, 0.816, 0.817]))
+    assert p_value(first, second) == 2.0 ** (1 - 3)
+    for n, kept in ((2, 2), (4, 2), (10, 6), (20, 10)):
+        values = np.linspace(0.8, 0.9, n)
+        statistics = [of_interquartile_mean(values + shift) for shift in (0.0, 0.01)]
+        assert p_value(*statistics) == pytest.approx(2.0 ** (1 - kept))
+    tasks = [mean_of([of_interquartile_mean(values + s)] * 3) for s in (0.0, 0.01)]
+    assert p_value(*tasks) == pytest.approx(2.0 ** (1 - 30))
+
+
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_coarse_accuracies_of_few_seeds_tell_no_equal_methods_apart(n):
+    """Ranks of one task, by the metric: accuracies in steps of a fifth of their deviation."""
+    draw, boards, wrong = np.random.default_rng(5), 200, 0
+    for _ in range(boards):
+        shared = draw.normal(size=n)
+        runs = np.round((shared + draw.normal(size=(12, n))) * 3.5) / 3.5
+        entries = {str(k): of_interquartile_mean(run) for k, run in enumerate(runs)}
+        wrong += any(surely_above(entries).values())
+    assert wrong <= 0.05 * boards
 
 
 def test_bands_are_the_longest_runs_of_which_no_two_are_told_apart():

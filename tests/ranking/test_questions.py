@@ -11,12 +11,12 @@ import pytest
 from scipy import stats
 
 from ht_bench.errors import UsageError
+from ht_bench.ranking.claims import Contrast, decide, judge
 from ht_bench.ranking.correlation import correlate
 from ht_bench.ranking.influence import of_interquartile_mean
 from ht_bench.ranking.questions import (
     answer,
     by_task,
-    decide,
     read_answers,
     read_question,
     read_questions,
@@ -125,12 +125,36 @@ def test_only_common_seeds_count(write) -> None:
         (0.901, "above", "open"),
         (0.9, "zero", "yes"),
         (0.95, "zero", "no"),
+        (0.91, "zero", "open"),  # surely above zero, and perhaps within the margin
     ],
 )
 def test_verdicts(write, a: float, wanted: str, verdict: str) -> None:
     path = write(CONTRAST + f'wanted = "{wanted}"\nmargin = 0.015\n')
     [found] = decide(answer(read_question(path), finals(a=a, b=0.9)))
     assert found.verdict == verdict
+
+
+def test_a_claim_of_equality_is_held_to_its_margin(write) -> None:
+    """Its yes is in Holm's family too: within the interval alone is not sure among a hundred."""
+    path = write(CONTRAST + 'wanted = "zero"\nmargin = 0.015\n')
+    [near] = answer(read_question(path), finals(a=0.91, b=0.9))
+    assert near.estimate.low > 0 and near.against == 1.0 and near.p_value > 0.001
+    [equal] = answer(read_question(path), finals(a=0.902, b=0.9))
+    assert -0.015 < equal.estimate.low < equal.estimate.high < 0.015
+    assert equal.p_value < 0.025 and decide([equal])[0].verdict == "yes"
+    assert {each.verdict for each in decide([equal] * 1000)} == {"open"}
+    [far] = decide(answer(read_question(path), finals(a=0.95, b=0.9)))
+    assert far.shown == far.against and far.against < 0.001 and far.p_value > 0.5
+
+
+def test_equality_is_rarely_claimed_of_what_lies_at_the_margin() -> None:
+    draw = np.random.default_rng(3)
+    wanted = Contrast("x", {"a": 1.0}, wanted="zero", margin=0.5)
+    verdicts = []
+    for _ in range(400):
+        runs = of_interquartile_mean(0.5 + draw.normal(size=20) * 0.3)
+        verdicts += [each.verdict for each in decide([judge(wanted, runs, 20)])]
+    assert verdicts.count("yes") <= 0.05 * 400 and verdicts.count("no") <= 0.05 * 400
 
 
 def test_the_error_is_over_all_contrasts(write) -> None:
@@ -164,6 +188,10 @@ def test_a_correlation_is_spearmans_and_its_interval_holds_both_levels() -> None
         ('\n[[contrasts]]\nname = "x"\nweights = { c = 1 }\n', "weighs 'c', which is no cell"),
         ('\n[[contrasts]]\nname = "x"\nweights = {}\n', "weighs nothing"),
         (CONTRAST + 'wanted = "zero"\n', "claims zero without a margin"),
+        (
+            '[[correlations]]\nname = "r"\nx = ["one"]\ny = ["two"]\nwanted = "zero"\n',
+            "a correlation is zero, which is not tested",
+        ),
         (CONTRAST + 'unit = "points"\n', "must be one of 'gap', 'metric'"),
         ('\n[[correlations]]\nname = "x"\nx = ["one"]\ny = ["three"]\n', "lacks three"),
         ("", "has no \\[\\[contrasts\\]\\]"),

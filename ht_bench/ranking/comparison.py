@@ -119,7 +119,7 @@ def make_table(
         seeds={task.info.name: task.seeds for task in tasks},
         admission=None if is_suite else tasks[0].admission(),
         rows=rows,
-        notes=(*_doubtful_gaps(rows), *_swamped(shares), *notes),
+        notes=(*_doubtful_gaps(rows), *_swamped(shares), *_uneven(tasks), *notes),
         shares=shares,
     )
 
@@ -141,6 +141,17 @@ def _swamped(shares: Mapping[str, float]) -> list[str]:
         f"{task} brings {shares[task]:.0%} of the variance between the entries' scores: the "
         "ranking follows this task."
         for task in swamping(shares)
+    ]
+
+
+def _uneven(tasks: Sequence[PairedTask]) -> list[str]:
+    counts = {task.info.name: len(task.seeds) for task in tasks}
+    if len(set(counts.values())) < 2:
+        return []
+    told = ", ".join(f"{task} {n}" for task, n in counts.items())
+    return [
+        f"Tasks have different numbers of seeds ({told}): a score over all runs weighs those with "
+        "more seeds more; `--details` has the mean of the tasks."
     ]
 
 

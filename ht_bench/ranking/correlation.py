@@ -19,7 +19,9 @@ def correlate(x: Sequence[Statistic], y: Sequence[Statistic], name: str) -> tupl
     x, y: of one method at one place, on tasks of its own each. The interval is of a two-level
     bootstrap: each draw resamples the methods, and the seeds within each task, the same ones for
     all methods, whose values move by their runs' influences. A draw without a correlation could be
-    anything. p_value: two-sided, that ρ is zero; never below what DRAWS can tell.
+    anything. Noise over seeds pulls ρ of the runs toward zero, and the interval with it: where
+    methods differ little by their standard errors, both are of the runs, not of the methods' true
+    scores. p_value: two-sided, that ρ is zero; never below what DRAWS can tell.
     """
     value = float(_spearman(_values(x)[None], _values(y)[None])[0])
     if len(x) < 3 or not np.isfinite(value):

@@ -3,22 +3,18 @@
 Arrays hold one number per seed on their last axis, in the same order of seeds everywhere, so that
 seed k of a method, of the warm anchor and of the fresh anchor stand at one index: comparisons are
 paired. Means over seeds have Student's interval (`mean_interval`); interquartile means and what is
-made of them have that of their runs' influences (`influence`); shares of seeds a stratified
-percentile bootstrap (Agarwal et al. 2021, 2108.13264), whose draws depend on the task's name and
-number of seeds alone.
+made of them have that of their runs' influences (`influence`); shares of seeds have Wilson's.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from numpy.typing import ArrayLike
+from scipy.special import ndtri, stdtrit
 
 from ht_bench.errors import UsageError
 from ht_bench.ranking import influence
@@ -72,18 +68,6 @@ def gap_closed(
     the anchors the result is infinite, or nan when the method does not differ either.
     """
     return _ratio(*(statistic(np.asarray(x, np.float64), axis=-1) for x in (method, warm, fresh)))
-
-
-@functools.lru_cache(maxsize=32)
-def seed_indices(task: str, seeds: int) -> NDArray[np.intp]:
-    """Return the bootstrap's table of indices [DRAWS, seeds] for a task of that many seeds.
-
-    It depends on nothing else, so every method, anchor and suite uses the same resamples.
-    """
-    generator = np.random.default_rng([BOOTSTRAP_SEED, zlib.crc32(task.encode())])
-    indices = generator.integers(seeds, size=(DRAWS, seeds))
-    indices.setflags(write=False)
-    return indices
 
 
 def interval(draws: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
@@ -142,15 +126,28 @@ def gap_in_errors(warm: ArrayLike, fresh: ArrayLike) -> float:
 
 
 def probability_of_improvement(x: ArrayLike | Values, y: ArrayLike | Values) -> Estimate:
-    """Share of seeds at which x lies above y, ties counting half; averaged over tasks if mapped."""
+    """Share of seeds at which x lies above y, ties counting half; averaged over tasks if mapped.
+
+    Its interval is Wilson's (1927) for a share of as many trials as would have the variance of the
+    tasks' mean: of all seeds, where every task has as many.
+    """
     first, second = _by_task(x), _by_task(y)
-    points, draws = [], []
+    shares, seeds = [], []
     for task in _same_tasks(first, second):
         a, b = _paired(task, first[task], second[task])
         wins = (a > b + TIE) + 0.5 * (np.abs(a - b) <= TIE)
-        points.append(wins.mean())
-        draws.append(_mean_draws(wins, task))
-    return Estimate(float(np.mean(points)), *interval(_mean_over_tasks(draws)))
+        shares.append(wins.mean())
+        seeds.append(len(wins))
+    trials = len(seeds) ** 2 / sum(1 / n for n in seeds)
+    return _wilson(float(np.mean(shares)), trials)
+
+
+def _wilson(share: float, trials: float) -> Estimate:
+    z = float(ndtri((1 + LEVEL) / 2))
+    centre = share + z**2 / (2 * trials)
+    width = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    low, high = ((centre + side) / (1 + z**2 / trials) for side in (-width, width))
+    return Estimate(share, max(low, 0.0), min(high, 1.0))
 
 
 def performance_profile(values: ArrayLike | Values, thresholds: ArrayLike) -> Array:
@@ -205,26 +202,6 @@ def paired_interval(x: ArrayLike, y: ArrayLike) -> Estimate:
 def _ratio(method: Array, warm: Array, fresh: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray((np.asarray(method) - warm) / (np.asarray(fresh) - warm))
-
-
-def _mean_over_tasks(parts: Sequence[ArrayLike]) -> Array:
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.mean(np.asarray(parts, dtype=np.float64), axis=0))
-
-
-def _mean_draws(halves: Array, task: str) -> Array:
-    """Return the mean per draw, [DRAWS], of numbers that are whole halves, whose sums are exact."""
-    if halves.size < 2:
-        return np.full(DRAWS, np.nan)
-    return np.asarray(_seed_counts(task, halves.size) @ halves / halves.size)
-
-
-@functools.lru_cache(maxsize=32)
-def _seed_counts(task: str, seeds: int) -> Array:
-    """Return how often each draw has each seed, [DRAWS, seeds]."""
-    flat = seed_indices(task, seeds) + seeds * np.arange(DRAWS)[:, None]
-    counts = np.bincount(flat.ravel(), minlength=DRAWS * seeds).astype(np.float64)
-    return counts.reshape(DRAWS, seeds)
 
 
 def _vector(values: ArrayLike, task: str) -> Array:

@@ -34,8 +34,9 @@ def task_shares(entries: Sequence[Mapping[str, Array]]) -> dict[str, float]:
 
 
 def swamping(shares: Mapping[str, float]) -> list[str]:
-    """Return the tasks that bring more than half."""
-    return [task for task, share in shares.items() if share > SWAMPED]
+    """Return the tasks that bring more than half; of two tasks, more than three quarters."""
+    most = max(SWAMPED, 1.5 / max(len(shares), 1))
+    return [task for task, share in shares.items() if share > most]
 
 
 def _parts(runs: Sequence[Array]) -> list[float]:

@@ -9,7 +9,7 @@ from ht_bench.ranking.comparison import Table
 from ht_bench.ranking.correlation import correlate
 from ht_bench.ranking.estimate import Estimate
 from ht_bench.ranking.influence import Statistic
-from ht_bench.ranking.pairs import suite_score
+from ht_bench.ranking.pairs import FULL_RESET, NONE, suite_score
 
 ENOUGH = 8
 """Methods: the ranks of fewer have no correlation worth telling."""
@@ -18,8 +18,9 @@ ENOUGH = 8
 def related(board: Board, first: Table, second: Table) -> tuple[Estimate, int] | None:
     """Return the rank correlation of two suites' scores with its 95 % interval, and its methods.
 
-    The interval is `correlate`'s: methods and seeds are resampled. None where fewer than ENOUGH
-    methods are ranked on both, or one side's scores are equal.
+    The interval is `correlate`'s: methods and seeds are resampled. The anchors, which are near 0
+    and 1 on every suite by definition, are left out. None where fewer than ENOUGH methods are
+    ranked on both, or one side's scores are equal.
     """
     here, there = _statistics(board, first), _statistics(board, second)
     both = [label for label in here if label in there]
@@ -33,5 +34,6 @@ def related(board: Board, first: Table, second: Table) -> tuple[Estimate, int] |
 def _statistics(board: Board, table: Table) -> dict[str, Statistic]:
     """Return the score of each method that is ranked there, with its runs' influences."""
     pairs = [board.pairs[task] for task in table.tasks]
-    scores = {row.label: suite_score(pairs, row.label) for row in table.rows if row.rank}
+    labels = [row.label for row in table.rows if row.rank and row.label not in (NONE, FULL_RESET)]
+    scores = {label: suite_score(pairs, label) for label in labels}
     return {label: score.statistic for label, score in scores.items() if score}

@@ -83,9 +83,10 @@ def test_coverage_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:
     """Intervals and the bootstrap hold the truth now and then; both tables have all their cells."""
     coverage = importlib.import_module("benchmarks.coverage")
     coverage.main(["--boards", "4", "--markdown"])
-    rows = [line for line in capsys.readouterr().out.splitlines() if " tasks | " in line]
-    rows = [row for row in rows if row.startswith("| five tasks")]
-    assert len(rows) == 12 and all(len(row.split("|")) == 10 for row in rows)
+    printed = capsys.readouterr().out.splitlines()
+    rows = [line for line in printed if line.startswith("| five tasks |")]
+    assert len(rows) == 6 + 8 and all(len(row.split("|")) == 10 for row in rows)
+    assert len([line for line in printed if line.startswith("| one task, noisy method")]) == 6
 
 
 def test_every_claim_has_a_script_that_is_run() -> None:

@@ -271,6 +271,20 @@ def test_a_suites_score_is_over_all_runs_and_no_task_swamps_it(two_tasks):
     assert (suite.profile[0], suite.profile[-1]) == (1, 0.5)
 
 
+def test_tasks_of_unequal_numbers_of_seeds_are_named(two_tasks):
+    runs, tasks = two_tasks
+    assert not any("numbers of seeds" in note for note in compare(runs, tasks).tables[0].notes)
+    seeds = sorted({r["seed"] for r in runs})
+    fewer = [r for r in runs if r["task"] == "digits-v1" or r["seed"] != seeds[-1]]
+    wanted = dataclasses.replace(tasks["letters-v1"], seeds=tuple(seeds[:-1]))
+    [told] = [
+        note
+        for note in compare(fewer, tasks | {"letters-v1": wanted}).tables[0].notes
+        if "numbers of seeds" in note
+    ]
+    assert f"(digits-v1 {len(seeds)}, letters-v1 {len(seeds) - 1})" in told
+
+
 def test_returns_of_two_tasks_have_no_mean(two_tasks):
     runs, tasks = two_tasks
     agents = {name: dataclasses.replace(task, random=0.8) for name, task in tasks.items()}

@@ -8,7 +8,6 @@ from scipy import stats
 from ht_bench.errors import UsageError
 from ht_bench.ranking.admission import admission
 from ht_bench.ranking.score import (
-    DRAWS,
     Estimate,
     gap_closed,
     interquartile_mean,
@@ -18,7 +17,6 @@ from ht_bench.ranking.score import (
     paired_interval,
     performance_profile,
     probability_of_improvement,
-    seed_indices,
     seed_scores,
     suite_score,
 )
@@ -47,15 +45,6 @@ def test_gap_closed_by_hand_and_never_clipped():
     assert gap_closed([0, 0, 3.0], [0] * 3, [1] * 3, np.mean) == 1.0
     assert gap_closed([1.0], [0.5], [0.5]) == math.inf
     assert math.isnan(gap_closed([0.5], [0.5], [0.5]))
-
-
-def test_seed_indices_are_fixed_shared_and_of_their_task():
-    first = seed_indices("a", 5).copy()
-    seed_indices.cache_clear()
-    assert first.shape == (DRAWS, 5)
-    np.testing.assert_array_equal(first, seed_indices("a", 5))
-    assert (first != seed_indices("b", 5)).any()
-    assert set(np.unique(first)) == set(range(5))
 
 
 def test_the_order_of_tasks_and_of_entries_changes_nothing():
@@ -100,11 +89,21 @@ def test_probability_of_improvement_counts_ties_half():
     forward, backward = probability_of_improvement(x, y), probability_of_improvement(y, x)
     assert forward.value == (1 + 0.5 + 0 + 1) / 4
     assert forward.value + backward.value == 1
-    assert probability_of_improvement(x, x) == Estimate(0.5, 0.5, 0.5)
+    equal = probability_of_improvement(x, x)
+    assert equal.value == 0.5 and equal.low + equal.high == pytest.approx(1) and equal.low < 0.2
     thirds = np.arange(1, 4) / 3  # as a suite's file holds them
     assert probability_of_improvement(thirds, np.round(thirds, 10)).value == 0.5
-    wins = np.array([1, 0.5, 0, 1])[seed_indices("", 4)].mean(axis=1)
-    assert (forward.low, forward.high) == interval(wins)
+
+
+@pytest.mark.parametrize(("won", "n"), [(0, 5), (4, 5), (5, 5), (18, 20), (20, 20)])
+def test_the_interval_of_a_probability_of_improvement_is_wilsons(won, n):
+    found = probability_of_improvement(np.arange(n) < won, np.full(n, 0.5))
+    wanted = stats.binomtest(won, n).proportion_ci(0.95, "wilson")
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
+    halves = {"a": np.arange(n) < won, "b": np.arange(n) < won}
+    both = probability_of_improvement(halves, {task: np.full(n, 0.5) for task in halves})
+    wanted = stats.binomtest(2 * won, 2 * n).proportion_ci(0.95, "wilson")
+    assert (both.low, both.high) == pytest.approx((wanted.low, wanted.high))
 
 
 def test_probability_of_improvement_averages_over_tasks():

@@ -38,6 +38,11 @@ def test_one_run_far_out_does_not_decide() -> None:
     assert swamping(task_shares(calm)) == ["a"]
 
 
+def test_of_two_tasks_one_always_brings_half() -> None:
+    assert swamping({"a": 0.55, "b": 0.45}) == [] and swamping({"a": 0.8, "b": 0.2}) == ["a"]
+    assert swamping({"a": 0.55, "b": 0.25, "c": 0.2}) == ["a"] and swamping({}) == []
+
+
 def test_too_few_or_equal_entries_have_none() -> None:
     assert task_shares(entries({"a": 1.0})[:2]) == {}
     assert task_shares([{"a": np.ones(4), "b": np.ones(4)}] * 5) == {}

@@ -163,7 +163,6 @@ def make_folder(path: Path) -> Path:
             pass
     except OSError as error:
         raise UsageError(
-            f"The folder {path} cannot be written ({error.strerror or error}); "
-            "name another with --out."
+            f"The folder {path} cannot be written ({error.strerror or error}); name another."
         ) from error
     return path

@@ -32,6 +32,8 @@ def freeze(
     names = words(task)
     if not suite.startswith("suite-"):
         raise UsageError(f"--suite {suite}: a suite's name begins with 'suite-'.")
+    if not title.strip():
+        raise UsageError('Say what the suite scores: --title "…".')
     if not names:
         raise UsageError("Name the suite's tasks: --task a-v1,b-v1.")
     shipped = folder("tasks")

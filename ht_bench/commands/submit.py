@@ -64,8 +64,12 @@ def submit(
     if extend and replace:
         raise UsageError("--extend keeps the file's other tasks, --replace drops them: give one.")
     path = _target(out, name, replace or extend)
-    own, traits, defaults = _find(method)
-    choice = Choice(own, _tasks(task), words(variant), method, defaults)
+    own, traits, defaults, source = _find(method)
+    files = _own_tasks(task)
+    tasks = tuple(
+        dict.fromkeys([*(each for each in words(task) if each not in files.values()), *files])
+    )
+    choice = Choice(own, tasks, words(variant), method, defaults, source, files)
     if not authors and not extend:
         raise UsageError('Say who submits: --authors "A. Author, B. Author".')
     about = About(
@@ -84,18 +88,18 @@ def submit(
     seeds = sum(len(table["seeds"]) for table in content["tasks"].values())
     size = path.stat().st_size / 1024
     print(f"Wrote {path}: {len(content['tasks'])} task(s), {seeds} runs, {size:.0f} KiB.")
-    print(f"Next: ht-bench verify {path}")
+    named = f" --task {','.join(files.values())}" if files else ""
+    print(f"Next: ht-bench verify {path}{named}")
     return 0
 
 
-def _tasks(text: str) -> tuple[str, ...]:
-    """Return the tasks' names; one of a user's own is known by its name from then on."""
+def _own_tasks(text: str) -> dict[str, str]:
+    """Return a user's own tasks by name, which are known by it from then on, as they were named."""
     from ht_bench.loading import is_reference
     from ht_bench.streams.catalog import adopt_task
 
-    named = words(text)
-    own = [each for each in named if each.endswith(".toml") or is_reference(each)]
-    return tuple(adopt_task(each).name if each in own else each for each in named)
+    own = [each for each in words(text) if each.endswith(".toml") or is_reference(each)]
+    return {adopt_task(each).name: each for each in own}
 
 
 def _target(out: Path | None, name: str, replace: bool) -> Path:
@@ -106,7 +110,7 @@ def _target(out: Path | None, name: str, replace: bool) -> Path:
     if name and name != out.stem:
         raise UsageError(
             f"--name {name}: the file carries the entry's name; write --out "
-            f"{out.with_name(name + '.json')}."
+            f"{out.parent / (Path(name).name + '.json')}."
         )
     if out.exists() and not replace:
         raise UsageError(
@@ -115,8 +119,11 @@ def _target(out: Path | None, name: str, replace: bool) -> Path:
     return out
 
 
-def _find(method: str) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
-    """Return the name that the runs carry, and the class's traits and defaults if it is at hand."""
+def _find(method: str) -> tuple[str, dict[str, Any] | None, dict[str, Any], str]:
+    """Return the name that the runs carry; the class's traits and defaults if it is at hand.
+
+    Last the digest of its code, where it is named by its file.
+    """
     from dataclasses import MISSING, fields
 
     from ht_bench import registry
@@ -126,8 +133,8 @@ def _find(method: str) -> tuple[str, dict[str, Any] | None, dict[str, Any]]:
     own_file = ":" in method or method.endswith(".toml")
     known = (*registry.methods.names(), *recipe_names())
     if not own_file and split_regime(method)[0] not in known:
-        return method, None, {}
+        return method, None, {}, ""
     spec = resolve(method)
     own = fields(find_class(method))
     defaults = {f.name: f.default for f in own if f.init and f.default is not MISSING}
-    return spec.name, spec.traits(), defaults
+    return spec.name, spec.traits(), defaults, spec.source_sha256 if ":" in method else ""

@@ -29,7 +29,8 @@ class Choice:
     """Which runs: a method's name, tasks (empty: all it was run on), run folders' digits.
 
     named: the method as `ht-bench run` was given it, "file.py:Class" ("": its name). defaults:
-    the hyperparameters that its class has where nobody names others.
+    the hyperparameters that its class has where nobody names others. source: the digest of that
+    file's code ("": any). files: of tasks of a user's own, by their names.
     """
 
     method: str
@@ -37,6 +38,8 @@ class Choice:
     variants: tuple[str, ...] = ()
     named: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def choose_runs(groups: Groups, choice: Choice, runs: Path) -> tuple[Setting, dict[str, Entry]]:
@@ -77,8 +80,8 @@ def choose_runs(groups: Groups, choice: Choice, runs: Path) -> tuple[Setting, di
 def _check_task(name: str) -> None:
     if name not in task_names():
         raise UsageError(
-            f"{name} is no task of this benchmark, so a leaderboard has no place for it; leave it "
-            f"out with --task.{did_you_mean(name, task_names())}"
+            f"{name} is no task of this benchmark: name its file with --task FILE.toml, or the "
+            f"others alone.{did_you_mean(name, task_names())}"
         )
 
 
@@ -87,10 +90,11 @@ def _variant(entries: Mapping[str, Entry], task: str, choice: Choice) -> Entry |
     if choice.tasks and task not in choice.tasks:
         return None
     own = [entry for entry in entries.values() if entry.method == choice.method]
-    named = [entry for entry in own if entry.variant in choice.variants] if len(own) > 1 else own
-    if len(own) > 1 and len(named) != 1:
+    asked = len(own) > 1 or bool(own and choice.variants)
+    named = [entry for entry in own if entry.variant in choice.variants] if asked else own
+    if asked and len(named) != 1:
         raise UsageError(
-            f"'{choice.method}' has {len(own)} sets of hyperparameters on {task} "
+            f"'{choice.method}' has {len(own)} set(s) of hyperparameters on {task} "
             f"({', '.join(sorted(entry.variant for entry in own))}, the ends of its run folders' "
             "names); choose one with --variant."
         )
@@ -133,7 +137,8 @@ def _command(
 
     like: what else was run on the task, whose hyperparameters and threads are to be repeated.
     """
-    words = ["ht-bench", "run", "--task", tasks, "--method", choice.named or choice.method]
+    files = ",".join(choice.files.get(name, name) for name in tasks.split(","))
+    words = ["ht-bench", "run", "--task", files, "--method", choice.named or choice.method]
     if like is not None:
         words += _changes(*like, choice)
     usual = {get_task(name).precision_on(setting.device) for name in tasks.split(",")}

@@ -73,7 +73,8 @@ def find_known(name: str) -> KnownTask | str:
     # `get_task` would also open a path: an untrusted name is looked up, never followed.
     if name not in task_names():
         return (
-            "is no task of this benchmark; `ht-bench list tasks` shows them, --task adds a file's"
+            "is no task of this benchmark; `ht-bench list tasks` shows them, and `ht-bench verify` "
+            "and `ht-bench page` take a file's with --task"
         )
     task = get_task(name)
     if task.status == "draft":

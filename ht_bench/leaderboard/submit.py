@@ -74,6 +74,11 @@ def make_submission(
             f"'{choice.method}' was run from {len(sources)} versions of its source; run "
             f"{', '.join(entries)} again with one version, or name fewer tasks with --task."
         )
+    if choice.source and sources != {choice.source}:
+        raise UsageError(
+            f"The runs of '{choice.method}' below {runs} were made by other code than "
+            f"{choice.named} holds now; run them again, or put that code back."
+        )
     content = {
         "schema": SCHEMA,
         "benchmark": first["benchmark"],

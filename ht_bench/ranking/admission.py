@@ -26,6 +26,13 @@ class Admission:
     minimum: float
     passes: bool
 
+    @property
+    def verdict(self) -> str:
+        """Say in words whether there is a gap, and whether it is what a suite asks for."""
+        if not self.gap.low > 0:
+            return "no sure gap to close"
+        return "a gap to close" if self.passes else "a sure gap, smaller than a suite asks for"
+
 
 def admission(warm: ArrayLike, fresh: ArrayLike, minimum: float = LEAST_ACCURACY) -> Admission:
     """Say whether fresh − warm is at least `minimum` and STANDARD_ERRORS of its standard errors.

@@ -202,9 +202,15 @@ def _doubtful_gaps(rows: Sequence[Row]) -> list[str]:
     if least >= STANDARD_ERRORS:
         return []
     return [
-        f"On some seeds here {FULL_RESET} is only {max(least, 0.0):.1f} standard errors above "
+        f"On some seeds here {FULL_RESET} is only {_below(max(least, 0.0))} standard errors above "
         f"{NONE}: gap closed and its interval are rough below {STANDARD_ERRORS:.0f}."
     ]
+
+
+def _below(errors: float) -> str:
+    """Write standard errors with as many digits as tell them from the limit."""
+    text = f"{errors:.1f}"
+    return text if float(text) < STANDARD_ERRORS else f"{math.floor(errors * 100) / 100:.2f}"
 
 
 def _anchor_notes(task: PairedTask) -> list[str]:
@@ -212,8 +218,8 @@ def _anchor_notes(task: PairedTask) -> list[str]:
     if not absent:
         return []
     return [
-        f"Gap closed needs {' and '.join(absent)}: "
-        f"`ht-bench run --task {task.info.name} --method {','.join(absent)}`."
+        f"Gap closed needs {' and '.join(absent)}: add `--method {','.join(absent)}` to the "
+        f"`ht-bench run` that made these runs of {task.info.name}."
     ]
 
 

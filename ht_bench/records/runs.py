@@ -86,12 +86,13 @@ def is_finished(
     return (record["task_sha256"], record["data_sha256"], record["benchmark"]) == wanted
 
 
-def benchmark_of(path: Path) -> str:
-    """Return the ht-bench of which `path` holds a result; "" where it holds none."""
+def origin_of(path: Path) -> tuple[str, str] | None:
+    """Return the ht-bench and the task's hash of the result in `path`; None where it holds none."""
     try:
-        return str(read_record(path)["benchmark"])
+        record = read_record(path)
     except UsageError:
-        return ""
+        return None
+    return str(record["benchmark"]), str(record["task_sha256"])
 
 
 SCORED = frozenset({"phase", "step", *(family.metric for family in FAMILIES.values())})
@@ -105,6 +106,8 @@ def read_runs(folder: Path, *, scored: bool = False) -> tuple[list[Record], list
     records have in common they share, so change none in place. Raises UsageError if there is no
     folder, no result, or none that can be read.
     """
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; name a folder that `ht-bench run --out` filled.")
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}; `ht-bench run … --out {folder}` makes it.")
     files = sorted(_results_below(folder), key=_by_number)

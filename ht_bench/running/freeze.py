@@ -44,6 +44,11 @@ def freeze(runs: Path, name: str, title: str, tasks: Sequence[str], folder: Path
     groups, infos = found.groups, found.infos
     blocks = []
     for task in map(get_task, tasks):
+        if task.status == "draft":
+            raise UsageError(
+                f'{task.name} is a draft, which may still change; take status = "draft" out of '
+                "its file first."
+            )
         entries = _entries(groups, task, runs)
         anchors = _anchors(task, entries, infos[task.name].classes if entries else 0)
         _admit(task, anchors, infos[task.name].random)

@@ -15,7 +15,7 @@ from ht_bench.loading import is_same_definition, place
 from ht_bench.methods.resolve import MethodSpec, Named, find_class, resolve
 from ht_bench.records.keys import COSTLY
 from ht_bench.records.record import read_record
-from ht_bench.records.runs import benchmark_of, result_file, write_spec
+from ht_bench.records.runs import origin_of, result_file, write_spec
 from ht_bench.running import compute as computing
 from ht_bench.running.compute import ComputeRequest
 from ht_bench.running.failure import in_words
@@ -117,7 +117,7 @@ def make_plan(request: Request) -> Plan:
             finished_seeds = set(done)
             pending = [seed for seed in seeds if seed not in finished_seeds]
             notes += _other_code(template, pending)
-            notes += _other_epoch(template, pending)
+            notes += _replaced(template, pending)
             stacks = _stacks(template, pending)
             again = {seed for job in stacks for seed in job.seeds}  # mates in a begun stack
             if template.folder is not None:
@@ -174,16 +174,22 @@ def _other_code(job: StackJob, seeds: Sequence[int]) -> list[str]:
     ]
 
 
-def _other_epoch(job: StackJob, seeds: Sequence[int]) -> list[str]:
-    """Say which results of another epoch these runs will replace."""
+def _replaced(job: StackJob, seeds: Sequence[int]) -> list[str]:
+    """Say which results of another epoch, or of another task of this name, runs will replace."""
     if job.folder is None:
         return []
-    found = [benchmark_of(result_file(job.folder, seed)) for seed in seeds]
-    others = Counter(benchmark for benchmark in found if benchmark not in ("", EPOCH))
+    found = [origin_of(result_file(job.folder, seed)) for seed in seeds]
+    others = Counter(
+        f"of ht-bench {benchmark}, whose numbers do not compare"
+        if benchmark != EPOCH
+        else "of a task of this name with other content"
+        for benchmark, task in filter(None, found)
+        if benchmark != EPOCH or task != job.task.sha256
+    )
     return [
-        f"{count} result(s) of '{job.method.name}' on {job.task.name} are of ht-bench {benchmark}, "
-        "whose numbers do not compare: trained again and replaced; name another --out to keep them."
-        for benchmark, count in sorted(others.items())
+        f"{count} result(s) of '{job.method.name}' on {job.task.name} are {whose}: trained again "
+        "and replaced; name another --out to keep them."
+        for whose, count in sorted(others.items())
     ]
 
 

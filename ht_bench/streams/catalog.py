@@ -8,7 +8,7 @@ from pathlib import Path
 from ht_bench import registry
 from ht_bench.errors import UsageError
 from ht_bench.files import folder
-from ht_bench.streams.lock import check_lock
+from ht_bench.streams.lock import check_lock, read_lock
 from ht_bench.streams.spec import Spec
 from ht_bench.streams.task import AnyTask, load_task
 
@@ -43,12 +43,24 @@ def get_task(name: str | Path | AnyTask) -> AnyTask:
     if isinstance(name, Spec):
         return name
     if isinstance(name, Path):
-        return load_task(name)
+        return _own(name)
     if not isinstance(name, str):
         raise UsageError(f"{name!r} is no task; give a name, the path of a TOML file or a Task.")
     if name in task_files():
         return _shipped(name)
     return get_task(registry.made(registry.tasks, name))
+
+
+def _own(path: Path) -> AnyTask:
+    """Load a task's file; raises UsageError for a released task's name with other content."""
+    task = load_task(path)
+    released = read_lock(folder("tasks")).get(task.name, task.sha256)
+    if released != task.sha256:
+        raise UsageError(
+            f"{path}: '{task.name}' is the name of a released task, whose content is another; give "
+            "this one a name of its own."
+        )
+    return task
 
 
 def adopt_task(reference: str | Path | AnyTask) -> AnyTask:

@@ -46,7 +46,8 @@ def read_toml(path: Path, cure: str = "fix that line") -> dict[str, Any]:
     except UsageError:
         raise
     except OSError as error:
-        raise UsageError(f"Could not read {path}: {error.strerror or error}; {cure}.") from error
+        why = f"Could not read {path}: {error.strerror or error}"
+        raise UsageError(f"{why}; correct the path, or the file's permissions.") from error
     except (ValueError, RecursionError) as error:  # of TOML, of encoding, of 5,000 digits
         raise UsageError(f"{path} is not valid TOML: {reason(error)}; {cure}.") from error
     check_values(table, str(path))

@@ -91,6 +91,17 @@ def effect(found: Answer) -> str:
     return _in_unit(found.estimate, found.contrast)
 
 
+def is_correlation(found: Answer) -> bool:
+    """Whether an answer is a correlation over methods."""
+    return isinstance(found.contrast, Correlation)
+
+
+def claim(found: Answer) -> str:
+    """Say what the hypothesis claims of an answer's number, which a verdict affirms or denies."""
+    wanted = found.contrast.wanted
+    return f"within {found.contrast.margin:g} of zero" if wanted == "zero" else f"{wanted} zero"
+
+
 def effects_by_task(one: Told, found: Answer) -> list[tuple[str, str]]:
     """Write an answer's effect on each task alone, none where there is one task."""
     tasks = one.by_task.get(found.contrast.name, {})
@@ -110,9 +121,10 @@ def to_text(told: Sequence[Told], details: bool = False) -> str:
         if one.lacks:
             lines.append(f"  {one.lacks}; {one.command}")
         for found in one.answers:
-            numbers = f"{found.contrast.unit}, n = {found.n}, p = {found.shown:.2g}"
-            verdict = IN_WORDS[found.verdict]
-            lines.append(f"  {found.contrast.name}: {effect(found)} ({numbers}): {verdict}")
+            count = f"{len(one.question.cells)} methods, " if is_correlation(found) else ""
+            numbers = f"{found.contrast.unit}, {count}n = {found.n}, p = {found.shown:.2g}"
+            verdict = f"{claim(found)}: {IN_WORDS[found.verdict]}"
+            lines.append(f"  {found.contrast.name}: {effect(found)} ({numbers}); {verdict}")
             if details:
                 lines += [f"    {task}: {value}" for task, value in effects_by_task(one, found)]
         if details and one.answers:

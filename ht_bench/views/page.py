@@ -15,7 +15,7 @@ from ht_bench.ranking.comparison import Table
 from ht_bench.ranking.pairs import REFERENCES
 from ht_bench.version import EPOCH
 from ht_bench.views import page_content, text
-from ht_bench.views.answers import IN_WORDS, Told, effect, effects_by_task
+from ht_bench.views.answers import IN_WORDS, Told, claim, effect, effects_by_task
 from ht_bench.views.effort import effort, total
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -95,6 +95,7 @@ def _environment() -> jinja2.Environment:
         "letters": text.letters,
         "share": text.percent,
         "effect": effect,
+        "claim": claim,
         "in_words": IN_WORDS.get,
         "by_task": effects_by_task,
         "setting": setting,

@@ -176,5 +176,5 @@ def _ranking_subtitle(table: Table) -> str:
     if any(row.rank is None for row in table.rows):
         text += "; open: not ranked"
     if table.admission is not None and not table.admission.passes:
-        text += f"\n{FULL_RESET} is not surely above {NONE} here, so the ratio means little"
+        text += f"\n{FULL_RESET} over {NONE}: {table.admission.verdict}, so the ratio is rough"
     return text

@@ -244,8 +244,7 @@ def _caption(table: Table) -> str:
     if gap is not None:
         digits = max((row.decimals for row in table.rows), default=3)
         estimate = format_estimate(gap.gap, digits)
-        verdict = "a gap to close" if gap.passes else "no sure gap to close"
-        parts.append(f"{FULL_RESET} over {NONE}: {estimate}, {verdict}.")
+        parts.append(f"{FULL_RESET} over {NONE}: {estimate}, {gap.verdict}.")
     return " ".join(parts)
 
 

@@ -222,6 +222,7 @@ def test_a_task_without_runs(submit: Call) -> None:
 
 def test_a_task_of_ones_own(call: Call, submit: Call, runs: Path, tmp_path: Path) -> None:
     answer = call("submit", runs, "--method", "none", *ABOUT, "--out", tmp_path / "mine.json")
+    assert "name its file with --task FILE.toml" in answer.error
     assert answer.code == 2 and "tiny-v1 is no task of this benchmark" in answer.error
     assert "tiny-v1 is no task of this benchmark" in submit("--task", "tiny-v1").error
 
@@ -235,7 +236,7 @@ def test_a_task_of_ones_own(call: Call, submit: Call, runs: Path, tmp_path: Path
         ({"stack": 1}, "differ in stack"),
         ({"precision": "bf16"}, "was run in 2 settings"),
         ({"device": "cuda:0"}, "was run in 2 settings"),
-        ({"hyperparameters": {"fraction": 0.06}}, "has 2 sets of hyperparameters"),
+        ({"hyperparameters": {"fraction": 0.06}}, "has 2 set(s) of hyperparameters"),
         ({"data_sha256": "b" * 64}, "two data hashes do not compare"),
         ({"split": "validation"}, "lacks seeds 100"),
     ],
@@ -254,6 +255,35 @@ def test_a_search_beside_the_runs_is_no_mixture(submit: Call, copied: Path) -> N
         for path in group.with_name(name).glob("seed*/result.json"):
             change(path, split="validation", hyperparameters={"fraction": fraction})
     assert submit().code == 0
+
+
+def test_a_variant_that_is_not_there_is_named(submit: Call, tmp_path: Path) -> None:
+    answer = submit("--variant", "zz")
+    assert answer.code == 2 and "has 1 set(s) of hyperparameters" in answer.error
+    assert not (tmp_path / "mine.json").exists()
+
+
+def test_a_name_that_is_a_path_is_refused(submit: Call) -> None:
+    answer = submit("--name", "../x")
+    assert answer.code == 2 and "the file carries the entry's name" in answer.error
+
+
+def test_runs_of_other_code_than_the_files_are_refused(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_task: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_task()
+    own, code = Path("mine.py"), "from ht_bench import Method\nclass Mine(Method):\n    x = 1\n"
+    own.write_text(code, encoding="utf-8")
+    run = ("run", "--task", "tiny.toml", "--method", "mine.py:Mine", "--out", "runs", "--jobs", "1")
+    assert call(*run).code == 0
+    words = (*ABOUT, "--summary", "x", "--task", "tiny.toml", "--method", "mine.py:Mine")
+    wrote = call("submit", "runs", *words, "--out", "mine.json")
+    assert wrote.code == 0 and "Next: ht-bench verify mine.json --task tiny.toml" in wrote.out
+    own.write_text(code.replace("1", "2"), encoding="utf-8")
+    answer = call("submit", "runs", *words, "--out", "other.json")
+    assert answer.code == 2 and "other code than mine.py:Mine holds now" in answer.error
+    assert not Path("other.json").exists()
 
 
 def test_one_of_several_variants_is_chosen(submit: Call, copied: Path, tmp_path: Path) -> None:

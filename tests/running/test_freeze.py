@@ -1,5 +1,6 @@
 """Freezing a suite: its anchors are the runs' own numbers, and it is written once."""
 
+import dataclasses
 import json
 import shutil
 from dataclasses import replace
@@ -74,6 +75,16 @@ def test_a_suite_is_released_once(task: Task, tmp_path: Path) -> None:
     with pytest.raises(ht_bench.UsageError, match="never changes"):
         freeze(tmp_path / "runs", "suite-made-up-v1", "other", [task.name], tmp_path)
     assert path.read_bytes() == before
+
+
+def test_a_draft_is_not_released(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft = dataclasses.replace(task, status="draft")
+    monkeypatch.setattr("ht_bench.running.freeze.get_task", lambda _: draft)
+    with pytest.raises(ht_bench.UsageError, match="is a draft, which may still change"):
+        freeze_runs(tmp_path, task, gap=0.1)
+    assert not (tmp_path / "suite-made-up-v1.toml").exists()
 
 
 def test_runs_of_another_epoch_freeze_nothing(task: Task, tmp_path: Path) -> None:

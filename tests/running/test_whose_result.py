@@ -1,5 +1,6 @@
 """Which results count as a method's own."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,20 @@ def test_results_of_another_epoch_are_replaced_with_a_sentence(task: Task, tmp_p
         again = evaluate("none", task, out=tmp_path)
     assert [record["benchmark"] for record in again.records] == [EPOCH, EPOCH]
     assert curves(again) == curves(first)
+
+
+def test_results_of_another_task_of_the_name_are_replaced_with_a_sentence(
+    task: Task, tmp_path: Path
+) -> None:
+    evaluate("none", task, out=tmp_path)
+    changed = dataclasses.replace(task, tolerance=task.tolerance * 2)
+    assert changed.sha256 != task.sha256
+    said = (
+        r"2 result\(s\) of 'none' on tiny-v1 are of a task of this name with other content.*--out"
+    )
+    with pytest.warns(UserWarning, match=said):
+        again = evaluate("none", changed, out=tmp_path)
+    assert {record["task_sha256"] for record in again.records} == {changed.sha256}
 
 
 def test_a_class_that_stands_in_no_file_is_never_finished(task: Task, tmp_path: Path) -> None:

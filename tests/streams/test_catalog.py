@@ -26,6 +26,16 @@ def shipped_path() -> Path:
     return folder("tasks") / f"{NAME}.toml"
 
 
+def test_a_released_tasks_name_is_no_name_for_other_content(tmp_path: Path) -> None:
+    text = shipped_path().read_text(encoding="utf-8")
+    copy = tmp_path / "copy.toml"
+    copy.write_text(text, encoding="utf-8")
+    assert get_task(copy).sha256 == shipped_task().sha256
+    copy.write_text(text.replace("tolerance = 0.", "tolerance = 0.1"), encoding="utf-8")
+    with pytest.raises(UsageError, match="is the name of a released task.*a name of its own"):
+        get_task(copy)
+
+
 def nothing() -> None:
     """Stand for a function whose author forgot the return."""
 

@@ -187,7 +187,7 @@ def test_an_interval_beyond_the_view_ends_in_an_arrow(make_runs, tmp_path, drawn
     ranking_figure(comparison, tmp_path / "x")
     (axes,) = drawn[0].axes
     assert any(line.get_marker() in "<>" for line in axes.lines if line.get_marker())
-    assert any("means little" in text.get_text() for text in drawn[0].texts)
+    assert any("so the ratio is rough" in text.get_text() for text in drawn[0].texts)
     assert_no_text_overlaps_or_leaves(drawn[0])
 
 

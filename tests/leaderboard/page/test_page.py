@@ -169,7 +169,7 @@ def test_a_method_page_says_how_it_was_made(site: Path) -> None:
 
 def test_a_task_page_has_spec_anchors_and_all_methods(site: Path) -> None:
     text = " ".join("".join(read(site / "tasks" / "permuted-digits-v1.html").text).split())
-    assert "0.031 [0.028, 0.034], a sure gap" in text
+    assert "0.031 [0.028, 0.034], a gap to close" in text
     assert '29 × {"inputs": "permuted", "updates": 150}' in text
     assert "anchors frozen in a released suite" in text
     for method in ("none", "full-reset", "hare-tortoise", "l2-init", "crelu", "hostile"):

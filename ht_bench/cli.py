@@ -33,7 +33,7 @@ from ht_bench.commands.submit import submit
 from ht_bench.commands.tensorboard import tensorboard
 from ht_bench.commands.tune import tune
 from ht_bench.commands.verify import verify
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, warn_in_sentences
 from ht_bench.loading import import_sources
 from ht_bench.version import VERSION
 
@@ -122,6 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
             stream.reconfigure(encoding="ascii", errors="ht-bench-plain")
+    if arguments is None:  # this process is the command's
+        warn_in_sentences()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given in (["--version"], ["version"]):
         print(f"ht-bench {VERSION}")

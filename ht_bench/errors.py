@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -41,6 +42,24 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # a number of too many digits, lists within lists
         return f"a {type(value).__name__} too long to show"
     return text if len(text) <= 120 else f"{text[:100]} … ({len(text):,} characters)"
+
+
+def warn_in_sentences() -> None:
+    """Let this process print a warning meant for a user as a sentence, without file and line."""
+    stock = warnings.formatwarning
+
+    def written(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if issubclass(category, UserWarning):
+            return f"Warning: {message}\n"
+        return stock(message, category, filename, lineno, line)
+
+    warnings.formatwarning = written
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def refused(answer: Any, sentence: str) -> None:
         ("run --task tiny.toml --method none --out tiny.toml/in", "tiny.toml/in cannot be written"),
         ("compare missing", "There is no folder missing"),
         ("compare empty", "empty holds no finished run"),
-        ("compare tiny.toml", "There is no folder tiny.toml"),
+        ("compare tiny.toml", "tiny.toml is a file; name a folder"),
         ("compare empty --suite no-such-suite", "empty holds no finished run"),
         ("tensorboard missing --no-serve", "There is no folder missing"),
         ("tensorboard empty --no-serve", "empty holds no finished run"),

@@ -198,7 +198,8 @@ def _task_notes(task: PairedTask, entries: Iterable[Entry], setting: Setting) ->
 
 
 def _doubtful_gaps(rows: Sequence[Row]) -> list[str]:
-    least = min((row.least_gap for row in rows if row.least_gap is not None), default=math.inf)
+    gaps = [row.least_gap for row in rows if row.least_gap is not None and row.n > 1]
+    least = min(gaps, default=math.inf)
     if least >= STANDARD_ERRORS:
         return []
     return [

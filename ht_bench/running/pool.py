@@ -22,7 +22,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, warn_in_sentences
 from ht_bench.loading import import_sources
 from ht_bench.registry import sources
 from ht_bench.running.executor import Outcome, train
@@ -162,6 +162,7 @@ def _begin(
     """
     global _observer, _sources
     _sources = sources
+    warn_in_sentences()
     if gpu:
         os.environ[VISIBLE] = gpu
     signal.signal(signal.SIGINT, signal.SIG_IGN)

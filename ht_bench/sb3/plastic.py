@@ -36,6 +36,7 @@ from ht_bench.sb3.parts import (
     parts_of,
     unit_groups_of,
 )
+from ht_bench.sb3.refusals import check_observations, keywords_read
 from ht_bench.sb3.saving import SavedPolicy, add_state
 from ht_bench.sb3.second_batch import SecondBatches
 from ht_bench.sb3.targets import TortoiseTarget
@@ -87,7 +88,9 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
         given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
         self._stock_arguments = {**given, "lr_schedule": _no_schedule}
         self._stock_positional = args[len(_ARGUMENTS) :]
-        super().__init__(*args, **kwargs)
+        with keywords_read():
+            super().__init__(*args, **kwargs)
+        check_observations(self)
         check_acting(self, evaluate_as, act_as)
         if fast:  # before the methods copy the weights, whose memory order copies keep
             quicken(self)

@@ -122,7 +122,7 @@ def _read(file: Path, fingerprint: str, device: str) -> tuple[dict[str, Any] | N
             return dict(saved["state"]), ""
     except Exception:  # a pickle may raise anything
         return None, "is unreadable"
-    return None, "is of another machine, of other software or settings"
+    return None, "is of another machine, of other software, code or settings"
 
 
 def _places(device: str) -> str | Callable[[Any, str], Any]:

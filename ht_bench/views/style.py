@@ -177,7 +177,8 @@ def label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]], size: float =
 def spread(heights: Sequence[float], gap: float, top: float = 1.0) -> list[float]:
     """Move heights as little as possible so that neighbours are at least `gap` apart.
 
-    Neighbours that crowd are merged into a block around their mean (pool adjacent violators).
+    Neighbours that crowd are merged into a block around their mean (pool adjacent violators), which
+    ends neither below 0 nor, where that leaves room, a gap above `top`.
     """
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     blocks: list[list[int]] = []
@@ -191,8 +192,14 @@ def spread(heights: Sequence[float], gap: float, top: float = 1.0) -> list[float
     for block in blocks:
         for offset, index in enumerate(block):
             places[index] = _start(block, heights, gap) + gap * offset
-    overshoot = max(0.0, max(places.values(), default=0.0) - top - gap)
-    return [places[index] - overshoot for index in range(len(heights))]
+    lowest, highest = 0.0, top + gap
+    for index in order:
+        places[index] = max(places[index], lowest)
+        lowest = places[index] + gap
+    for index in reversed(order):
+        places[index] = min(places[index], highest)
+        highest = places[index] - gap
+    return [places[index] for index in range(len(heights))]
 
 
 def _start(block: Sequence[int], heights: Sequence[float], gap: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
@@ -39,6 +40,26 @@ def refused(make: Any, algorithm: str, sentence: str, **policy_kwargs: Any) -> N
     with pytest.raises(UsageError, match=sentence) as caught:
         make(algorithm, "PlasticMlpPolicy", policy_kwargs=policy_kwargs)
     assert "\n" not in str(caught.value)
+
+
+# ---- policies ----
+
+
+@pytest.mark.parametrize("cls", [SAC, PPO])
+def test_dict_observations_ask_for_the_policy_that_reads_them(cls: Any) -> None:
+    env = gymnasium.make("Pendulum-v1")
+    space = gymnasium.spaces.Dict({"all": env.observation_space})
+    asked = gymnasium.wrappers.TransformObservation(env, lambda seen: {"all": seen}, space)
+    with pytest.raises(UsageError, match="takes no dict observations; use 'HareTortoiseMultiInput"):
+        cls("HareTortoiseMlpPolicy", asked)
+    assert cls("HareTortoiseMultiInputPolicy", asked).policy.has_tortoise
+
+
+def test_a_mistyped_keyword_is_named_and_others_are_the_stock_policys() -> None:
+    with pytest.raises(UsageError, match="no policy takes 'plastcity'. Did you mean 'plasticity'"):
+        PPO("PlasticMlpPolicy", "CartPole-v1", policy_kwargs={"plastcity": "l2"})
+    with pytest.raises(TypeError, match="net_archs"):
+        PPO("PlasticMlpPolicy", "CartPole-v1", policy_kwargs={"net_archs": [3]})
 
 
 # ---- algorithms ----

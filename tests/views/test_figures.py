@@ -227,6 +227,10 @@ def test_spread_keeps_order_and_distance_and_moves_little():
     assert (places[1], places[4]) == (0.1, 0.9)
     assert (places[0] + places[2] + places[3]) / 3 == pytest.approx(0.51)
     assert spread([], 0.1) == []
+    low = spread([0.0, 0.0, 0.0, 0.2, 1.0], 0.1)
+    assert min(low) >= 0 and all(b - a >= 0.1 - 1e-12 for a, b in pairwise(sorted(low)))
+    high = spread([1.0, 1.0, 0.95, 0.1], 0.1)
+    assert max(high) <= 1.1 + 1e-12 and all(b - a >= 0.1 - 1e-12 for a, b in pairwise(sorted(high)))
 
 
 def test_every_label_has_a_style_of_its_own():

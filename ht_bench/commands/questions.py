@@ -104,8 +104,10 @@ def _from_runs(
         done = run_plan(plan, jobs, limit=limit, brief=True)
         code = report(done.records, done.failures, out)
     runs = {q.name: collect(q, plans(q, folder, compute, out)) for q in asked.values()}
+    answered = read_answers(folder)
     if write:
-        print(f"Wrote {write_answers(folder, {**read_answers(folder), **runs})}.")
-    shown = [one for one in tell(folder, runs) if one.question.name in asked]
+        print(f"Wrote {write_answers(folder, {**answered, **runs})}.")
+    # Verdicts hold one error over all that were answered, not over those of this command alone.
+    shown = [one for one in tell(folder, {**answered, **runs}) if one.question.name in asked]
     print(to_text(shown, details), end="")
     return code

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from ht_bench.cli import main
+from ht_bench.ranking.claims import Answer, decide
 from ht_bench.views.answers import tell, to_text
 
 TASK = (
@@ -66,15 +68,34 @@ def test_a_question_is_run_once_written_and_answered(
     assert main([*words, "--run", "--write"]) == 0
     printed = capsys.readouterr()
     assert "12 runs, 0 finished already" in printed.err
-    assert "plain over broken: 0." in printed.out and printed.out.count("): yes") == 1
+    assert "plain over broken: 0." in printed.out and printed.out.count("; above zero: yes") == 1
     assert main([*words, "--run"]) == 0
     assert "nothing is left to train" in capsys.readouterr().err
     assert main(["questions", str(folder)]) == 0  # from the committed answers
-    assert "): yes" in capsys.readouterr().out
+    assert "; above zero: yes" in capsys.readouterr().out
     _stand_on_the_page(folder, tmp_path / "site")
     answers = json.loads((folder / "answers.json").read_text(encoding="utf-8"))
     assert set(answers["q-tiny"]["finals"]) == {"broken", "plain"}
     assert len(answers["q-tiny"]["finals"]["plain"]["../tiny.toml"]) == 6
+
+
+def test_verdicts_of_one_question_are_held_to_the_error_over_all(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["questions", str(folder), "--out", str(tmp_path / "runs"), "--jobs", "1"]
+    assert main([*words, "--run", "--write"]) == 0
+    text = (folder / "q.toml").read_text(encoding="utf-8").replace("q-tiny", "q-other")
+    (folder / "r.toml").write_text(text, encoding="utf-8")
+    judged: list[int] = []
+
+    def counted(found: Sequence[Answer]) -> list[Answer]:
+        judged.append(len(found))
+        return decide(found)
+
+    monkeypatch.setattr("ht_bench.views.answers.decide", counted)
+    assert main([*words, "--run", "--write", "--name", "q-other"]) == 0
+    assert main(["questions", str(folder), "--name", "q-other"]) == 0
+    assert judged == [2, 2]
 
 
 def _page(folder: Path, site: Path) -> str:

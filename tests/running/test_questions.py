@@ -159,7 +159,7 @@ def test_each_tasks_effect_and_a_remark_of_afterwards(
     (folder / "q.toml").write_text(text, encoding="utf-8")
     assert main(["questions", str(folder), "--details"]) == 0
     printed = capsys.readouterr().out
-    assert "): yes" in printed and "  Afterwards: Seen <i>since</i>." in printed
+    assert "; above zero: yes" in printed and "  Afterwards: Seen <i>since</i>." in printed
     [told] = tell(folder)
     alone = told.by_task["plain over broken"]
     assert list(alone) == ["../tiny.toml", "../other.toml"]

@@ -311,7 +311,9 @@ def test_a_task_of_another_s_name_is_refused(tmp_path: Path, write_task: Write) 
     write_task(called=("tiny-v1", "warm-start-digits-v1"))
     path = tmp_path / "suite.toml"
     path.write_text('name = "s"\ntitle = "t"\ntasks = ["tiny.toml"]\n', encoding="utf-8")
-    with pytest.raises(ht_bench.UsageError, match="'warm-start-digits-v1' is that of another"):
+    with pytest.raises(
+        ht_bench.UsageError, match="'warm-start-digits-v1' is the name of a released"
+    ):
         get_suite(path)
     assert adopt_task("warm-start-digits-v1") is get_task("warm-start-digits-v1")
 

@@ -271,7 +271,9 @@ def test_an_out_folder_that_is_a_file_is_one_sentence(tmp_path: Path, call: Call
     answer = call("run", "--task", "warm-start-digits-v1", "--method", "none", "--out", file)
     assert answer.code == 2
     [line] = answer.error.splitlines()
-    assert line.startswith(f"ht-bench: The folder {file} cannot be written") and "--out" in line
+    assert (
+        line.startswith(f"ht-bench: The folder {file} cannot be written") and "name another" in line
+    )
     assert file.read_text(encoding="utf-8") == "mine"
 
 

@@ -84,6 +84,9 @@ def test_a_malformed_lock_is_named(tasks: Path, text: str, sentence: str) -> Non
 def test_a_users_own_file_is_not_locked(tasks: Path, tmp_path: Path) -> None:
     own = Path(shutil.copy(tasks / f"{NAME}.toml", tmp_path / "mine.toml"))
     change(own, "lr = 1e-3", "lr = 2e-3")
+    with pytest.raises(UsageError, match="is the name of a released task"):  # its results' name too
+        catalog.get_task(own)
+    change(own, f'name = "{NAME}"', 'name = "mine-v1"')
     assert catalog.get_task(own).optimizer.lr == 2e-3
 
 

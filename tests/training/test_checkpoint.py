@@ -130,7 +130,7 @@ def damaged(path: Path, change: Callable[[bytes], bytes]) -> Iterator[None]:
 
 
 def assert_the_one_before_is_used(path: Path) -> None:
-    fault = "(unreadable|of another machine, of other software or settings)"
+    fault = "(unreadable|of another machine, of other software, code or settings)"
     sentence = f"The checkpoint {path} is {fault}; this run goes on from the one before."
     with pytest.warns(UserWarning, match=sentence):
         assert read(path) == 1
@@ -181,7 +181,9 @@ def test_both_damaged_or_foreign_start_anew_with_one_sentence(path: Path) -> Non
 
 def test_a_foreign_one_does_not_hide_ones_own(path: Path) -> None:
     checkpoint.save(path, "another", state(3))
-    with pytest.warns(UserWarning, match="software or settings; this run goes on from the one b"):
+    with pytest.warns(
+        UserWarning, match="software, code or settings; this run goes on from the one b"
+    ):
         assert read(path) == 2
 
 
@@ -225,7 +227,9 @@ def test_forged_with_the_right_hash(
 
 def test_another_layout_is_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "LAYOUT", checkpoint.LAYOUT + 1)
-    with pytest.warns(UserWarning, match="other software or settings, .*; this run starts anew"):
+    with pytest.warns(
+        UserWarning, match="other software, code or settings, .*; this run starts anew"
+    ):
         assert read(path) is None
 
 

@@ -69,16 +69,7 @@ def make_submission(
         traits.append(first.get("traits"))
         none = groups[setting][task].get(NONE)
         tables[task] = _task_table(group, infos[task], none)
-    if len(sources) > 1:
-        raise UsageError(
-            f"'{choice.method}' was run from {len(sources)} versions of its source; run "
-            f"{', '.join(entries)} again with one version, or name fewer tasks with --task."
-        )
-    if choice.source and sources != {choice.source}:
-        raise UsageError(
-            f"The runs of '{choice.method}' below {runs} were made by other code than "
-            f"{choice.named} holds now; run them again, or put that code back."
-        )
+    _check_sources(sources, choice, runs, list(entries))
     content = {
         "schema": SCHEMA,
         "benchmark": first["benchmark"],
@@ -96,6 +87,20 @@ def make_submission(
         content["tasks"] = with_entry(entry, content, extended)
     content["tuning"] = _tuning(choice.method, about, tuple(content["tasks"]))
     return content
+
+
+def _check_sources(sources: set[str], choice: Choice, runs: Path, tasks: Sequence[str]) -> None:
+    """Raise UsageError unless all runs are of one version of the method, its file's if named."""
+    if len(sources) > 1:
+        raise UsageError(
+            f"'{choice.method}' was run from {len(sources)} versions of its source; run "
+            f"{', '.join(tasks)} again with one version, or name fewer tasks with --task."
+        )
+    if choice.source and sources != {choice.source}:
+        raise UsageError(
+            f"The runs of '{choice.method}' below {runs} were made by other code than "
+            f"{choice.named} holds now; run them again, or put that code back."
+        )
 
 
 def _completed(about: About, entry: Mapping[str, Any]) -> About:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from ht_bench.cli import COMMANDS, main
+from ht_bench.errors import warn_in_sentences
 
 Call = Callable[..., Any]
 
@@ -114,3 +116,16 @@ def test_progress_is_plain_on_any_terminal(
     monkeypatch.setattr(sys, "stderr", errors)
     assert main(["data", "import", "mnist", str(tmp_path)]) == 2
     assert "decoding mnist" in errors.text() and "not the whole mnist" in errors.text()
+
+
+def test_a_warning_for_a_user_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # put back afterwards
+    warn_in_sentences()
+    assert warnings.formatwarning("Mind this.", UserWarning, "x.py", 3) == "Warning: Mind this.\n"
+    assert "x.py:3" in warnings.formatwarning("old", DeprecationWarning, "x.py", 3)
+
+
+def test_a_suite_is_not_released_without_a_title(call: Any, runs: Any) -> None:
+    words = ("freeze", "--suite", "suite-a-v1", "--task", "a-v1", "--title", " ", "--runs", runs)
+    answer = call(*words)
+    assert answer.code == 2 and "Say what the suite scores" in answer.error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,11 +58,20 @@ def first_points(known: KnownTask, submission: Submission) -> dict[int, dict[str
     Raises UsageError for a `network` that the task refuses or that is too large to build.
     """
     hyperparameters = submission.tasks[known.task.name]["hyperparameters"]
-    spec = _shaped(known, networks.filled(submission.method["network"], hyperparameters))
-    seeds = submission.seeds(known.task.name)
+    network = networks.filled(submission.method["network"], hyperparameters)
     # On this CPU, which has no TF32: fp32 is the nearest to it.
     precision = str(submission.content["precision"]).replace("tf32", "fp32")
     compute = Compute(precision=precision, threads=_threads(submission, known))
+    seeds = tuple(submission.seeds(known.task.name))
+    return _untrained(known, json.dumps(network, sort_keys=True), seeds, compute)
+
+
+@functools.lru_cache(maxsize=1024)
+def _untrained(
+    known: KnownTask, network: str, seeds: tuple[int, ...], compute: Compute
+) -> dict[int, dict[str, float]]:
+    """Compute `first_points` once for all entries whose untrained networks are the same ones."""
+    spec = _shaped(known, json.loads(network))
     width = known.task.stack
     firsts: dict[int, dict[str, float]] = {}
     for start in range(0, len(seeds), width):

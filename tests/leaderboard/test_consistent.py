@@ -186,6 +186,7 @@ def test_channels_that_would_fill_the_memory() -> None:
 def test_the_submissions_precision_is_what_is_recomputed(
     honest_bytes: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reruns._untrained.cache_clear()
     seen = []
     make = reruns.make_run
     monkeypatch.setattr(reruns, "make_run", lambda *given: seen.append(given[-1]) or make(*given))
@@ -196,6 +197,29 @@ def test_the_submissions_precision_is_what_is_recomputed(
     assert {compute.precision for compute in seen} == {"bf16"}
     assert {compute.threads for compute in seen} == {1}
     assert len(found) == 20
+
+
+def test_untrained_networks_are_built_once_for_entries_that_share_them(
+    honest_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other names and hyperparameters share them; another network and precision do not."""
+    reruns._untrained.cache_clear()
+    built = []
+    make = reruns.make_run
+    monkeypatch.setattr(reruns, "make_run", lambda *given: built.append(given) or make(*given))
+
+    def points(name: str, network: Content, precision: str) -> Any:
+        content = json.loads(honest_bytes)
+        content["name"], content["precision"] = name, precision
+        content["method"]["network"] = network
+        return reruns.first_points(find_known("quick-digits-v1"), Submission(content))
+
+    first = points("a", {}, "fp32")
+    stacks = len(built)
+    assert stacks >= 1 and points("b", {}, "fp32") == first and len(built) == stacks
+    assert points("c", {"hidden": [8]}, "fp32") != first and len(built) == 2 * stacks
+    points("d", {}, "bf16")
+    assert len(built) == 3 * stacks
 
 
 def test_data_that_are_not_here(monkeypatch: pytest.MonkeyPatch, entry: Any) -> None:

@@ -5,8 +5,10 @@ jackknife, Jaeckel 1972); for a trimmed mean these are the winsorized values (Tu
 1963). Influences of statistics on the same runs add and subtract, so a ratio, a mean over tasks and
 a paired difference each have one, and with it a standard error. Student's t has the degrees of
 freedom of Welch (1947) over tasks: for an interval n − 2 of a task's n seeds; for tests, whose
-level lies far out, one less than the seeds that its interquartile mean keeps (Yuen 1974). What
-these intervals and tests keep to, and percentile bootstraps, `python -m benchmarks.coverage` tells.
+level lies far out, one less than the seeds that its interquartile mean keeps (Yuen 1974). A middle
+half of few runs may agree by chance far better than all of them do, so a task's variance is never
+taken below FLOOR of what plain means would have. What these intervals and tests keep to, and
+percentile bootstraps, `python -m benchmarks.coverage` tells.
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ from ht_bench.ranking.estimate import Estimate
 LEVEL = 0.95
 FAMILY_WISE = 0.05
 """The chance of any false "surely above" among all pairs of a table."""
+FLOOR = 0.5
+"""Least variance of a task's interquartile mean, in that of its mean: as for Student's t with three
+degrees of freedom (0.51). Of normal runs it is 1.2: they meet the floor where the middles of few
+seeds agree by chance."""
 TIE = 1e-9
 """Numbers this near are equal: frozen anchors are written with ten decimals, runs with all."""
 
@@ -34,20 +40,23 @@ class Statistic:
     """A number and the influence of every run on it.
 
     influences: an array [seeds] per task, known up to a constant in each. Two statistics of the
-    same tasks and seeds are paired run by run.
+    same tasks and seeds are paired run by run. plain: those that the runs would have on means in
+    place of interquartile means; empty where runs of several tasks are ordered together.
     """
 
     value: float
     influences: tuple[Array, ...]
+    plain: tuple[Array, ...] = ()
 
     def estimate(self) -> Estimate:
         """Return the value with its 95 % interval, unbounded where a task has too few seeds."""
         squares = [_square(x) for x in self.influences]
+        floors = [_square(x) for x in self.plain] or [0.0] * len(squares)
         if not np.isfinite(self.value):
             return Estimate(self.value, self.value, self.value)
         if any(square is None for square in squares):
             return Estimate(self.value, -np.inf, np.inf)
-        variances = np.array([s for s in squares if s is not None])
+        variances = np.maximum(np.array(squares, float), FLOOR * np.array(floors, float))
         freedom = _freedom(variances[:, None], [n - 2 for n in self._seeds()])[0]
         if not variances.sum() > TIE**2 * max(1.0, self.value**2):  # rounding
             return Estimate(self.value, self.value, self.value)
@@ -58,7 +67,8 @@ class Statistic:
 
     def p_value(self) -> float:
         """Return the two-sided p-value of a value of zero."""
-        nothing = Statistic(0.0, tuple(np.zeros(len(x)) for x in self.influences))
+        still = tuple(np.zeros(len(x)) for x in self.influences)
+        nothing = Statistic(0.0, still, still)
         return p_value(self, nothing)
 
     def _seeds(self) -> list[int]:
@@ -92,7 +102,8 @@ def interquartile_mean(x: ArrayLike, axis: int = -1) -> Array:
 
 def of_interquartile_mean(values: Array) -> Statistic:
     """Return the interquartile mean of one task's runs, [seeds]."""
-    return Statistic(float(interquartile_mean(values)), tuple(_winsorized([values])))
+    plain = (values / len(values),)
+    return Statistic(float(interquartile_mean(values)), tuple(_winsorized([values])), plain)
 
 
 def _winsorized(parts: Sequence[Array]) -> list[Array]:
@@ -130,15 +141,16 @@ def of_gap_closed(
     runs = [(m - w) / gap for m, w, gap in zip(method, starts, gaps, strict=True)]
     middle = _in_the_middle(runs)
     total = sum(kept.sum() for kept in middle)
-    influences = []
+    influences, plain = [], []
     for t, own in enumerate(_winsorized(runs)):
-        kept = runs[t][middle[t]]
+        kept, n = runs[t][middle[t]], len(runs[t])
         by_warm = -np.sum(1 - kept) / gaps[t] / total
         by_fresh = -np.sum(kept) / gaps[t] / total
         [at_warm], [at_fresh] = _winsorized([warm[t]]), _winsorized([fresh[t]])
         influences.append(own + by_warm * at_warm + by_fresh * at_fresh)
+        plain.append((runs[t] + by_warm * warm[t] + by_fresh * fresh[t]) / n)
     value = float(interquartile_mean(np.concatenate(runs)))
-    return Statistic(value, tuple(influences))
+    return Statistic(value, tuple(influences), tuple(plain) if len(runs) == 1 else ())
 
 
 def _in_the_middle(parts: Sequence[Array]) -> list[NDArray[np.bool_]]:
@@ -157,15 +169,19 @@ def of_error_reduction(method: Array, warm: Array) -> Statistic:
     if none >= 1:
         return Statistic(np.nan, (np.zeros(len(method)),))
     [at_own], [at_none] = _winsorized([method]), _winsorized([warm])
-    influence = at_own / (1 - none) - at_none * (1 - own) / (1 - none) ** 2
-    return Statistic(1 - (1 - own) / (1 - none), (influence,))
+    by_own, by_none = 1 / (1 - none), -(1 - own) / (1 - none) ** 2
+    influence = by_own * at_own + by_none * at_none
+    plain = (by_own * method + by_none * warm) / len(method)
+    return Statistic(1 - (1 - own) / (1 - none), (influence,), (plain,))
 
 
 def mean_of(statistics: Sequence[Statistic]) -> Statistic:
     """Return the mean of statistics of different tasks."""
     count = len(statistics)
     influences = [x / count for each in statistics for x in each.influences]
-    return Statistic(sum(each.value for each in statistics) / count, tuple(influences))
+    plain = [x / count for each in statistics for x in each.plain]
+    known = tuple(plain) if all(each.plain for each in statistics) else ()
+    return Statistic(sum(each.value for each in statistics) / count, tuple(influences), known)
 
 
 def surely_above(entries: Mapping[str, Statistic]) -> dict[str, set[str]]:
@@ -196,18 +212,25 @@ def _pairs(entries: Sequence[Statistic]) -> tuple[Array, Array]:
     """Return differences of values and two-sided p-values of all pairs, [entries, entries] each."""
     values = np.array([entry.value for entry in entries])
     differences = values[:, None] - values[None, :]
-    variances = np.stack(
-        [_variances(x) for x in zip(*(e.influences for e in entries), strict=True)]
-    )
+    variances = _by_task([entry.influences for entry in entries])
+    alike = variances.sum(axis=0) == 0  # no kept difference varies
+    if all(entry.plain for entry in entries):
+        floors = _by_task([entry.plain for entry in entries])
+        variances = np.maximum(variances, FLOOR * floors)
     seeds = entries[0]._seeds()
     freedom = _freedom(variances, [n - 2 * (n // 4) - 1 for n in seeds])
     total = variances.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(total > 0, np.abs(differences) / np.sqrt(total), np.inf)
         p_values = np.where(freedom > 0, 2 * stdtr(np.maximum(freedom, 1e-9), -t), 1.0)
-    p_values[total == 0] = _signs(seeds)
+    p_values[alike] = np.maximum(_signs(seeds), np.where(total > 0, p_values, 0.0))[alike]
     p_values[~(np.abs(differences) > TIE)] = 1.0  # so does what is not a number
     return differences, p_values
+
+
+def _by_task(influences: Sequence[tuple[Array, ...]]) -> Array:
+    """Return the variances of pairs' differences, [tasks, entries, entries]."""
+    return np.stack([_variances(x) for x in zip(*influences, strict=True)])
 
 
 def _signs(seeds: Sequence[int]) -> float:

@@ -5,32 +5,19 @@ Each raises AssertionError with one sentence that names the contract that is bro
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method
 from ht_bench.methods.resolve import resolve
 from ht_bench.streams.reinforcement import ReinforcementTask
 from ht_bench.streams.task import AnyTask, Task
-from ht_bench.training.program import (
-    BOUNDARY,
-    EPOCH_STEPS,
-    STEPS,
-    Make,
-    Program,
-    convolutional_net,
-    stack,
-)
-from ht_bench.training.tape import Tapes
+from ht_bench.training import contract_checks
+from ht_bench.training.contract_checks import require
 
 CHECKED_STEPS = 20
 """Steps that `check_task` takes in each phase of a stream of environments."""
@@ -55,16 +42,7 @@ def check_method(
         method = resolve(method).build()
     if isinstance(method, type):
         method = method()
-    _check_hyperparameters(method)
-    for make in [make_module] if make_module else [convolutional_net, stack]:
-        _check_attach(method, make)
-        _check_equal_runs(method, make)
-        _check_boundary(method, make)
-        _check_evaluating(method, make)
-        _check_resume(method, make)
-        _check_captured(method, make)
-    if make_module is None and not method.network:
-        _check_mates(method)
+    contract_checks.check(method, make_module)
 
 
 def check_task(task: AnyTask | str | Path) -> None:
@@ -80,9 +58,6 @@ def check_task(task: AnyTask | str | Path) -> None:
         _check_environments(spec)
     else:
         _check_data(spec)
-
-
-# ---- tasks ----
 
 
 def _check_environments(task: ReinforcementTask) -> None:
@@ -105,8 +80,8 @@ def _check_environments(task: ReinforcementTask) -> None:
         place = f"phase {index} of {task.name}"
         for _ in range(CHECKED_STEPS):
             inside = stream.observation_space.contains(observation)
-            _require(inside, f"An observation of {place} lies outside the space")
-            _require(info["phase"] == index, f"{place} says that it is {info['phase']}")
+            require(inside, f"An observation of {place} lies outside the space")
+            require(info["phase"] == index, f"{place} says that it is {info['phase']}")
             observation, _, terminated, truncated, info = stream.step(stream.action_space.sample())
             if terminated or truncated:
                 observation, info = stream.reset(options={"phase": index})
@@ -122,153 +97,12 @@ def _check_data(task: Task) -> None:
     stream = Stream(task, data, 0)
     for index in range(len(task.phases)):
         phase, test = stream.phase(index), stream.test(index)
-        _require(len(phase.indices) > 0, f"phase {index} of {task.name} has no examples")
-        _require(len(test.indices) > 0, f"phase {index} of {task.name} has no test examples")
+        require(len(phase.indices) > 0, f"phase {index} of {task.name} has no examples")
+        require(len(test.indices) > 0, f"phase {index} of {task.name} has no test examples")
         inside = phase.labels.min() >= 0 and phase.labels.max() < data.classes
-        _require(inside, f"phase {index} of {task.name} has labels outside its classes")
+        require(inside, f"phase {index} of {task.name} has labels outside its classes")
     short = tuple(dataclasses.replace(p, epochs=None, updates=2) for p in task.phases[:2])
     spec = dataclasses.replace(task, phases=short)
     run = SupervisedRun(spec, data, resolve("none").build(), (0,) * task.training.stack)
     run.train()
-    _require(bool(run.alive.all()), f"{task.name} diverges within its first steps")
-
-
-# ---- methods ----
-
-
-def _require(condition: bool, sentence: str) -> None:
-    if not condition:
-        raise AssertionError(sentence + ".")
-
-
-def _equal(first: Any, second: Any) -> bool:
-    if isinstance(first, Tensor):
-        return isinstance(second, Tensor) and torch.equal(first, second)
-    if isinstance(first, Mapping):
-        return first.keys() == second.keys() and all(_equal(first[k], second[k]) for k in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(_equal, first, second))
-    return bool(first == second)
-
-
-def _name(method: Method) -> str:
-    return type(method).__name__
-
-
-def _check_hyperparameters(method: Method) -> None:
-    values = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.init}
-    try:
-        restored = json.loads(json.dumps(values))
-    except TypeError as error:
-        raise AssertionError(f"{_name(method)}'s hyperparameters are not JSON: {error}.") from error
-    same = restored == json.loads(json.dumps(values)) and restored.keys() == values.keys()
-    _require(same, f"{_name(method)}'s hyperparameters change when written as JSON")
-
-
-def _check_attach(method: Method, make: Make) -> None:
-    program = Program(method, make)
-    try:
-        program.method.attach(program.module, program.optimizer)
-    except UsageError:
-        pass
-    else:
-        raise AssertionError(f"{_name(method)} lets itself be attached twice; call super().attach.")
-    network = {t.untyped_storage().data_ptr() for t in program.module.state_dict().values()}
-    held = {t.untyped_storage().data_ptr() for t in _tensors(program.method.state_dict())}
-    _require(not network & held, f"{_name(method)} shares storage with the network; clone instead")
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor) and value.numel():
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(item)
-
-
-def _check_equal_runs(method: Method, make: Make) -> None:
-    first, second = Program(method, make).train(STEPS), Program(method, make)
-    random_state = torch.get_rng_state()
-    second.train(STEPS)
-    _require(
-        torch.equal(random_state, torch.get_rng_state()),
-        f"{_name(method)} draws from torch's own generator; draw from self.generator or "
-        "self.fresh()",
-    )
-    same = _equal(first.snapshot(), second.snapshot())
-    _require(same, f"two runs of {_name(method)} with equal seeds differ")
-
-
-def _check_boundary(method: Method, make: Make) -> None:
-    program = Program(method, make)
-    identities = {id(parameter) for parameter in program.module.parameters()}
-    program.train(BOUNDARY + 1)
-    optimized = {id(p) for group in program.optimizer.param_groups for p in group["params"]}
-    now = {id(parameter) for parameter in program.module.parameters()}
-    _require(
-        now == identities and now <= optimized,
-        f"{_name(method)} replaces parameters at a boundary; change them in place",
-    )
-    before = program.snapshot()
-    program.train(BOUNDARY + 2)
-    for name, parameter in program.module.named_parameters():
-        moved = method.may_rest or not torch.equal(before[name], parameter)
-        _require(moved, f"{_name(method)}: '{name}' does not train after a boundary")
-
-
-def _check_evaluating(method: Method, make: Make) -> None:
-    program = Program(method, make).train(BOUNDARY + 2)
-    weights, modes, state = program.snapshot(), program.modes(), copy.deepcopy(program.state())
-    with program.method.evaluating() as evaluated, torch.no_grad():
-        evaluated(program.held[0])
-        quiet = not any(child.training for child in evaluated.modules())
-    name = f"{_name(method)}.evaluating"
-    _require(quiet, f"{name} does not put the network in evaluation mode")
-    restored = _equal(weights, program.snapshot())
-    _require(restored, f"{name} does not restore weights and buffers exactly")
-    _require(modes == program.modes(), f"{name} does not restore training modes")
-    unchanged = _equal(state, program.state())
-    _require(unchanged, f"{name} changes the method's or the optimizer's state")
-
-
-def _check_resume(method: Method, make: Make) -> None:
-    whole = Program(method, make).train(STEPS)
-    for stop in (1, EPOCH_STEPS + 1, BOUNDARY + 1, STEPS - 1):
-        first, second = Program(method, make).train(stop), Program(method, make)
-        second.restore(first)
-        second.train(STEPS)
-        _require(
-            _equal(whole.snapshot(), second.snapshot())
-            and _equal(whole.method.state_dict(), second.method.state_dict()),
-            f"{_name(method)} saved at step {stop} and restored does not go on alike; "
-            "put what it keeps into state_dict",
-        )
-
-
-def _check_captured(method: Method, make: Make) -> None:
-    if not method.captures:
-        return
-    plain = Program(method, make).train(STEPS)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", ".*cannot be captured")
-            captured = Program(method, make, graphs=Tapes()).train(STEPS)
-    except UserWarning as warning:
-        raise AssertionError(f"{_name(method)}: {warning}") from warning
-    _require(
-        _equal(plain.snapshot(), captured.snapshot()),
-        f"{_name(method)} trains otherwise when its steps are captured; decide and count in `due`, "
-        "`act` and `count_steps`, or set capturable = False",
-    )
-
-
-def _check_mates(method: Method) -> None:
-    """A seed's weights are the same whatever its mates and its slot."""
-    ends = []
-    for seeds in ((1, 2, 3), (4, 1, 5)):
-        program = Program(method, stack, seeds)
-        program.train(BOUNDARY)  # no boundary: fresh weights come from the loop, keyed by seed
-        ends.append({name: t[seeds.index(1)] for name, t in program.snapshot().items()})
-    first, second = ends
-    close = all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
-    _require(close, f"{_name(method)} mixes the seeds of a stack; reduce over trailing dimensions")
+    require(bool(run.alive.all()), f"{task.name} diverges within its first steps")

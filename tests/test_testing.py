@@ -18,6 +18,7 @@ from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method, evaluation_mode
 from ht_bench.methods.ema import ExponentialMovingAverage
 from ht_bench.methods.hare_tortoise import HareTortoise
+from ht_bench.methods.resolve import resolve
 from ht_bench.streams.stream import Stream
 from ht_bench.streams.task import Task, load_task
 from ht_bench.testing import check_method, check_task
@@ -240,9 +241,90 @@ class ReadsBack(Method):
                 parameter.mul_(0.9)
 
 
+@dataclass(eq=False)
+class MixesAtBoundaries(Method):
+    """A norm over the whole stack, when the data change."""
+
+    def on_phase(self, index: int) -> None:
+        for parameter in self.module.parameters():
+            parameter.mul_(2 / (1 + parameter.norm()))
+
+
+@dataclass(eq=False)
+class MixesJudged(Method):
+    """Only the weights that are judged are mixed."""
+
+    @contextmanager
+    def evaluating(self) -> Iterator[nn.Module]:
+        kept = {name: tensor.clone() for name, tensor in self.tensors().items()}
+        with super().evaluating() as module, torch.no_grad():
+            for parameter in module.parameters() if self.stacked else ():
+                parameter.copy_(parameter.mean(0, keepdim=True).expand_as(parameter))
+            yield module
+        for name, tensor in self.tensors().items():
+            tensor.copy_(kept[name])
+
+
+@dataclass(eq=False)
+class MatricesOfLoneNetworks(Method):
+    """On a stack it never acts: its matrices have three dimensions."""
+
+    def on_phase(self, index: int) -> None:
+        for name, parameter in self.module.named_parameters():
+            if name.endswith("weight") and parameter.dim() == 2:
+                parameter.mul_(0.5)
+
+
+@dataclass(eq=False)
+class LastLayer(Method):
+    """A stack has no nn.Linear."""
+
+    def on_phase(self, index: int) -> None:
+        layers = [child for child in self.module.modules() if isinstance(child, nn.Linear)]
+        layers[-1].weight.mul_(0.5)
+
+
+@dataclass(eq=False)
+class MisspeltHook(Method):
+    def on_phase_start(self, index: int) -> None:
+        for parameter in self.module.parameters():
+            parameter.mul_(0.5)
+
+
+@dataclass(eq=False)
+class WrongSignature(Method):
+    def on_phase(self) -> None:  # type: ignore[override]
+        pass
+
+
+@dataclass(eq=False)
+class NotFinite(Method):
+    def after_step(self) -> None:
+        next(self.module.parameters()).fill_(float("nan"))
+
+
+@dataclass(eq=False)
+class ForgetsSuper(Method):
+    def enter_phase(
+        self, index: int, steps: int, epoch_steps: int | None, phases: int | None
+    ) -> int:
+        return steps
+
+
 @pytest.mark.parametrize(
     ("method", "sentence"),
     [
+        (MixesAtBoundaries, "mixes the seeds of a stack"),
+        (MixesJudged, "mixes the seeds of a stack"),
+        (MatricesOfLoneNetworks, "treats a seed of a stack otherwise than a lone network"),
+        (
+            LastLayer,
+            r"LastLayer fails: IndexError: list index out of range \(test_testing\.py",
+        ),
+        (MisspeltHook, "on_phase_start is no hook; nothing calls it. Did you mean 'on_phase'?"),
+        (WrongSignature, r"on_phase takes \(self\).*; a loop calls it as on_phase\(self, index"),
+        (NotFinite, "NotFinite makes weights that are not finite within 12 steps"),
+        (ForgetsSuper, "enter_phase does not call super"),
         (SaysItCanBeCaptured, "trains otherwise when its steps are captured"),
         (ReadsBack, "A step cannot be captured"),
         (NotJson, "NotJson's hyperparameters are not JSON"),
@@ -265,6 +347,28 @@ class ReadsBack(Method):
 def test_a_planted_fault_is_named(method: type[Method], sentence: str) -> None:
     with pytest.raises(AssertionError, match=sentence):
         check_method(method)
+
+
+class Undecorated(Method):
+    """Its annotated name would be no hyperparameter."""
+
+    factor: float = 0.5
+
+
+class Undecided(Method):
+    factor: float
+
+
+def test_fields_of_a_class_without_decorator() -> None:
+    """By its class or name it is made a dataclass, as registering it does; an instance is late."""
+    with pytest.raises(AssertionError, match="no hyperparameters .factor., since it is no data"):
+        check_method(Undecorated())
+    spec = resolve(Undecorated, overrides={"factor": 0.25})
+    assert spec.hyperparameters == {"factor": 0.25}
+    assert vars(spec.build())["factor"] == 0.25
+    check_method(Undecorated)
+    with pytest.raises(UsageError, match="no value for 'factor'; give the field a default, or --s"):
+        check_method(Undecided)
 
 
 # ---- tasks ----

@@ -201,6 +201,9 @@ def find_class(reference: str | type[Method]) -> type[Method]:
         cls = registry.methods.find(place)
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         raise UsageError(f"{reference} is not a subclass of ht_bench.Method; make it one.")
+    own = vars(cls)
+    if own.get("__annotations__") and not {"__dataclass_fields__", "__init__"} & set(own):
+        dataclasses.dataclass(eq=False)(cls)  # as registering it does: fields are hyperparameters
     return cls
 
 
@@ -230,8 +233,18 @@ def _spec(
             )
     values = plain(cls, values)
     _check_types(cls, name, values)
+    for field in dataclasses.fields(cls):
+        if field.init and field.name not in values and _no_default(field):
+            raise UsageError(
+                f"Method '{name}' has no value for '{field.name}'; give the field a default, or "
+                f"--set {field.name}=…."
+            )
     built = cls(**values)
     return MethodSpec(name + suffix, reference, _fields(built), source_of(cls).sha256)
+
+
+def _no_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _check_types(cls: type[Method], name: str, values: Mapping[str, Any]) -> None:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ht_bench.errors import UsageError
+from ht_bench.errors import UsageError, reason
+from ht_bench.local_code import PACKAGE, is_installed
 from ht_bench.methods.base import Method
+from ht_bench.networks.stacking import is_stacked
+from ht_bench.training.class_checks import check_class
 from ht_bench.training.program import (
     BOUNDARY,
     EPOCH_STEPS,
@@ -21,6 +27,7 @@ from ht_bench.training.program import (
     Make,
     Program,
     convolutional_net,
+    lone,
     stack,
 )
 from ht_bench.training.tape import Tapes
@@ -31,7 +38,13 @@ def check(method: Method, make_module: Callable[[], nn.Module] | None = None) ->
 
     Raises AssertionError with one sentence that names the contract that is broken.
     """
+    check_class(type(method))
     _check_hyperparameters(method)
+    with _naming(method):
+        _check_behaviour(method, make_module)
+
+
+def _check_behaviour(method: Method, make_module: Make | None) -> None:
     for make in [make_module] if make_module else [convolutional_net, stack]:
         _check_attach(method, make)
         _check_equal_runs(method, make)
@@ -63,6 +76,28 @@ def _name(method: Method) -> str:
     return type(method).__name__
 
 
+@contextmanager
+def _naming(method: Method) -> Iterator[None]:
+    """Turn what the method's own code raises into a sentence that names its line."""
+    try:
+        yield
+    except (AssertionError, UsageError):
+        raise
+    except Exception as error:  # whatever a user's code does
+        raise AssertionError(
+            f"{_name(method)} fails: {type(error).__name__}: {reason(error)}{_line(error)}."
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    """Return " (file, line n)" of the last line that is not of this package, nor of torch's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [frame for frame in frames if not is_installed(Path(frame.filename))]
+    own = [frame for frame in places if not Path(frame.filename).is_relative_to(PACKAGE)]
+    last = (own or places or frames)[-1]
+    return f" ({Path(last.filename).name}, line {last.lineno})"
+
+
 def _check_hyperparameters(method: Method) -> None:
     values = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.init}
     try:
@@ -75,6 +110,10 @@ def _check_hyperparameters(method: Method) -> None:
 
 def _check_attach(method: Method, make: Make) -> None:
     program = Program(method, make)
+    require(
+        program.method.phase_length == BOUNDARY,
+        f"{_name(method)}.enter_phase does not call super().enter_phase; act in on_phase, or do",
+    )
     try:
         program.method.attach(program.module, program.optimizer)
     except UsageError:
@@ -103,7 +142,10 @@ def _check_equal_runs(method: Method, make: Make) -> None:
         f"{_name(method)} draws from torch's own generator; draw from self.generator or "
         "self.fresh()",
     )
-    same = _equal(first.snapshot(), second.snapshot())
+    weights = first.snapshot()
+    finite = all(bool(t.isfinite().all()) for t in weights.values())
+    require(finite, f"{_name(method)} makes weights that are not finite within {STEPS} steps")
+    same = _equal(weights, second.snapshot())
     require(same, f"two runs of {_name(method)} with equal seeds differ")
 
 
@@ -171,12 +213,27 @@ def _check_captured(method: Method, make: Make) -> None:
 
 
 def _check_mates(method: Method) -> None:
-    """A seed's weights are the same whatever its mates and its slot."""
-    ends = []
-    for seeds in ((1, 2, 3), (4, 1, 5)):
-        program = Program(method, stack, seeds)
-        program.train(BOUNDARY)  # no boundary: fresh weights come from the loop, keyed by seed
-        ends.append({name: t[seeds.index(1)] for name, t in program.snapshot().items()})
-    first, second = ends
-    close = all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
-    require(close, f"{_name(method)} mixes the seeds of a stack; reduce over trailing dimensions")
+    """A seed's weights, judged ones too, are the same whatever its mates and its slot."""
+    first, second = (_ends(method, stack, seeds, 1) for seeds in ((1, 2, 3), (4, 1, 5)))
+    require(
+        _close(first, second, 1e-5),
+        f"{_name(method)} mixes the seeds of a stack; reduce over trailing dimensions",
+    )
+    require(
+        _close(first, _ends(method, lone, (1,), 1), 1e-4),
+        f"{_name(method)} treats a seed of a stack otherwise than a lone network; a stack's layers "
+        "are no nn.Linear, and its tensors have the seeds as their first dimension (self.stacked)",
+    )
+
+
+def _ends(method: Method, make: Make, seeds: tuple[int, ...], seed: int) -> list[Tensor]:
+    """Return a seed's trained and judged weights at the end, past a boundary."""
+    program = Program(method, make, seeds).train(STEPS)
+    trained = [*program.snapshot().values()]
+    with program.method.evaluating() as judged:
+        ends = [*trained, *(tensor.clone() for tensor in judged.state_dict().values())]
+    return [tensor[seeds.index(seed)] for tensor in ends] if is_stacked(program.module) else ends
+
+
+def _close(first: list[Tensor], second: list[Tensor], within: float) -> bool:
+    return all(torch.allclose(x, y, atol=within) for x, y in zip(first, second, strict=True))

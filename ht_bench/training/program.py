@@ -34,10 +34,17 @@ def stack() -> nn.Module:
     return StackedMLP((16, 12, 8, 3), 3, "relu", "none")
 
 
+def lone() -> nn.Module:
+    """Return one of those perceptrons as torch's own layers."""
+    hidden = [nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(8, 3))
+
+
 class Program:
     """A plain training program with the method attached.
 
-    graphs: capture its steps.
+    seeds: what slots' weights and batches, and a lone network's, are drawn by. graphs: capture its
+    steps.
     """
 
     def __init__(
@@ -62,10 +69,22 @@ class Program:
         self.method.is_advanced_by_loop = self.method.clears_in_place = graphs is not None
         generator = [torch.Generator().manual_seed(seed) for seed in self.seeds]
         self.method.attach(
-            self.module, self.optimizer, generator=generator, loop=self._offer(generator)
+            self.module,
+            self.optimizer,
+            generator=generator,
+            initialize=self._fresh if seeds else None,
+            loop=self._offer(generator),
         )
+        self.drawn = 0
         self.step = 0
         self.budget = self.method.enter_phase(0, BOUNDARY, EPOCH_STEPS, 2)
+
+    def _fresh(self) -> dict[str, Tensor]:
+        """Return fresh weights keyed by seed and call, as the package's own loop does."""
+        self.drawn += 1
+        module = copy.deepcopy(self.module)
+        _set_seeds(module, tuple(1000 * seed + self.drawn for seed in self.seeds))
+        return {name: tensor.detach() for name, tensor in module.state_dict().items()}
 
     def _offer(self, generators: list[torch.Generator]) -> Loop:
         def batches(first: int) -> Iterator[Batch]:
@@ -163,10 +182,10 @@ class Program:
 
 
 def _set_seeds(module: nn.Module, seeds: tuple[int, ...]) -> None:
-    """Give slot i of a stack the weights of seed i, whatever its mates."""
+    """Give slot i of a stack, or a lone network, the weights of seed i, whatever its mates."""
     with torch.no_grad():
         for slot, seed in enumerate(seeds):
             generator = torch.Generator().manual_seed(seed)
             for parameter in module.parameters():
-                shape = parameter[slot].shape
-                parameter[slot] = 0.3 * torch.randn(shape, generator=generator)
+                own = parameter[slot] if is_stacked(module) else parameter
+                own.copy_(0.3 * torch.randn(own.shape, generator=generator))

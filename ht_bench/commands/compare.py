@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from ht_bench.errors import UsageError
 from ht_bench.files import make_folder
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 def compare(
     runs: Annotated[Path, tyro.conf.Positional] = Path("runs"),
+    board: Annotated[Path | None, tyro.conf.Positional] = None,
     suite: str = "",
     format: Literal["table", "markdown", "json", "csv"] = "table",
     details: bool = False,
@@ -30,8 +32,11 @@ def compare(
     Example, a leaderboard's entries, without any runs: ht-bench compare leaderboard --suite
     suite-noisy-start-v1
 
+    Example, your own runs among these entries: ht-bench compare runs leaderboard
+
     Args:
         runs: the folder that `ht-bench run --out` filled, or one of submissions.
+        board: a folder of submissions, such as leaderboard, whose entries stand beside the runs.
         suite: score this suite only, by its name or TOML file.
         format: table (terminal), markdown, json or csv; the last two hold all numbers.
         details: also probabilities of improvement, other statistics, area, memory.
@@ -42,9 +47,12 @@ def compare(
     from ht_bench.views import text
 
     submissions = submissions_in(runs)
-    comparison, curves_of = (
-        compare_entries(submissions, suite) if submissions else _compare_runs(runs, suite)
-    )
+    if board is not None:
+        comparison, curves_of = _compare_beside(runs, board, suite)
+    elif submissions:
+        comparison, curves_of = compare_entries(submissions, suite)
+    else:
+        comparison, curves_of = _compare_runs(runs, suite)
     if format in ("json", "csv"):
         shown = text.to_json(comparison) if format == "json" else text.to_csv(comparison)
     else:
@@ -55,6 +63,20 @@ def compare(
         written = draw(comparison, curves_of, make_folder(figures))
         print(f"Figures: {', '.join(map(str, written))}", file=sys.stderr)
     return 0
+
+
+def _compare_beside(runs: Path, board: Path, suite: str) -> tuple[Comparison, CurvesOf]:
+    from ht_bench.leaderboard.compared import compare_entries, submissions_in
+
+    if submissions_in(runs) is not None and submissions_in(board) is None:
+        runs, board = board, runs  # in either order
+    submissions = submissions_in(board)
+    if submissions is None:
+        raise UsageError(
+            f"{board} holds no submissions; name a folder of runs and one of entries, as in "
+            "`ht-bench compare runs leaderboard`."
+        )
+    return compare_entries(submissions, suite, runs)
 
 
 def _compare_runs(runs: Path, suite: str) -> tuple[Comparison, CurvesOf]:

@@ -6,7 +6,14 @@ import dataclasses
 from pathlib import Path
 
 from ht_bench.errors import UsageError
-from ht_bench.leaderboard.board import Board, make_boards, read_entries, shown_suites
+from ht_bench.leaderboard.beside import own_entries
+from ht_bench.leaderboard.board import (
+    Board,
+    make_board,
+    make_boards,
+    read_entries,
+    shown_suites,
+)
 from ht_bench.leaderboard.verified import verified_beside
 from ht_bench.ranking.comparison import Comparison, Curves, CurvesOf, Table
 from ht_bench.ranking.entries import Setting
@@ -27,11 +34,14 @@ def submissions_in(folder: Path) -> Path | None:
     return None
 
 
-def compare_entries(submissions: Path, suite: str | Path = "") -> tuple[Comparison, CurvesOf]:
+def compare_entries(
+    submissions: Path, suite: str | Path = "", runs: Path | None = None
+) -> tuple[Comparison, CurvesOf]:
     """Compare the entries of the newest epoch in a folder; returns also their mean curves.
 
-    suite: that suite and its tasks alone. Nothing is trained and no runs are needed: the numbers
-    are recomputed from the committed curves, as those of the page.
+    suite: that suite and its tasks alone. runs: a folder of runs that are compared with the
+    entries; then only the tables that they are in are shown. Nothing is trained: the entries'
+    numbers are recomputed from the committed curves, as those of the page.
     Raises UsageError for a file that is not valid, and for a suite without its anchors.
     """
     entries = read_entries(submissions, verified_beside(submissions / "any.json"))
@@ -41,7 +51,12 @@ def compare_entries(submissions: Path, suite: str | Path = "") -> tuple[Comparis
         f"Entries of {board.benchmark} are on a board of their own: `ht-bench compare "
         f"{submissions / board.benchmark}`."
         for board in earlier
+        if runs is None
     ]
+    own = own_entries(runs, newest.benchmark) if runs else None
+    if own is not None:
+        both = [*newest.entries.values(), *own.entries]
+        newest = make_board(both, [asked] if asked else shown_suites())
     tables = [*newest.suites, *newest.tasks]
     if asked:
         tables = [t for t in tables if t.name == asked.name or t.name in asked.tasks]
@@ -50,6 +65,15 @@ def compare_entries(submissions: Path, suite: str | Path = "") -> tuple[Comparis
                 f"{submissions} has no ranking of {asked.name} in {newest.benchmark}: it needs "
                 f"entries on {', '.join(asked.tasks)}, `none` and `full-reset` among them. "
                 f"{' '.join(notes)}"
+            )
+
+    if own is not None:
+        tables, lacking = own.shown(tables)
+        notes += [*own.notes, *lacking]
+        if not tables:
+            raise UsageError(
+                f"{runs} has no runs on the tasks of {asked.name if asked else 'any suite'}; "
+                "name another suite, or leave --suite out."
             )
 
     def curves_of(table: Table) -> Curves:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ht_bench.errors import UsageError
 from ht_bench.ranking.admission import STANDARD_ERRORS, Admission
 from ht_bench.ranking.curves import MeanCurve
 from ht_bench.ranking.entries import (
@@ -242,16 +243,31 @@ def compare_folder(
 ) -> tuple[Comparison, Groups, Mapping[str, TaskInfo]]:
     """Compare everything below `out`; returns the comparison and what it was made from.
 
-    suite: score that suite alone, by its name or file. Otherwise every known suite that has runs,
-    or, without any, the mean over the tasks that pass admission. scored: the records keep only the
-    curves that scores are read off.
+    suite: score that suite and its tasks alone, by its name or file. Otherwise every known suite
+    that has runs, or, without any, the mean over the tasks that pass admission. scored: the records
+    keep only the curves that scores are read off. Raises UsageError where no run is of the suite.
     """
     runs = read_groups(out, scored=scored)
     infos = runs.infos
     asked = [get_suite(suite)] if suite else known_suites().values()
     suites = {each.name: each.tasks for each in asked}
+    records = runs.records
+    if suite:
+        [wanted] = asked
+        records = [record for record in records if record["task"] in wanted.tasks]
+        _check_any(records, out, wanted, infos)
     several = {name: tasks for name, tasks in suites.items() if suite or set(tasks) <= set(infos)}
     shown = {name: tasks for name, tasks in several.items() if len(tasks) > 1 or suite}
-    comparison = compare(runs.records, infos, suites=shown or None)
+    comparison = compare(records, infos, suites=shown or None)
     notes = (*runs.notes, *comparison.notes)
     return dataclasses.replace(comparison, notes=notes), runs.groups, infos
+
+
+def _check_any(
+    records: Sequence[Record], out: Path, suite: Suite, infos: Mapping[str, TaskInfo]
+) -> None:
+    if not records:
+        raise UsageError(
+            f"{out} has no runs of {suite.name}, which is {', '.join(suite.tasks)}, but of "
+            f"{', '.join(infos)}; name another suite, or `ht-bench run --suite {suite.name}`."
+        )

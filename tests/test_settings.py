@@ -58,6 +58,12 @@ def test_settings_of_slurm_arrive_too(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["a=1", "b=2", "a=3"], "--set gives a twice, 1 and 3; leave one of them out."),
         (["a=1", "a=true"], "--set gives a twice, 1 and True"),
+        (
+            ["factor=0.3,decay=0.9"],
+            "--set factor=0.3,decay=0.9: separate settings by spaces, not commas: "
+            "--set factor=0.3 decay=0.9.",
+        ),
+        (["factor=0.3, decay=0.9"], "--set factor=0.3 decay=0.9."),
         (["factor"], "--set factor: write key=value, e.g. --set decay=0.99."),
     ],
 )
@@ -69,9 +75,10 @@ def test_what_is_refused(words: list[str], sentence: str) -> None:
 
 
 def test_what_stays_as_it_is() -> None:
-    """The same value twice, lists, texts with commas."""
-    given = [["a=1", "a=1"], ["b=[1,2]", "c=x,y"]]
-    assert read_settings(given) == {"a": 1, "b": [1, 2], "c": "x,y"}
+    """The same value twice, lists, texts with commas, and a quoted text that looks like two."""
+    given = [["a=1", "a=1"], ["b=[1,2]", "c=x,y", 'd="e=1,f=2"']]
+    assert read_settings(given) == {"a": 1, "b": [1, 2], "c": "x,y", "d": "e=1,f=2"}
+    assert read_settings([["setup=a=1,b=2"]], "--slurm") == {"setup": "a=1,b=2"}
 
 
 def test_help_names_a_setting_once(call: Call) -> None:

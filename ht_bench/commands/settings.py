@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ Settings = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 """What stands behind each occurrence of the option: `--set a=1 b=2` and `--set a=1 --set b=2`."""
 METAVAR = "KEY=VALUE …"
 EXAMPLES = {"--set": "decay=0.99", "--slurm": "partition=gpu"}
+_TWO_IN_ONE = re.compile(r",\s*[A-Za-z_][\w.+-]*=")
 
 
 def read_settings(given: Iterable[Iterable[str]], option: str = "--set") -> dict[str, Any]:
@@ -41,4 +43,10 @@ def _read(text: str, option: str) -> tuple[str, Any]:
     try:
         return key, json.loads(value)
     except ValueError:
-        return key, value
+        pass
+    if option == "--set" and _TWO_IN_ONE.search(value):
+        parts = " ".join(re.split(r",\s*(?=[A-Za-z_][\w.+-]*=)", text))
+        raise UsageError(
+            f"{option} {text}: separate settings by spaces, not commas: {option} {parts}."
+        )
+    return key, value

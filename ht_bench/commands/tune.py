@@ -100,6 +100,7 @@ def tune(
 def _read_space(path: Path | None, methods: list[str]) -> Space | None:
     if path is None:
         return None
+    from ht_bench.methods.recipe import check_finite
     from ht_bench.methods.space import read_space
     from ht_bench.streams.tables import read_toml
 
@@ -108,6 +109,7 @@ def _read_space(path: Path | None, methods: list[str]) -> Space | None:
     table = read_toml(path)
     if set(table) != {"space"} or not isinstance(table["space"], dict):
         raise UsageError(f"{path}: write one table, [space], with the hyperparameters to search.")
+    check_finite(table["space"], f"{path} [space]")
     return read_space(table["space"], f"{path} [space]")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,6 +25,8 @@ Regime = Literal["whole", "first"]
 
 PER_TASK = ("tasks", "grids", "spaces", "search", "first", "search_first")
 """What a recipe says of tasks one by one."""
+LISTS = ("grid", "grids", "space", "spaces")
+"""What a recipe lists to be searched."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ class Recipe:
             "grid": self.grid,
         }.items():
             if table:
-                return read_space(table, f"The recipe of '{self.method}' [{key}]")
+                where = f"The recipe of '{self.method}' [{key}]"
+                check_finite(table, where)
+                return read_space(table, where)
         return {}
 
     def configurations(self, task: str) -> list[dict[str, Any]]:
@@ -199,3 +204,23 @@ def _check_tables(recipe: Recipe, path: Path) -> None:
                 raise UsageError(
                     f"{path}: '{place}' is {shown(value)}; write [{place}] above its keys."
                 )
+    for key in LISTS:
+        table = getattr(recipe, key)
+        places = {f"{key}.{task}": table[task] for task in table} if key in PER_TASK else {}
+        for place, listed in (places or {key: table}).items():
+            check_finite(listed, f"{path}: [{place}]")
+
+
+def check_finite(space: Mapping[str, Any], where: str) -> None:
+    """Raise UsageError for a listed value, or a part of one, that is no finite number."""
+    for key, values in space.items():
+        for value in _parts(values) if isinstance(values, list | tuple) else ():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(
+                    f"{where}: '{key}' lists {value}, which is no finite number; take it out."
+                )
+
+
+def _parts(values: Sequence[Any]) -> Iterator[Any]:
+    for value in values:
+        yield from _parts(value) if isinstance(value, list | tuple) else (value,)

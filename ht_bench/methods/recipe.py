@@ -62,6 +62,16 @@ class Recipe:
     needs_boundaries: bool | None = None
     inert: dict[str, Any] | None = None
     active: dict[str, Any] = field(default_factory=dict)
+    file: Path | None = field(default=None, init=False, compare=False)
+    """Where it was read."""
+
+    @property
+    def place(self) -> str:
+        """What to call its file in public: baselines/… of the package's own, else its name."""
+        if self.file is None:
+            return f"the recipe of '{self.method}'"
+        own = self.file.resolve().parent == folder("baselines").resolve()
+        return f"baselines/{self.file.name}" if own else self.file.name
 
     def hyperparameters(
         self, task: str, agent: bool = False, regime: Regime = "whole"
@@ -115,7 +125,7 @@ class Recipe:
         configurations = combinations(self.grids.get(task, self.grid))
         if len(configurations) > LARGEST_SEARCH:
             raise UsageError(
-                f"baselines/{self.method}.toml: the grid for {task} has {len(configurations)} "
+                f"{self.file or self.place}: the grid for {task} has {len(configurations)} "
                 f"configurations; at most {LARGEST_SEARCH} are allowed, for all methods alike."
             )
         return configurations
@@ -139,7 +149,7 @@ class Recipe:
         where = "per task" if settled == list(tasks) else f"on {', '.join(sorted(searches))}"
         return (
             f"{' or '.join(samplers)} search {where}, at most {largest} configuration(s), tuning "
-            f"seeds {seeds}, validation split{seen} (baselines/{self.method}.toml)",
+            f"seeds {seeds}, validation split{seen} ({self.place})",
             sum(map(runs_of, searches.values())),
         )
 
@@ -189,7 +199,9 @@ def _read(found: Any, name: str) -> Recipe:
         check_kind(table, "recipe", str(found))
         recipe = read_table(Recipe, table, str(found))
         _check_tables(recipe, found)
-        return replace(recipe, implementation=absolute(recipe.implementation, found))
+        read = replace(recipe, implementation=absolute(recipe.implementation, found))
+        object.__setattr__(read, "file", found)  # no key of the file
+        return read
     if not isinstance(found, Recipe):
         raise UsageError(f"{name} is {shown(found)}, no recipe; name its TOML file.")
     return found

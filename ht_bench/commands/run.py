@@ -247,10 +247,14 @@ def _command(given: Mapping[str, Any]) -> str:
 
 
 def report(records: list[dict[str, Any]], failures: Sequence[str], out: Path) -> int:
-    """Name what was written, what failed, and the next command; returns the exit code."""
+    """Name what was written, what failed, and the next command; returns the exit code.
+
+    Without a result nothing can be compared, and what failed says all.
+    """
     diverged = sum(record["status"] == "diverged" for record in records)
     note = f" ({diverged} diverged)" if diverged else ""
-    print(f"{len(records)} results{note} under {out}/; next: ht-bench compare {out}")
+    following = f"; next: ht-bench compare {out}" if records else "."
+    print(f"{len(records)} results{note} under {out}/{following}")
     for failure in failures:
         print(f"ht-bench: {failure}", file=sys.stderr)
     return 2 if failures else 0

@@ -340,3 +340,5 @@ def test_a_failing_method_leaves_the_others(call: Call, write_task: Write, tmp_p
     error = f"ZeroDivisionError: division by zero ({path}, line 3)"
     assert f"'Failing' failed on tiny-v1 with {error}" in answer.error
     assert len(list(tmp_path.glob("runs/tiny-v1/none-*/*/result.json"))) == 4
+    alone = call(*words[:-3], f"{path}:Failing", *ONE_JOB, "--out", "alone")
+    assert (alone.code, alone.out) == (2, "0 results under alone/.\n") and error in alone.error

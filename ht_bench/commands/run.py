@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
+import itertools
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ht_bench.commands.naming import find_methods, find_tasks
+from ht_bench.commands.settings import METAVAR, Settings, read_settings
 from ht_bench.errors import UsageError
 from ht_bench.loading import imported_sources
 
@@ -30,7 +31,7 @@ def run(
     seeds: str = "",
     split: Literal["test", "validation"] = "test",
     tuned: Literal["whole", "first"] = "whole",
-    settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE …")] = (),
+    settings: Annotated[Settings, tyro.conf.arg(name="set", metavar=METAVAR)] = (),
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto",
     threads: int = 1,
@@ -38,7 +39,7 @@ def run(
     executor: Literal["local", "ray", "slurm"] = "local",
     address: str = "",
     gpus_per_run: float | None = None,
-    slurm: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE …")] = (),
+    slurm: Annotated[Settings, tyro.conf.arg(metavar=METAVAR)] = (),
     retries: int = 1,
     time_limit: Annotated[str, tyro.conf.arg(name="for", metavar="TIME")] = "",
     out: Path = Path("runs"),
@@ -74,7 +75,7 @@ def run(
         tuned: take the hyperparameters that a search on the whole stream chose, or on its first
             share (`ht-bench tune --regime first`); NAME@first does the same for one method, and is
             its name in results.
-        settings: hyperparameters that override the recipe's, e.g. --set decay=0.99.
+        settings: hyperparameters that override the recipe's, e.g. --set decay=0.9 reset_every=400.
         device: where to train; auto takes a CUDA device for tasks that gain from one.
         precision: fp32, tf32 (CUDA alone), or bf16 by autocast; auto is each task's own.
         threads: CPU threads of each process.
@@ -109,7 +110,7 @@ def run(
     limit = TimeLimit(parse_duration(time_limit, "--for")) if time_limit else NO_LIMIT
     tasks = find_tasks(task, suite)
     methods = [name if tuned == "whole" else f"{name}@{tuned}" for name in find_methods(method)]
-    overrides = dict(_read_setting(text) for text in settings)
+    overrides = read_settings(settings)
 
     from ht_bench.running.compute import ComputeRequest
     from ht_bench.running.evaluate import run_plan
@@ -125,7 +126,7 @@ def run(
         cpus=threads,
         gpus=gpus_per_run,
         retries=retries,
-        options=dict(_read_setting(text, "--slurm") for text in slurm),
+        options=read_settings(slurm, "--slurm"),
     )
     request = Request(
         tasks=tuple(tasks),
@@ -183,17 +184,6 @@ def _until_decided(
     return code
 
 
-def _read_setting(text: str, option: str = "--set") -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        example = "decay=0.99" if option == "--set" else "partition=gpu"
-        raise UsageError(f"{option} {text}: write key=value, e.g. {option} {example}.")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
-
-
 def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
@@ -247,18 +237,24 @@ def _command(given: Mapping[str, Any]) -> str:
             continue
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, tuple):  # settings, as often as their option was given
+            words += [f"--{flag}", *itertools.chain.from_iterable(value)]
         else:
-            words += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
+            words += [f"--{flag}", str(value)]
     if sources := imported_sources():
         words += ["--import", ",".join(sources)]
     return shlex.join(words)
 
 
 def report(records: list[dict[str, Any]], failures: Sequence[str], out: Path) -> int:
-    """Name what was written, what failed, and the next command; returns the exit code."""
+    """Name what was written, what failed, and the next command; returns the exit code.
+
+    Without a result nothing can be compared, and what failed says all.
+    """
     diverged = sum(record["status"] == "diverged" for record in records)
     note = f" ({diverged} diverged)" if diverged else ""
-    print(f"{len(records)} results{note} under {out}/; next: ht-bench compare {out}")
+    following = f"; next: ht-bench compare {out}" if records else "."
+    print(f"{len(records)} results{note} under {out}/{following}")
     for failure in failures:
         print(f"ht-bench: {failure}", file=sys.stderr)
     return 2 if failures else 0

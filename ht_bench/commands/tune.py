@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -100,6 +101,7 @@ def tune(
 def _read_space(path: Path | None, methods: list[str]) -> Space | None:
     if path is None:
         return None
+    from ht_bench.methods.recipe import check_finite
     from ht_bench.methods.space import read_space
     from ht_bench.streams.tables import read_toml
 
@@ -108,6 +110,7 @@ def _read_space(path: Path | None, methods: list[str]) -> Space | None:
     table = read_toml(path)
     if set(table) != {"space"} or not isinstance(table["space"], dict):
         raise UsageError(f"{path}: write one table, [space], with the hyperparameters to search.")
+    check_finite(table["space"], f"{path} [space]")
     return read_space(table["space"], f"{path} [space]")
 
 
@@ -129,6 +132,41 @@ def _print(found: Search) -> None:
         mark = "*" if trial is found.best else " "
         settings = _settings(trial.hyperparameters)
         print(f" {mark} {trial.mean:.4f} ± {trial.standard_error:.4f}  {settings}")
+    for sentence in remarks(found):
+        print(f"   {sentence}")
+
+
+FEWEST_VALUES = 3
+"""Of a hyperparameter, for the choice of its first or last to say anything."""
+
+
+def remarks(found: Search) -> list[str]:
+    """Say where a choice is not sure: others are as good, or it lies at the edge of a grid."""
+    chosen = found.best.hyperparameters
+    best = [
+        trial.hyperparameters
+        for trial in found.trials
+        if math.isclose(trial.mean, found.best.mean, rel_tol=1e-9)
+    ]
+    others = [values for values in best if values != chosen]
+    said = []
+    if others:
+        which = f"{len(others)} others have" if len(others) > 1 else f"{_settings(others[0])} has"
+        said.append(f"{which} the same mean.")
+    for key, value in chosen.items() if "grid" in found.sampler else ():
+        values = [trial.hyperparameters[key] for trial in found.trials]
+        settled = all(each[key] == value for each in best)
+        if not settled or not all(map(_is_number, values)) or len(set(values)) < FEWEST_VALUES:
+            continue
+        if value == max(values):
+            said.append(f"{key} = {value} is the largest tried; a larger one may be better.")
+        elif value == min(values) and value != 0:  # where most hyperparameters end
+            said.append(f"{key} = {value} is the smallest tried; a smaller one may be better.")
+    return said
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _settings(values: Mapping[str, Any]) -> str:

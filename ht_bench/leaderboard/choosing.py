@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,7 @@ def choose_runs(groups: Groups, choice: Choice, runs: Path) -> tuple[Setting, di
             if entry is not None:
                 settings.setdefault(setting, {})[task] = entry
     if not settings:
-        present = {e.method for t in groups.values() for es in t.values() for e in es.values()}
-        raise UsageError(
-            f"{runs} holds no test-split runs of '{choice.method}'."
-            f"{did_you_mean(choice.method, present)} It has: {', '.join(sorted(present))}."
-        )
+        raise UsageError(_nothing(groups, choice, runs))
     if len(settings) > 1:
         raise UsageError(
             f"'{choice.method}' was run in {len(settings)} settings "
@@ -69,12 +65,43 @@ def choose_runs(groups: Groups, choice: Choice, runs: Path) -> tuple[Setting, di
         )
     [(setting, entries)] = settings.items()
     if lacking := [task for task in choice.tasks if task not in entries]:
-        command = _command(choice, ",".join(lacking), runs, setting)
-        raise UsageError(
-            f"'{choice.method}' has no test-split runs on {', '.join(lacking)} below {runs}; make "
-            f"them: `{command}`."
-        )
+        raise UsageError(_lacking(lacking, choice, runs, setting))
     return setting, {task: entries[task] for task in choice.tasks or entries}
+
+
+def _lacking(tasks: Sequence[str], choice: Choice, runs: Path, setting: Setting) -> str:
+    return (
+        f"'{choice.method}' has no test-split runs on {', '.join(tasks)} below {runs}; make them: "
+        f"`{_command(choice, ','.join(tasks), runs, setting)}`."
+    )
+
+
+def _nothing(groups: Groups, choice: Choice, runs: Path) -> str:
+    """Say which runs are there where none is a test-split run of the method, on the tasks named."""
+    tasks: dict[Setting, list[str]] = {}
+    tested = set()
+    for setting, by_task in groups.items():
+        for task, entries in by_task.items():
+            methods = {entry.method for entry in entries.values()}
+            tested |= methods if setting.split == "test" else set()
+            if choice.method in methods:
+                tasks.setdefault(setting, []).append(task)
+    for setting in tasks:
+        if setting.split == "test":
+            return _lacking(choice.tasks, choice, runs, setting)
+    for setting, names in tasks.items():
+        names = list(choice.tasks or names)
+        known = set(names) <= set(task_names())
+        command = _command(choice, ",".join(names), runs, setting) if known else "ht-bench run …"
+        return (
+            f"The runs of '{choice.method}' below {runs} are of the {setting.split} split, and a "
+            f"submission is made of the test split's; make those, without --split: `{command}`."
+        )
+    found = f"It has: {', '.join(sorted(tested))}" if tested else "It has none of any method"
+    return (
+        f"{runs} holds no test-split runs of '{choice.method}'."
+        f"{did_you_mean(choice.method, tested)} {found}."
+    )
 
 
 def _check_task(name: str) -> None:

@@ -66,8 +66,9 @@ class Report:
         return 1 if self.faults else 2 if self.could_not else 0
 
     def fail(self, sentence: str) -> None:
-        """Add something that could not be checked here."""
-        self.could_not.append(plain(sentence))
+        """Add something that could not be checked here; what several tasks lack is said once."""
+        if (said := plain(sentence)) not in self.could_not:
+            self.could_not.append(said)
 
     def note(self, sentence: str) -> None:
         """Add a remark that changes no verdict."""

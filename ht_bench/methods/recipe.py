@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,6 +25,8 @@ Regime = Literal["whole", "first"]
 
 PER_TASK = ("tasks", "grids", "spaces", "search", "first", "search_first")
 """What a recipe says of tasks one by one."""
+LISTS = ("grid", "grids", "space", "spaces")
+"""What a recipe lists to be searched."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,16 @@ class Recipe:
     needs_boundaries: bool | None = None
     inert: dict[str, Any] | None = None
     active: dict[str, Any] = field(default_factory=dict)
+    file: Path | None = field(default=None, init=False, compare=False)
+    """Where it was read."""
+
+    @property
+    def place(self) -> str:
+        """What to call its file in public: baselines/… of the package's own, else its name."""
+        if self.file is None:
+            return f"the recipe of '{self.method}'"
+        own = self.file.resolve().parent == folder("baselines").resolve()
+        return f"baselines/{self.file.name}" if own else self.file.name
 
     def hyperparameters(
         self, task: str, agent: bool = False, regime: Regime = "whole"
@@ -99,7 +112,9 @@ class Recipe:
             "grid": self.grid,
         }.items():
             if table:
-                return read_space(table, f"The recipe of '{self.method}' [{key}]")
+                where = f"The recipe of '{self.method}' [{key}]"
+                check_finite(table, where)
+                return read_space(table, where)
         return {}
 
     def configurations(self, task: str) -> list[dict[str, Any]]:
@@ -110,7 +125,7 @@ class Recipe:
         configurations = combinations(self.grids.get(task, self.grid))
         if len(configurations) > LARGEST_SEARCH:
             raise UsageError(
-                f"baselines/{self.method}.toml: the grid for {task} has {len(configurations)} "
+                f"{self.file or self.place}: the grid for {task} has {len(configurations)} "
                 f"configurations; at most {LARGEST_SEARCH} are allowed, for all methods alike."
             )
         return configurations
@@ -134,7 +149,7 @@ class Recipe:
         where = "per task" if settled == list(tasks) else f"on {', '.join(sorted(searches))}"
         return (
             f"{' or '.join(samplers)} search {where}, at most {largest} configuration(s), tuning "
-            f"seeds {seeds}, validation split{seen} (baselines/{self.method}.toml)",
+            f"seeds {seeds}, validation split{seen} ({self.place})",
             sum(map(runs_of, searches.values())),
         )
 
@@ -184,7 +199,9 @@ def _read(found: Any, name: str) -> Recipe:
         check_kind(table, "recipe", str(found))
         recipe = read_table(Recipe, table, str(found))
         _check_tables(recipe, found)
-        return replace(recipe, implementation=absolute(recipe.implementation, found))
+        read = replace(recipe, implementation=absolute(recipe.implementation, found))
+        object.__setattr__(read, "file", found)  # no key of the file
+        return read
     if not isinstance(found, Recipe):
         raise UsageError(f"{name} is {shown(found)}, no recipe; name its TOML file.")
     return found
@@ -199,3 +216,23 @@ def _check_tables(recipe: Recipe, path: Path) -> None:
                 raise UsageError(
                     f"{path}: '{place}' is {shown(value)}; write [{place}] above its keys."
                 )
+    for key in LISTS:
+        table = getattr(recipe, key)
+        places = {f"{key}.{task}": table[task] for task in table} if key in PER_TASK else {}
+        for place, listed in (places or {key: table}).items():
+            check_finite(listed, f"{path}: [{place}]")
+
+
+def check_finite(space: Mapping[str, Any], where: str) -> None:
+    """Raise UsageError for a listed value, or a part of one, that is no finite number."""
+    for key, values in space.items():
+        for value in _parts(values) if isinstance(values, list | tuple) else ():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(
+                    f"{where}: '{key}' lists {value}, which is no finite number; take it out."
+                )
+
+
+def _parts(values: Sequence[Any]) -> Iterator[Any]:
+    for value in values:
+        yield from _parts(value) if isinstance(value, list | tuple) else (value,)

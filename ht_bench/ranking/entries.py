@@ -11,7 +11,7 @@ from typing import Any
 from ht_bench.errors import UsageError, did_you_mean
 from ht_bench.records.metrics import Record, describe
 from ht_bench.records.record import group_digest
-from ht_bench.records.runs import read_runs, read_spec
+from ht_bench.records.runs import find_runs, read_runs, read_spec
 from ht_bench.version import EPOCH, epoch_order
 
 
@@ -52,6 +52,18 @@ class Entry:
     label: str
     hyperparameters: Mapping[str, Any]
     records: dict[int, Record] = field(default_factory=dict)
+
+
+class TwoResults(UsageError):
+    """Two records of one seed that nothing tells apart; places: their folders, where known."""
+
+    def __init__(self, record: Record, places: Sequence[Path] = ()) -> None:
+        self.record = record
+        which = f": keep {' or '.join(map(str, places))}" if places else "; leave one of them out"
+        super().__init__(
+            f"'{record['method']}' on '{record['task']}' has two results for seed "
+            f"{record['seed']} with the same hyperparameters{which}."
+        )
 
 
 Groups = dict[Setting, dict[str, dict[str, Entry]]]
@@ -122,10 +134,7 @@ def _add(entries: dict[str, Entry], record: Record) -> None:
         f"{method}-{variant}", Entry(method, variant, method, hyperparameters)
     )
     if record["seed"] in entry.records:
-        raise UsageError(
-            f"'{method}' on '{record['task']}' has two results for seed {record['seed']} with the "
-            "same hyperparameters; leave one of them out."
-        )
+        raise TwoResults(record)
     entry.records[record["seed"]] = record
 
 
@@ -232,7 +241,22 @@ def read_groups(out: Path, *, scored: bool = False) -> RunsFolder:
         raise UsageError(" ".join(notes))
     present = {record["task"] for record in records}
     infos = {name: info for name, info in infos.items() if name in present}
-    return RunsFolder(group_records(records, infos), infos, records, tuple(notes))
+    try:
+        groups = group_records(records, infos)
+    except TwoResults as error:
+        raise TwoResults(error.record, _places(out, error.record)) from error
+    return RunsFolder(groups, infos, records, tuple(notes))
+
+
+def _places(out: Path, record: Record) -> list[Path]:
+    """Return the folders of the results that are the record's, but for what was measured."""
+    same = ("task", "method", "seed", "hyperparameters", "task_sha256", "benchmark")
+    found = find_runs(out, record["seed"])
+    return [
+        file.parent
+        for file, other in found
+        if _setting(other) == _setting(record) and all(other[k] == record[k] for k in same)
+    ]
 
 
 def _of_one_epoch(records: Sequence[Record]) -> tuple[list[Record], list[str]]:

@@ -112,7 +112,7 @@ def explain(
     return Explanation(
         task=info.name,
         setting=setting,
-        target=f"{key}, {TARGETS[target]}",
+        target=f"{metrics.on_split(key, setting.split)}, {TARGETS[target]}",
         boundaries=len(np.unique(rows.boundary)),
         methods=methods,
         seeds=len(np.unique(rows.seed)),

@@ -30,6 +30,12 @@ def describe_metric(family: str) -> str:
     return get_family(family).words
 
 
+def on_split(words: str, split: str) -> str:
+    """Return the words of a metric for runs of a split: a validation run's curve is of no test."""
+    is_test = words.startswith("test ")
+    return words.replace("test", split, 1) if split == "validation" and is_test else words
+
+
 def is_diverged(record: Record) -> bool:
     """Say whether the run ended early on a non-finite loss or weight."""
     return bool(record["status"] == "diverged")

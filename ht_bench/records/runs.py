@@ -126,6 +126,15 @@ def read_runs(folder: Path, *, scored: bool = False) -> tuple[list[Record], list
     return records, faults
 
 
+def find_runs(folder: Path, seed: int) -> Iterator[tuple[Path, Record]]:
+    """Yield every readable result.json of a seed below `folder` with its path, in path order."""
+    for file in sorted(_results_below(folder), key=_by_number):
+        with contextlib.suppress(UsageError):
+            record = read_record(file)
+            if record["seed"] == seed:
+                yield file, record
+
+
 def _lean(record: Record, parts: dict[str, Any], scored: bool) -> Record:
     """Return the record with what equals a part of an earlier one in `parts` taken from there.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 from ht_bench.errors import Unsuitable, UsageError
 from ht_bench.files import make_folder
 from ht_bench.loading import is_same_definition, place
+from ht_bench.methods.base import Method
+from ht_bench.methods.composed import Composed, spread
+from ht_bench.methods.contract import own_name
 from ht_bench.methods.resolve import MethodSpec, Named, find_class, resolve
 from ht_bench.records.keys import COSTLY
 from ht_bench.records.record import read_record
@@ -133,8 +137,10 @@ def _template(request: Request, task: AnyTask, named: Named, compute: Compute) -
     try:
         spec = resolve(named, task.name, request.overrides, agent=agent)
         check(task, spec)
-    except UsageError:
+    except Unsuitable:
         raise
+    except UsageError as error:
+        raise _of_other_methods(request, named, error) from error
     except Exception as error:  # a user's method may raise anything
         raise UsageError(
             f"Method {named} cannot be made for {task.name}: {in_words(error)}; fix it."
@@ -150,6 +156,31 @@ def _template(request: Request, task: AnyTask, named: Named, compute: Compute) -
         request.checkpoint_seconds,
         diagnostics=request.diagnostics,
     )
+
+
+def _of_other_methods(request: Request, named: Named, error: UsageError) -> UsageError:
+    """Return the error; where it refuses a setting that is not the method's, with what to do."""
+    if not request.overrides:
+        return error
+    cls = type(named) if isinstance(named, Method) else find_class(named)
+    fields = [field.name for field in dataclasses.fields(cls) if field.init]
+    foreign = [key for key in request.overrides if not {*_spread(cls, key)} <= {*fields}]
+    if not foreign:
+        return error
+    keys = " and ".join(f"'{key}'" for key in foreign)
+    # "It has: none." could be read as the method `none`.
+    sentence = f"Method '{own_name(cls)}' has no hyperparameter {keys}, nor any other."
+    sentence = str(error) if fields else sentence
+    if len(request.methods) == 1:
+        return error if fields else UsageError(f"{sentence} Leave the setting out.")
+    return UsageError(
+        f"{sentence} --set is for every method that is named: run the methods that have {keys} in "
+        "a command of their own, and the others in a second one, with the same --out."
+    )
+
+
+def _spread(cls: type[Method], key: str) -> Iterable[str]:
+    return spread(cls, {key: None}) if issubclass(cls, Composed) else (key,)
 
 
 def _check_same(one: MethodSpec, other: MethodSpec) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import json
 import os
 import shutil
 import warnings
@@ -122,7 +123,32 @@ def _read(file: Path, fingerprint: str, device: str) -> tuple[dict[str, Any] | N
             return dict(saved["state"]), ""
     except Exception:  # a pickle may raise anything
         return None, "is unreadable"
-    return None, "is of another machine, of other software, code or settings"
+    return None, f"is of {_difference(saved['whose'], fingerprint)}"
+
+
+_FOREIGN = "another machine, of other software, code or settings"
+_PARTS = {
+    "hardware": "another machine",
+    "software": "other software",
+    "version": "other software",
+    "source": "other code of the method",
+    "task": "another task",
+    "data": "other data",
+}
+"""Parts of a fingerprint in words; what is not here is a setting."""
+
+
+def _difference(whose: Any, fingerprint: str) -> str:
+    """Say in what another's fingerprint differs, as far as both can be read."""
+    try:
+        layout, text = whose
+        theirs, mine = json.loads(text), json.loads(fingerprint)
+        keys = [key for key in mine if mine[key] != theirs[key]]
+    except Exception:  # whatever a file holds
+        return _FOREIGN
+    if layout != LAYOUT or not keys:
+        return _FOREIGN
+    return " and ".join(dict.fromkeys(_PARTS.get(key, "other settings") for key in keys))
 
 
 def _places(device: str) -> str | Callable[[Any, str], Any]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ht_bench.leaderboard.known import find_known
+from ht_bench.leaderboard.verify import Report
 from ht_bench.methods.resolve import resolve
 from ht_bench.networks.disturbance import disturb
 from ht_bench.running import reruns
@@ -201,3 +202,11 @@ def test_the_class_of_a_method_tuned_on_the_first_share(
 ) -> None:
     monkeypatch.chdir(mine.parent)
     assert reference("mine.py", "mine@first") == reference("mine.py", "mine") == "mine.py:Mine"
+
+
+def test_what_several_tasks_lack_is_said_once() -> None:
+    """An unknown method is refused at every task in the same words."""
+    report = Report("x.json")
+    for sentence in ("The package has no method 'mine'.", "b needs data.") * 2:
+        report.fail(sentence)
+    assert report.could_not == ["The package has no method 'mine'.", "b needs data."]

@@ -200,6 +200,9 @@ def test_a_grid_beyond_the_budget_is_refused(baselines: Path) -> None:
         (HEAD + "grid = 3\n", "'grid' is 3; it must be of type dict"),
         (HEAD + "[tasks]\nt-v1 = 3\n", r"'tasks.t-v1' is 3; write \[tasks.t-v1\] above its keys"),
         (HEAD + "[search]\nt-v1 = [1]\n", r"'search.t-v1' is \[1\]; write \[search.t-v1\]"),
+        (HEAD + "[grid]\na = [1, nan]\n", r"l2.toml: \[grid\]: 'a' lists nan, which is no finite"),
+        (HEAD + "[grids.t-v1]\na = [[1, -inf]]\n", r"l2.toml: \[grids.t-v1\]: 'a' lists -inf, "),
+        (HEAD + "[space]\na = [inf]\nb = { low = 1 }\n", r"l2.toml: \[space\]: 'a' lists inf, "),
     ],
 )
 def test_a_malformed_recipe_is_named(baselines: Path, text: str, sentence: str) -> None:
@@ -211,3 +214,27 @@ def test_a_malformed_recipe_is_named(baselines: Path, text: str, sentence: str) 
 def test_no_recipe_is_none(baselines: Path) -> None:
     assert get_recipe("l2") is None
     assert recipe_names() == []
+
+
+def test_a_recipe_without_a_file_lists_finite_numbers_too() -> None:
+    recipe = Recipe("mine", "s", "s", grid={"a": [float("nan")]})
+    with pytest.raises(UsageError, match=r"recipe of 'mine' \[grid\]: 'a' lists nan"):
+        recipe.search_space("t-v1")
+
+
+def test_a_search_names_the_file_that_it_stands_in(baselines: Path, tmp_path: Path) -> None:
+    """The package's by its folder, a user's by its name alone, whatever the method is called."""
+    text = HEAD + '[search]\nt-v1 = { seeds = "0-1", tried = [1, 2] }\n'
+    own = tmp_path / "mine" / "l2-mine.toml"
+    own.parent.mkdir()
+    for path in (own, baselines / "l2.toml"):
+        path.write_text(text, encoding="utf-8")
+    assert recipe_of("l2").searched()[0].endswith("validation split (baselines/l2.toml)")
+    assert recipe_of(str(own)).searched()[0].endswith("validation split (l2-mine.toml)")
+    registry.register_recipe("l3")(lambda: own)
+    assert recipe_of("l3").searched()[0].endswith("(l2-mine.toml)")
+    made = Recipe("l4", "s", "s", search=recipe_of("l2").search)
+    assert made.searched()[0].endswith("(the recipe of 'l4')")
+    own.write_text('file = "x"\n' + text, encoding="utf-8")
+    with pytest.raises(UsageError, match="unknown key 'file'"):
+        get_recipe(str(own))

@@ -191,6 +191,11 @@ def test_splits_devices_and_precisions_are_tables_of_their_own(make_runs):
         Setting("validation", "fp32", "cpu"),
     ]
     assert [len(table.rows) for table in comparison.tables] == [1, 4, 4, 4]
+    measured = ["test accuracy at the end of the last phase"] * 3
+    measured += ["validation accuracy at the end of the last phase"]
+    assert [table["metric"] for table in json.loads(to_json(comparison))["tables"]] == measured
+    for text in (to_text(comparison), to_markdown(comparison)):
+        assert text.count(f"metric: {measured[0]}.") == 3 and text.count(measured[3]) == 1
 
 
 def test_variants_carry_the_digits_of_their_folder(make_runs):

@@ -157,3 +157,15 @@ def test_linked_folders_are_folders(runs: Path, call: Call, linked: str) -> None
     assert answer.code == 0 and "3 runs, one per method" in answer.out
     assert (runs / "aggregate" / "ema").is_dir()
     assert call("tensorboard", runs, "--no-serve").code == 0
+
+
+def test_two_results_of_one_seed_are_told_with_their_folders(runs: Path, call: Call) -> None:
+    first = results_of(runs, "ema")[0].parent
+    other = runs / "zz-copy" / first.relative_to(runs)
+    shutil.copytree(first, other)
+    answer = call("compare", runs)
+    assert answer.code == 2
+    sentence = (
+        f"has two results for seed 100 with the same hyperparameters: keep {first} or {other}"
+    )
+    assert f"'ema' on 'tiny-v1' {sentence}.\n" in answer.error

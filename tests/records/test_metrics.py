@@ -7,6 +7,7 @@ from ht_bench.records.metrics import (
     final_metric,
     last_phase_accuracy,
     metric_key,
+    on_split,
     phase_end_points,
     retention,
 )
@@ -98,3 +99,11 @@ def test_what_cannot_be_measured_is_refused_by_name(make_record):
     record["curve"]["step"][-1] = 0
     with pytest.raises(UsageError, match="Steps do not rise"):
         area_last_phase(record, "warm-start", 10)
+
+
+def test_a_validation_run_is_no_test() -> None:
+    words = describe_metric("warm-start")
+    assert on_split(words, "test") == words == "test accuracy at the end of the last phase"
+    assert on_split(words, "validation") == "validation accuracy at the end of the last phase"
+    for family in ("probe", "swap"):  # on the phase's own examples, in an environment
+        assert on_split(describe_metric(family), "validation") == describe_metric(family)

@@ -128,3 +128,27 @@ def test_what_a_network_cannot_have_is_refused_before_training_and_left_out_of_a
     plan = make_plan(Request((bare,), methods, (0,), skip_unsuitable=True))
     assert [job.method.name for job in plan.jobs] == ["none", "l2"]
     assert len([note for note in plan.notes if note.startswith("Left out on")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("methods", "settings", "sentence"),
+    [
+        (
+            ("ema", "none"),
+            {"decay": 0.5},
+            "Method 'none' has no hyperparameter 'decay', nor any other. --set is for every "
+            "method that is named: run the methods that have 'decay' in a command of their own",
+        ),
+        (("l2", "ema"), {"decay": 0.5}, "has no hyperparameter 'decay'. It has: strength. .*own"),
+        (("none",), {"decay": 0.5}, "has no hyperparameter 'decay', nor any other. Leave the"),
+        (("ema",), {"decya": 0.5}, r"Did you mean 'decay'\? It has: [a-z, _]*\.$"),
+        (("redo+ema", "l2"), {"decay": 0.5}, "'l2' has no .* run the methods that have 'decay'"),
+        (("redo+ema", "none"), {"decay": 2}, r"^((?!--set is for).)*$"),
+    ],
+)
+def test_a_setting_that_one_of_the_methods_has_not(
+    methods: tuple[str, ...], settings: dict[str, Any], sentence: str, task: Task
+) -> None:
+    """What to do is said; a value that a method refuses is another matter."""
+    with pytest.raises(UsageError, match=sentence):
+        make_plan(Request((task,), methods, (0,), overrides=settings))

@@ -153,7 +153,7 @@ def test_a_checkpoint_of_another_machine_is_not_continued(
     first = run_plan(make_plan(request), 1, progress=False, limit=ticking(30))
     assert any(left.share > 0 for left in first.left)
     monkeypatch.setattr(jobs_module, "hardware", lambda compute: {"processor": "another"})
-    with pytest.warns(UserWarning, match="another machine, of other software, code or settings"):
+    with pytest.warns(UserWarning, match="is of another machine; this run"):
         done = run_plan(make_plan(request), 1, progress=False)
     kept = {(r["method"], r["seed"]) for r in first.records}
     for record in done.records:

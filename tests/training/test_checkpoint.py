@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import json
 import os
 import pickle
 import random
@@ -185,6 +186,30 @@ def test_a_foreign_one_does_not_hide_ones_own(path: Path) -> None:
         UserWarning, match="software, code or settings; this run goes on from the one b"
     ):
         assert read(path) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"source": "2"}, "other code of the method"),
+        ({"hardware": {"cpu": 2}, "source": "2"}, "another machine and other code of the method"),
+        ({"software": {}, "version": "2"}, "other software"),
+        ({"split": "validation", "seeds": [2]}, "other settings"),
+        ({"task": "2"}, "another task"),
+        ({"data": "2"}, "other data"),
+        ({"unheard": 2}, "another machine, of other software, code or settings"),
+    ],
+)
+def test_what_a_foreign_one_differs_in_is_named(
+    path: Path, changes: dict[str, Any], words: str
+) -> None:
+    keys = ("hardware", "source", "software", "version", "split", "seeds", "task", "data")
+    theirs = dict.fromkeys(keys, "1")
+    checkpoint.remove(path)
+    checkpoint.save(path, json.dumps(theirs), state(1))
+    told = f"The checkpoint {path} is of {words}; this run starts anew"
+    with pytest.warns(UserWarning, match=told):
+        assert read(path, json.dumps({**theirs, **changes})) is None
 
 
 class Evil:

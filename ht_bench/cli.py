@@ -18,6 +18,7 @@ from typing import Annotated
 
 import tyro
 
+from ht_bench.commands.check import check
 from ht_bench.commands.compare import compare
 from ht_bench.commands.data import data
 from ht_bench.commands.diagnose import diagnose
@@ -39,6 +40,7 @@ from ht_bench.version import VERSION
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_things,
+    "check": check,
     "run": run,
     "compare": compare,
     "explain": explain,

@@ -219,9 +219,12 @@ def _anchor_notes(task: PairedTask) -> list[str]:
     absent = [method for method in (NONE, FULL_RESET) if method not in task.anchors]
     if not absent:
         return []
+    name = task.info.name
+    frozen = any(name in suite.anchors for suite in known_suites().values())
     return [
         f"Gap closed needs {' and '.join(absent)}: add `--method {','.join(absent)}` to the "
-        f"`ht-bench run` that made these runs of {task.info.name}."
+        f"`ht-bench run` that made these runs of {name}"
+        + (", or compare with a leaderboard, which has them." if frozen else ".")
     ]
 
 

@@ -198,7 +198,10 @@ def _other_code(job: StackJob, seeds: Sequence[int]) -> list[str]:
         return []
     count = f"{len(again)} result(s) of '{job.method.name}' on {job.task.name}"
     if job.method.has_source:
-        return [f"{count} were made by other code than the method's files hold now: trained again."]
+        return [
+            f"{count} were made by other code than the method's files hold now: trained again, and "
+            "what `ht-bench compare` shows until they are."
+        ]
     return [
         f"{count} are trained again, since its class stands in no file (a notebook's, say), which "
         "would tell whether it is as it was; keep it in a module."

@@ -25,7 +25,7 @@ from ht_bench.ranking.entries import (
 from ht_bench.ranking.pairs import FULL_RESET, NONE, Measured, PairedTask, measure
 from ht_bench.ranking.rows import Row, make_rows, one_scale
 from ht_bench.ranking.shares import swamping, task_shares
-from ht_bench.records.metrics import Record, describe_metric
+from ht_bench.records.metrics import Record, describe_metric, on_split
 from ht_bench.streams.families import get_family
 from ht_bench.streams.seeds import format_seeds
 from ht_bench.streams.suite import Suite, get_suite, known_suites
@@ -116,7 +116,7 @@ def make_table(
         tasks=tuple(task.info.name for task in tasks),
         setting=setting,
         benchmark=benchmark,
-        metric=_metric(tasks),
+        metric=on_split(_metric(tasks), setting.split),
         seeds={task.info.name: task.seeds for task in tasks},
         admission=None if is_suite else tasks[0].admission(),
         rows=rows,

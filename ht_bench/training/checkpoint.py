@@ -144,7 +144,7 @@ def _difference(whose: Any, fingerprint: str) -> str:
         layout, text = whose
         theirs, mine = json.loads(text), json.loads(fingerprint)
         keys = [key for key in mine if mine[key] != theirs[key]]
-    except Exception:  # whatever a file holds
+    except (TypeError, ValueError, KeyError):  # whatever a file holds
         return _FOREIGN
     if layout != LAYOUT or not keys:
         return _FOREIGN

@@ -36,7 +36,6 @@ from ht_bench.ranking.curves import MeanCurve, mean_curve
 from ht_bench.ranking.entries import Entry, Groups, Setting, TaskInfo
 from ht_bench.records.metrics import metric_key
 from ht_bench.views.live import COORDINATES, EVENTS, Cell, EventFile, plain
-from ht_bench.views.text import metric_of
 
 BETWEEN = " | "
 """Stands between a hyperparameter's values on a method's tasks, in the order of the `tasks`."""
@@ -223,7 +222,7 @@ def _scores(
     tasks = [(table, row) for table, row in rows if not table.is_suite]
     for table, row in tasks:
         if row.metric is not None:
-            yield f"metric: {table.name}", (row.metric.value, metric_of(table))
+            yield f"metric: {table.name}", (row.metric.value, table.metric)
     yield "seeds", (min(row.n for _, row in tasks), "the fewest of all tasks")
     diverged = sum(row.diverged for _, row in tasks)
     if diverged:

@@ -15,7 +15,6 @@ from ht_bench.ranking.comparison import Comparison, Table
 from ht_bench.ranking.pairs import FULL_RESET, HARE_TORTOISE, NONE, REFERENCES
 from ht_bench.ranking.rows import PROFILE_THRESHOLDS, Row
 from ht_bench.ranking.score import Estimate
-from ht_bench.records.metrics import on_split
 from ht_bench.streams.seeds import format_seeds
 
 WIDTH = 100
@@ -89,9 +88,7 @@ def to_markdown(comparison: Comparison, *, details: bool = False) -> str:
 
 def to_json(comparison: Comparison) -> str:
     """Return the whole comparison as JSON; null where a number is missing or not finite."""
-    tables = [dataclasses.replace(each, metric=metric_of(each)) for each in comparison.tables]
-    content = dataclasses.asdict(dataclasses.replace(comparison, tables=tuple(tables)))
-    content |= {"profile_thresholds": PROFILE_THRESHOLDS}
+    content = dataclasses.asdict(comparison) | {"profile_thresholds": PROFILE_THRESHOLDS}
     return json.dumps(finite(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
@@ -232,11 +229,6 @@ def _title(table: Table) -> str:
     return f"{table.name} ({table.setting}, benchmark {table.benchmark})"
 
 
-def metric_of(table: Table) -> str:
-    """Return what a table's metric is in words, of the split that its runs are of."""
-    return on_split(table.metric, table.setting.split)
-
-
 def _caption(table: Table) -> str:
     groups: dict[str, list[str]] = {}
     for task, seeds in table.seeds.items():
@@ -244,7 +236,7 @@ def _caption(table: Table) -> str:
     shown = [
         f"{text} ({', '.join(tasks)})" if table.is_suite else text for text, tasks in groups.items()
     ]
-    parts = [f"{'; '.join(shown)}.", f"metric: {metric_of(table)}."]
+    parts = [f"{'; '.join(shown)}.", f"metric: {table.metric}."]
     if table.shares:
         brought = ", ".join(f"{task} {share:.0%}" for task, share in table.shares.items())
         parts.append(f"variance between entries: {brought}.")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import nn
 
+from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method
 from ht_bench.methods.resolve import resolve
 from ht_bench.streams.reinforcement import ReinforcementTask
@@ -40,9 +41,16 @@ def check_method(
     captured train alike when they are; its hooks take what loops give them, and none is misspelled.
     Whatever the method's code raises comes as a sentence with its line.
     """
+    from ht_bench.running.failure import in_words
+
     if not isinstance(method, Method):
         method = resolve(method).build()
-    contract_checks.check(method, make_module)
+    try:
+        contract_checks.check(method, make_module)
+    except (AssertionError, UsageError):
+        raise
+    except Exception as error:  # whatever a user's code does
+        raise AssertionError(f"{type(method).__name__} fails: {in_words(error)}.") from error
 
 
 def check_task(task: AnyTask | str | Path) -> None:

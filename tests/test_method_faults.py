@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ht_bench.errors import UsageError
-from ht_bench.methods.base import Method, evaluation_mode
+from ht_bench.methods.base import Method
 from ht_bench.methods.ema import ExponentialMovingAverage
 from ht_bench.methods.resolve import resolve
+from ht_bench.networks.modes import evaluation_mode
 from ht_bench.testing import check_method
 
 
@@ -279,7 +280,7 @@ class ForgetsSuper(Method):
         (MatricesOfLoneNetworks, "treats a seed of a stack otherwise than a lone network"),
         (
             LastLayer,
-            r"LastLayer fails: IndexError: list index out of range \(test_method_faults",
+            r"LastLayer fails: IndexError: list index out of range \(.*faults.py, line",
         ),
         (MisspeltHook, "on_phase_start is no hook; nothing calls it. Did you mean 'on_phase'?"),
         (WrongSignature, r"on_phase takes \(self\).*; a loop calls it as on_phase\(self, index"),

@@ -5,18 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ht_bench.errors import UsageError, reason
-from ht_bench.local_code import PACKAGE, is_installed
+from ht_bench.errors import UsageError
 from ht_bench.methods.base import Method
 from ht_bench.networks.stacking import is_stacked
 from ht_bench.training.class_checks import check_class
@@ -40,11 +36,6 @@ def check(method: Method, make_module: Callable[[], nn.Module] | None = None) ->
     """
     check_class(type(method))
     _check_hyperparameters(method)
-    with _naming(method):
-        _check_behaviour(method, make_module)
-
-
-def _check_behaviour(method: Method, make_module: Make | None) -> None:
     for make in [make_module] if make_module else [convolutional_net, stack]:
         _check_attach(method, make)
         _check_equal_runs(method, make)
@@ -74,28 +65,6 @@ def _equal(first: Any, second: Any) -> bool:
 
 def _name(method: Method) -> str:
     return type(method).__name__
-
-
-@contextmanager
-def _naming(method: Method) -> Iterator[None]:
-    """Turn what the method's own code raises into a sentence that names its line."""
-    try:
-        yield
-    except (AssertionError, UsageError):
-        raise
-    except Exception as error:  # whatever a user's code does
-        raise AssertionError(
-            f"{_name(method)} fails: {type(error).__name__}: {reason(error)}{_line(error)}."
-        ) from error
-
-
-def _line(error: Exception) -> str:
-    """Return " (file, line n)" of the last line that is not of this package, nor of torch's."""
-    frames = traceback.extract_tb(error.__traceback__)
-    places = [frame for frame in frames if not is_installed(Path(frame.filename))]
-    own = [frame for frame in places if not Path(frame.filename).is_relative_to(PACKAGE)]
-    last = (own or places or frames)[-1]
-    return f" ({Path(last.filename).name}, line {last.lineno})"
 
 
 def _check_hyperparameters(method: Method) -> None:

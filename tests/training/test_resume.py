@@ -281,7 +281,8 @@ def test_a_checkpoint_of_other_settings_is_not_used(
     wanted.parent.mkdir(parents=True, exist_ok=True)
     if left != wanted:
         shutil.move(left, wanted)
-    with pytest.warns(UserWarning, match="other software, code or settings; this run starts anew"):
+    whose = "another task" if kind == "task" else "other settings"
+    with pytest.warns(UserWarning, match=f"is of {whose}; this run starts anew"):
         records = run_stack(job)
     assert equal_parts(records) == equal_parts(trained("l2", weak))
 
@@ -293,7 +294,7 @@ def test_a_checkpoint_of_other_software_is_not_used(
     with monkeypatch.context() as patch:
         patch.setattr("ht_bench.running.job.software", lambda compute: {"torch": "0.4.1"})
         interrupt(job, 14)
-    with pytest.warns(UserWarning, match="other software, code or settings"):
+    with pytest.warns(UserWarning, match="is of other software; this run starts anew"):
         records = run_stack(job)
     assert equal_parts(records) == equal_parts(trained("none"))
 

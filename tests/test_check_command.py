@@ -47,7 +47,9 @@ def test_a_fault_is_a_sentence_and_the_others_are_checked(call: Call, method: An
     wrong = method("on_phase_start")
     answer = call("check", "--method", f"{wrong},none")
     assert answer.code == 1
-    assert answer.error.startswith(f"{wrong}: Halving.on_phase_start is no hook; nothing calls it.")
+    assert answer.error.startswith(
+        f"{wrong}: Halving.on_phase_start is no hook, and no loop calls it."
+    )
     assert answer.out == "none keeps the contract of a method.\n"
 
 

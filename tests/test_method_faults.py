@@ -282,7 +282,7 @@ class ForgetsSuper(Method):
             LastLayer,
             r"LastLayer fails: IndexError: list index out of range \(.*faults.py, line",
         ),
-        (MisspeltHook, "on_phase_start is no hook; nothing calls it. Did you mean 'on_phase'?"),
+        (MisspeltHook, "on_phase_start is no hook, and no loop calls it. Did you mean 'on_phase'?"),
         (WrongSignature, r"on_phase takes \(self\).*; a loop calls it as on_phase\(self, index"),
         (NotFinite, "NotFinite makes weights that are not finite within 12 steps"),
         (ForgetsSuper, "enter_phase does not call super"),

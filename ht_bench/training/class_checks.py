@@ -50,7 +50,10 @@ def _check_hook(own: type, name: str, function: FunctionType) -> None:
         known = [n for n in dir(Method) if n.startswith(PREFIXES)]
         hint = did_you_mean(name, known)
         if name.startswith(PREFIXES) and hint:
-            raise AssertionError(f"{own.__name__}.{name} is no hook; nothing calls it.{hint}")
+            raise AssertionError(
+                f"{own.__name__}.{name} is no hook, and no loop calls it.{hint} Let a helper "
+                "of your own begin with an underscore."
+            )
         return
     if name.startswith("_") or not inspect.isfunction(hook):
         return

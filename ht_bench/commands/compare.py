@@ -72,9 +72,10 @@ def _compare_beside(runs: Path, board: Path, suite: str) -> tuple[Comparison, Cu
         runs, board = board, runs  # in either order
     submissions = submissions_in(board)
     if submissions is None:
+        what = f"{board} holds no submissions" if board.is_dir() else f"There is no folder {board}"
         raise UsageError(
-            f"{board} holds no submissions; name a folder of runs and one of entries, as in "
-            "`ht-bench compare runs leaderboard`."
+            f"{what}; name a folder of runs and one of entries, as in `ht-bench compare runs "
+            "leaderboard`."
         )
     return compare_entries(submissions, suite, runs)
 

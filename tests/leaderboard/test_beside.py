@@ -148,6 +148,8 @@ def test_what_cannot_be_compared_is_a_sentence(
     assert (
         answer.code == 2 and "holds no submissions; name a folder of runs and one" in answer.error
     )
+    answer = call("compare", trained, tmp_path / "leaderbord")
+    assert answer.code == 2 and "There is no folder" in answer.error
     answer = call("compare", trained, board, "--suite", "suite-noisy-start-v1")
     assert answer.code == 2 and "has no" in answer.error
     older = tmp_path / "older"

@@ -69,26 +69,19 @@ def test_curves_of_both_are_drawn(call: Call, trained: Path, board: Path, tmp_pa
     assert drawn == {f"ranking-{TASK}.png", f"curves-{TASK}.png"}
 
 
-@pytest.fixture
-def renamed(trained: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """Return a copy of the runs under another method's name."""
-
-    def rename(method: str) -> Path:
-        runs = tmp_path / f"runs-{method}"
-        shutil.copytree(trained, runs)
-        for path in runs.glob("*/*/seed*/result.json"):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            record["method"] = method
-            path.write_text(json.dumps(record), encoding="utf-8")
-        return runs
-
-    return rename
+def changed(runs: Path, copy: Path, **changes: Any) -> Path:
+    """Return a copy of runs whose results say something else."""
+    shutil.copytree(runs, copy)
+    for path in copy.glob("*/*/seed*/result.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**record, **changes}), encoding="utf-8")
+    return copy
 
 
 def test_own_anchors_are_no_entries_and_give_the_cost(
-    call: Call, trained: Path, board: Path, renamed: Any
+    call: Call, trained: Path, board: Path, tmp_path: Path
 ) -> None:
-    alone = renamed("none")
+    alone = changed(trained, tmp_path / "runs", method="none")
     answer = call("compare", alone, board)
     assert answer.code == 2 and "holds no method's runs that the entries" in answer.error
     both = alone
@@ -152,17 +145,9 @@ def test_what_cannot_be_compared_is_a_sentence(
     assert answer.code == 2 and "There is no folder" in answer.error
     answer = call("compare", trained, board, "--suite", "suite-noisy-start-v1")
     assert answer.code == 2 and "has no" in answer.error
-    older = tmp_path / "older"
-    shutil.copytree(trained, older)
-    for path in older.glob("*/*/seed*/result.json"):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        path.write_text(json.dumps({**record, "benchmark": "0.1.0"}), encoding="utf-8")
+    older = changed(trained, tmp_path / "older", benchmark="0.1.0")
     answer = call("compare", older, board)
     assert answer.code == 2 and f"are of ht-bench 0.1, the entries of {EPOCH}" in answer.error
-    validation = tmp_path / "validation"
-    shutil.copytree(trained, validation)
-    for path in validation.glob("*/*/seed*/result.json"):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        path.write_text(json.dumps({**record, "split": "validation"}), encoding="utf-8")
+    validation = changed(trained, tmp_path / "validation", split="validation")
     answer = call("compare", validation, board)
     assert answer.code == 2 and "holds validation runs alone" in answer.error

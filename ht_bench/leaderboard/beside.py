@@ -63,6 +63,9 @@ def own_entries(runs: Path, benchmark: str) -> Own:
         if isinstance(known, str):
             notes.append(f"{task} is left out: it {known}.")
             continue
+        if not _is_released(found, task, known):
+            notes.append(f"{task} is left out: its runs are of another task file or other data.")
+            continue
         for label, entry in entries.items():
             if entry.method not in ANCHORS:
                 name = f"{label} (own)"
@@ -92,6 +95,13 @@ def _setting(found: RunsFolder, runs: Path) -> tuple[Setting, list[str]]:
     left = [str(setting) for setting in found.groups if setting not in settings]
     notes = [f"Runs of the {setting} are left out." for setting in left]
     return settings[0], [*found.notes, *notes]
+
+
+def _is_released(found: RunsFolder, task: str, known: KnownTask) -> bool:
+    """Whether a folder's runs of a task are of the file and the data that the entries are of."""
+    data = {record["data_sha256"] for record in found.records if record["task"] == task}
+    same = known.data_sha256 is None or data == {known.data_sha256}
+    return same and found.infos[task].sha256 == known.task.sha256
 
 
 def _measured(entry: Entry, none: Entry | None, info: TaskInfo, name: str) -> Measured:

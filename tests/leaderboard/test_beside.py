@@ -151,3 +151,6 @@ def test_what_cannot_be_compared_is_a_sentence(
     validation = changed(trained, tmp_path / "validation", split="validation")
     answer = call("compare", validation, board)
     assert answer.code == 2 and "holds validation runs alone" in answer.error
+    foreign = changed(trained, tmp_path / "foreign", data_sha256="0" * 64)
+    answer = call("compare", foreign, board)
+    assert answer.code == 2 and f"{TASK} is left out: its runs are of another" in answer.error

@@ -205,3 +205,15 @@ def make_record() -> Make:
         return record | changes
 
     return make
+
+
+@pytest.fixture
+def one_thread_and_own_random_state() -> Iterator[None]:
+    """Leave torch's generator and number of threads as they were."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        yield
+    torch.set_num_threads(threads)

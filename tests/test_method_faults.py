@@ -18,14 +18,7 @@ from ht_bench.methods.resolve import resolve
 from ht_bench.networks.modes import evaluation_mode
 from ht_bench.testing import check_method
 
-
-@pytest.fixture(autouse=True)
-def _own_random_state() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread_and_own_random_state")
 
 
 @dataclass(eq=False)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import nn
 
 from ht_bench import registry
@@ -22,13 +21,7 @@ from ht_bench.testing import check_method, check_task
 Write = Callable[..., Path]
 
 
-@pytest.fixture(autouse=True)
-def _own_random_state() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread_and_own_random_state")
 
 
 # ---- methods that keep the contract ----

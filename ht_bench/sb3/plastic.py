@@ -26,6 +26,7 @@ from ht_bench.sb3.acting import (
 )
 from ht_bench.sb3.callers import calling_algorithm
 from ht_bench.sb3.fast import check_fast, enlist, quicken, quicken_again
+from ht_bench.sb3.held import release_held
 from ht_bench.sb3.joined import join
 from ht_bench.sb3.loading import PREFIX, Loading
 from ht_bench.sb3.parts import (
@@ -182,8 +183,7 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
             if self._fast:
                 quicken_again(self, algorithm)
         elif not mode and self._is_on_policy and calling_algorithm("collect_rollouts") is not None:
-            for method in self._methods.values():
-                method.release()
+            release_held(self._methods.values())
         if mode or not _evaluates(self):  # acting asks for it anew at every step
             super().set_training_mode(mode)  # type: ignore[misc]
 

@@ -21,17 +21,18 @@ ANCHORS = (NONE, FULL_RESET)
 
 @dataclass(frozen=True)
 class Own:
-    """Entries made of a runs folder, and sentences on what was left out."""
+    """Entries made of a runs folder, and sentences on what was left out of it."""
 
+    folder: Path
     entries: tuple[Submitted, ...]
     notes: tuple[str, ...]
 
     def shown(self, tables: Sequence[Table]) -> tuple[list[Table], list[str]]:
-        """Return the tables in which an own entry is compared, and a sentence per suite without.
+        """Return the tables in which an own entry is compared, and sentences on the others.
 
         A suite is shown where one of them has all of its tasks and seeds.
         """
-        names = {entry.name for entry in self.entries}
+        names = [entry.name for entry in self.entries]
         kept, notes = [], []
         for table in tables:
             rows = [row for row in table.rows if row.label in names]
@@ -40,7 +41,10 @@ class Own:
             elif rows:
                 lacking = "; ".join(f"{r.label} lacks {', '.join(r.missing)}" for r in rows)
                 notes.append(f"{table.name} has no table here: {lacking}.")
-        return kept, notes
+        labels = {row.label for table in kept for row in table.rows}
+        listed = ", ".join(name for name in names if name in labels)
+        origin = f"Of {self.folder}: {listed}; the others are the leaderboard's entries."
+        return kept, [*([origin] if listed else []), *notes]
 
 
 def own_entries(runs: Path, benchmark: str) -> Own:
@@ -76,8 +80,8 @@ def own_entries(runs: Path, benchmark: str) -> Own:
             f"{runs} holds no method's runs that the entries could be compared with: they are of "
             f"released tasks, the test split, other methods than the anchors. {' '.join(notes)}"
         )
-    notes.append(f"Of {runs}: {', '.join(tasks)}; the others are the leaderboard's entries.")
-    return Own(tuple(_entry(name, tasks[name], setting, benchmark) for name in tasks), tuple(notes))
+    entries = tuple(_entry(name, tasks[name], setting, benchmark) for name in tasks)
+    return Own(runs, entries, tuple(notes))
 
 
 def _setting(found: RunsFolder, runs: Path) -> tuple[Setting, list[str]]:

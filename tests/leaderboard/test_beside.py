@@ -108,7 +108,10 @@ def test_a_suite_is_shown_where_own_runs_have_all_of_it(call: Call, tmp_path: Pa
 
     def comparison(tasks: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
         own = dataclasses.replace(fire, name="mine (own)", tasks={t: fire.tasks[t] for t in tasks})
-        monkeypatch.setattr(compared, "own_entries", lambda runs, epoch: Own((own,), ()))
+        clean = {"clean-narrow-digits-v1": fire.tasks["clean-narrow-digits-v1"]}
+        elsewhere = dataclasses.replace(fire, name="elsewhere (own)", tasks=clean)
+        both = Own(tmp_path, (elsewhere, own), ())
+        monkeypatch.setattr(compared, "own_entries", lambda runs, epoch: both)
         return compared.compare_entries(submissions, suite, tmp_path)[0]
 
     names = [t for t in fire.tasks if t.startswith("noisy-") and "cifar" not in t]
@@ -123,6 +126,9 @@ def test_a_suite_is_shown_where_own_runs_have_all_of_it(call: Call, tmp_path: Pa
         )
         part = comparison(names[1:], patch)
         assert [table.is_suite for table in part.tables] == [False] * 4
+        assert (
+            part.notes[0] == f"Of {tmp_path}: mine (own); the others are the leaderboard's entries."
+        )
         assert f"{suite} has no table here: mine (own) lacks {names[0]} (not run)." in part.notes
 
 

@@ -80,8 +80,8 @@ def own_entries(runs: Path, benchmark: str) -> Own:
             f"{runs} holds no method's runs that the entries could be compared with: they are of "
             f"released tasks, the test split, other methods than the anchors. {' '.join(notes)}"
         )
-    entries = tuple(_entry(name, tasks[name], setting, benchmark) for name in tasks)
-    return Own(runs, entries, tuple(notes))
+    made = tuple(_entry(name, tasks[name], setting, benchmark) for name in tasks)
+    return Own(runs, made, tuple(notes))
 
 
 def _setting(found: RunsFolder, runs: Path) -> tuple[Setting, list[str]]:

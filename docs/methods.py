@@ -76,9 +76,10 @@ ht-bench run --task warm-start-digits-v1 --method redo,redo@first
 A method tries at most 12 configurations on a task of data and 4 on one of environments
 (`--trials`): its whole `[grid]`, a fixed random subset of a larger one, or what Optuna's TPE draws
 from ranges, `[space]` in the recipe or `--space FILE` (`strength = { low = 1e-5, high = 1e-2, log =
-true }`). What was tried is kept in `runs-tuning/tuning.db`, and the same command goes on from
-there. `--regime first` sees only the first share of a stream's steps (k %-tuning, 2404.02113); what
-it chose stands in `[first.TASK]`, and `NAME@first` runs it beside `NAME`.
+true }`). Of `hare-tortoise` 20 were seen on four tasks, since its grid was drawn three times (its
+recipe says why). What was tried is kept in `runs-tuning/tuning.db`, and the same command goes on
+from there. `--regime first` sees only the first share of a stream's steps (k %-tuning, 2404.02113);
+what it chose stands in `[first.TASK]`, and `NAME@first` runs it beside `NAME`.
 """
 
 

@@ -39,7 +39,8 @@ class Recipe:
     values a search tries, by hyperparameter; `grids` replaces it for a task. space, spaces: the
     same with ranges (`ht_bench.methods.space`), in place of the grid. search: per task, what the
     search found. first, search_first: as `tasks` and `search`, for searches that saw only the
-    first share of a stream. needs_boundaries: whether its rule needs to be told when the data
+    first share of a stream. earlier: per task, how many configurations of earlier grids were tried
+    that its search does not list. needs_boundaries: whether its rule needs to be told when the data
     change (None: as its hooks say). inert: hyperparameters with which it trains as `none` does, bit
     for bit (None: there are none); active: with which it acts within a dozen steps. The tests of
     the contract read these two.
@@ -59,6 +60,7 @@ class Recipe:
     search: dict[str, Any] = field(default_factory=dict)
     first: dict[str, Any] = field(default_factory=dict)
     search_first: dict[str, Any] = field(default_factory=dict)
+    earlier: dict[str, int] = field(default_factory=dict)
     needs_boundaries: bool | None = None
     inert: dict[str, Any] | None = None
     active: dict[str, Any] = field(default_factory=dict)
@@ -141,16 +143,19 @@ class Recipe:
         searches = {t: s for t, s in recorded.items() if not tasks or t in settled}
         if not searches:
             return f"values of {self.source}; no search", 0
-        largest = max(len(s["tried"]) for s in searches.values())
+        before = self.earlier if regime == "whole" else {}
+        largest = max(len(s["tried"]) + before.get(task, 0) for task, s in searches.items())
+        older = max((before.get(task, 0) for task in searches), default=0)
+        of_them = f", {older} of them of earlier grids" if older else ""
         seeds = " or ".join(sorted({str(s["seeds"]) for s in searches.values()}))
         shares = sorted({f"{s['share']:.0%}" for s in searches.values() if "share" in s})
         seen = f" of the first {' or '.join(shares)} of the stream" if shares else ""
         samplers = sorted({str(s.get("sampler", "grid")) for s in searches.values()})
         where = "per task" if settled == list(tasks) else f"on {', '.join(sorted(searches))}"
         return (
-            f"{' or '.join(samplers)} search {where}, at most {largest} configuration(s), tuning "
-            f"seeds {seeds}, validation split{seen} ({self.place})",
-            sum(map(runs_of, searches.values())),
+            f"{' or '.join(samplers)} search {where}, at most {largest} configuration(s){of_them}, "
+            f"tuning seeds {seeds}, validation split{seen} ({self.place})",
+            sum(runs_of(s, before.get(task, 0)) for task, s in searches.items()),
         )
 
 
@@ -162,9 +167,10 @@ def recipe_files() -> dict[str, Path]:
 registry.recipes.provide(recipe_files)
 
 
-def runs_of(search: Mapping[str, Any]) -> int:
-    """Return the training runs that a recorded search took."""
-    return int(search.get("runs", len(search["tried"]) * len(parse_seeds(search["seeds"]))))
+def runs_of(search: Mapping[str, Any], earlier: int = 0) -> int:
+    """Return the training runs that a recorded search took, and those of `earlier` settings."""
+    seeds = len(parse_seeds(search["seeds"]))
+    return int(search.get("runs", len(search["tried"]) * seeds)) + earlier * seeds
 
 
 def split_regime(name: str) -> tuple[str, Regime]:

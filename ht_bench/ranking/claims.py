@@ -82,19 +82,20 @@ def judge(contrast: Contrast, found: Statistic, n: int) -> Answer:
     margin = contrast.margin or 0.0
     within = max(_above(found, -margin), _above(_negative(found), -margin))
     beyond = abs(found.value) - margin
-    outside = Statistic(beyond, found.influences).p_value() if beyond > 0 else 1.0
+    outside = replace(found, value=beyond).p_value() if beyond > 0 else 1.0
     return Answer(contrast, found.estimate(), n, within, outside)
 
 
 def _above(found: Statistic, bound: float) -> float:
     """Return the one-sided p-value of a statistic's lying above a bound."""
     distance = found.value - bound
-    both = Statistic(distance, found.influences).p_value()
+    both = replace(found, value=distance).p_value()
     return both / 2 if distance > 0 else 1 - both / 2
 
 
 def _negative(found: Statistic) -> Statistic:
-    return Statistic(-found.value, tuple(-x for x in found.influences))
+    influences, plain = (tuple(-x for x in each) for each in (found.influences, found.plain))
+    return Statistic(-found.value, influences, plain)
 
 
 def decide(answers: Sequence[Answer]) -> list[Answer]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -192,14 +192,22 @@ def _answer(question: Question, contrast: Contrast, finals: Finals) -> Answer:
         dict.fromkeys(task for name in contrast.weights for task in question.cells[name].tasks)
     )
     seeds = {task: _seeds(question, contrast, task, finals) for task in tasks}
-    value, influences = 0.0, {task: np.zeros(len(seeds[task])) for task in tasks}
-    for name, weight in contrast.weights.items():
-        cell = question.cells[name]
-        own = _statistic(name, cell, contrast.unit, seeds, finals)
-        value += weight * own.value
-        for task, influence in zip(cell.tasks, own.influences, strict=True):
-            influences[task] = influences[task] + weight * influence
-    total = Statistic(value, tuple(influences.values()))
+    parts = {
+        name: _statistic(name, question.cells[name], contrast.unit, seeds, finals)
+        for name in contrast.weights
+    }
+
+    def summed(of: Callable[[Statistic], Sequence[Array]]) -> tuple[Array, ...]:
+        total = {task: np.zeros(len(seeds[task])) for task in tasks}
+        for name, weight in contrast.weights.items():
+            for task, influence in zip(question.cells[name].tasks, of(parts[name]), strict=True):
+                total[task] = total[task] + weight * influence
+        return tuple(total.values())
+
+    value = sum(weight * parts[name].value for name, weight in contrast.weights.items())
+    known = all(part.plain for part in parts.values())
+    plain = summed(lambda part: part.plain) if known else ()
+    total = Statistic(value, summed(lambda part: part.influences), plain)
     return judge(contrast, total, min(map(len, seeds.values())))
 
 

@@ -43,6 +43,15 @@ class Told:
         """Return the answer in a word: of its first contrast, which is the question's own."""
         return IN_WORDS[self.answers[0].verdict] if self.answers else "not run"
 
+    @property
+    def counted(self) -> str:
+        """Count the verdicts of a question that makes several claims; "" for one."""
+        if len(self.answers) < 2:
+            return ""
+        found = [one.verdict for one in self.answers]
+        parts = [f"{found.count(key)} {word}" for key, word in IN_WORDS.items() if key in found]
+        return f"to its first claim; of {len(found)}: {', '.join(parts)}"
+
 
 def tell(folder: Path, runs: Mapping[str, Runs] | None = None) -> list[Told]:
     """Return every question of a folder with its answers.

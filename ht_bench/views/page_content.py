@@ -129,13 +129,15 @@ def _cost(board: Board, table: Table, name: str) -> Picture:
     dots = tuple(
         Dot(row.label, row.wall_time, *ends, boundaries(board, row.label))
         for row in table.rows
-        if row.wall_time is not None and (ends := _ends(row)) is not None
+        if row.wall_time is not None and not row.other_machine and (ends := _ends(row)) is not None
     )
     title = f"Score against cost: {table.name}"
     words = (
-        "Gap closed against wall time relative to none. Up and to the left is better; full-reset "
-        "is the price of training from scratch."
+        "Gap closed against wall time relative to none. Up and to the left is better. Times are "
+        "rough: runs had others beside them."
     )
+    if left := sum(row.wall_time is not None and row.other_machine for row in table.rows):
+        words += f" Left out: {left} method(s) that were timed on another machine than none."
     axes = ("time relative to none", "gap closed")
     return _picture(table.name, title, words, axes, dots, name)
 

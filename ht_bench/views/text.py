@@ -23,9 +23,10 @@ SHORT = {NONE: NONE, FULL_RESET: "reset", HARE_TORTOISE: "H&T"}
 LEGEND = (
     f"gap closed: 0 = as {NONE}, 1 = as {FULL_RESET}, no gap where that is not surely above; "
     "interquartile mean over the seeds of all tasks [95 % interval]. metric: mean over seeds [95 % "
-    f"interval]. time: relative to {NONE}. rank: 1 + the entries surely better, by differences "
-    "paired by seed, at 5 % for any error among all pairs (Holm). band: neighbours that share a "
-    "letter cannot be told apart. div.: diverged runs, which count as guessing.",
+    f"interval]. time: relative to {NONE} (*: which ran on another machine). rank: 1 + the entries "
+    "surely better, by differences paired by seed, at 5 % for any error among all pairs (Holm). "
+    "band: neighbours that share a letter cannot be told apart. div.: diverged runs, which count "
+    "as guessing.",
 )
 DETAILS_LEGEND = (
     f"P: share of seeds on which the entry is better than {NONE}, {FULL_RESET} (reset), "
@@ -177,7 +178,7 @@ def _columns() -> tuple[Column, ...]:
         ("n", lambda row: str(row.n)),
         ("gap closed", lambda row: format_gap(row.gap_closed)),
         ("metric", lambda row: format_estimate(row.metric, row.decimals)),
-        ("time", lambda row: times(row.wall_time)),
+        ("time", lambda row: f"{times(row.wall_time)}{'*' if row.other_machine else ''}"),
         ("div.", lambda row: f"{row.diverged}" if row.diverged else NOTHING),
     )
 

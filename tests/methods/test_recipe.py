@@ -166,6 +166,14 @@ def test_a_task_without_a_search_takes_those_of_the_task_it_is_tuned_as(
     assert recipe.searched(["w-v1"])[1] == 0
 
 
+def test_configurations_of_earlier_grids_are_counted(baselines: Path) -> None:
+    text = HEAD + "[earlier]\nt-v1 = 4\n[search]\nt-v1 = { seeds = '0-1', tried = [1, 2, 3] }\n"
+    (baselines / "l2.toml").write_text(text + "[search.u-v1]\nseeds = '0-1'\ntried = [1]\n")
+    how, runs = recipe_of("l2").searched()
+    assert "at most 7 configuration(s), 4 of them of earlier grids, tuning seeds 0-1" in how
+    assert runs == (3 + 4 + 1) * 2
+
+
 def test_a_task_s_values_go_before_the_default_s(baselines: Path) -> None:
     text = HEAD + "[default]\na = 1\nb = 2\n[tasks.t-v1]\nb = 3\n"
     (baselines / "l2.toml").write_text(text)

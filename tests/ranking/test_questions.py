@@ -84,6 +84,21 @@ def test_a_contrast_is_paired_by_seed_and_averaged_over_tasks(write) -> None:
     assert found.n == 12
 
 
+def test_a_middle_half_that_agrees_by_chance_is_not_sure(write) -> None:
+    """As in tables: at least half of the variance that a plain mean of the differences has."""
+    question = read_question(write(head=HEAD.replace(', "two"', "")))
+    apart = np.array([-0.1] * 3 + [0.009, 0.0095, 0.01, 0.01, 0.0105, 0.011] + [0.1] * 3)
+    runs = {
+        cell: {"one": {100 + k: float(x) for k, x in enumerate(series)}}
+        for cell, series in {"a": 0.8 + apart, "b": np.full(12, 0.8)}.items()
+    }
+    [found] = answer(question, runs)
+    width = stats.t.ppf(0.975, 10) * math.sqrt(0.5 * apart.var(ddof=1) / 12)
+    assert found.estimate.value == pytest.approx(0.01)
+    assert found.estimate.high - found.estimate.value == pytest.approx(width)
+    assert found.p_value > 0.05
+
+
 def test_each_tasks_effect_is_that_of_the_task_alone(write) -> None:
     question, runs = read_question(write()), finals()
     [contrast] = question.contrasts

@@ -14,6 +14,8 @@ from ht_bench.cli import main
 from ht_bench.ranking.claims import Answer, decide
 from ht_bench.views.answers import tell, to_text
 
+ROOT = Path(__file__).parents[2]
+
 TASK = (
     'name = "tiny"\nfamily = "warm-start"\nseeds = "100-105"\n'
     'data = {name = "digits", train = 100}\nnet = {name = "mlp", hidden = [16]}\n'
@@ -116,11 +118,19 @@ def _stand_on_the_page(folder: Path, site: Path) -> None:
     page = _page(folder, site)
     own = site.with_name("board")
     [section] = re.findall(r"(?s)<section class=.questions.*?</section>", page)
-    assert "<b>yes</b>" in section and "plain over broken: 0." in section
+    assert "<b>yes</b></td>" in section and "plain over broken: 0." in section
+    assert ", claimed to be above zero" in section
     assert f"ht-bench questions {folder}" in section
     assert page.index("What is known") < page.index("Who is ahead")
     assert main(["page", str(own), "--out", str(site), "--questions", "nowhere"]) == 0
     assert "What is known" not in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_an_answer_in_a_word_is_of_the_first_claim_and_says_so() -> None:
+    told = {one.question.name: one for one in tell(ROOT / "docs" / "questions")}
+    assert told["q1-return"].verdict == "yes"
+    assert told["q1-return"].counted == "to its first claim; of 3: 2 yes, 1 not decided"
+    assert told["q3-trainability"].counted == ""
 
 
 def test_an_answer_to_another_question_does_not_count(folder: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from ht_bench.errors import UsageError
 from ht_bench.leaderboard.board import Board, make_board, read_entries, shown_suites
 from ht_bench.leaderboard.verified import read_verified
-from ht_bench.ranking.comparison import Table, compare
+from ht_bench.ranking.comparison import Comparison, Table, compare
 from ht_bench.ranking.entries import TaskInfo
 from ht_bench.ranking.rows import PROFILE_THRESHOLDS, Row
 from ht_bench.streams.seeds import parse_seeds
@@ -20,6 +20,7 @@ from ht_bench.streams.suite import get_suite, suite_files
 from ht_bench.version import EPOCH
 from ht_bench.views.page import write_site
 from ht_bench.views.page_content import GENERALIZATION
+from ht_bench.views.text import to_text
 
 from .conftest import ROOT, board_of, committed, renamed, suites_of_today
 
@@ -164,6 +165,10 @@ def test_costs_are_relative_to_none_on_the_entrys_own_machine(write: Write) -> N
     foreign = row(board, WARM_START, "alone")
     assert foreign.other_machine
     assert foreign.wall_time == pytest.approx(3.0 / np.mean([seed["seconds"] for seed in none]))
+    [table] = [table for table in board.tasks if table.name == WARM_START]
+    rows = [line for line in to_text(Comparison((table,), ())).splitlines() if "×" in line]
+    lines = {row.split()[2]: row for row in rows}
+    assert lines["alone"].endswith("×*") and lines["elsewhere"].endswith("1.50×")
 
 
 def test_a_diverged_run_counts_as_guessing(write: Write) -> None:

@@ -152,6 +152,20 @@ def test_charts_have_titles_descriptions_and_tables(site: Path) -> None:
         assert text.count("<table") >= len(charts) - doubled
 
 
+def test_what_was_timed_elsewhere_is_no_dot_of_costs(write: Write, tmp_path: Path) -> None:
+    alone = renamed("alone", committed("ema"))
+    for table in alone["tasks"].values():
+        table["none_cost"] = None
+    board = board_of(write(*map(committed, ("none", "full-reset", "ema")), alone))
+    write_site(board, tmp_path / "site")
+    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    for section in re.findall(r"(?s)<section data-of=.*?</section>", page):
+        if "Score against cost" in section:
+            assert "Left out: 1 method(s)" in section
+            assert 'data-entry="ema"' in section and 'data-entry="alone"' not in section
+    assert page.count("Score against cost: suite-core-v1</h2>") == 1
+
+
 def test_a_method_page_says_how_it_was_made(site: Path) -> None:
     text = " ".join("".join(read(site / "methods" / "hare-tortoise.html").text).split())
     for words in (

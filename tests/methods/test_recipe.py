@@ -172,6 +172,9 @@ def test_configurations_of_earlier_grids_are_counted(baselines: Path) -> None:
     how, runs = recipe_of("l2").searched()
     assert "at most 7 configuration(s), 4 of them of earlier grids, tuning seeds 0-1" in how
     assert runs == (3 + 4 + 1) * 2
+    first = "[search_first.t-v1]\nseeds = '0-1'\nshare = 0.1\ntried = [1]\n"
+    (baselines / "l2.toml").write_text(text + first)
+    assert recipe_of("l2").searched(regime="first")[1] == 2
 
 
 def test_a_task_s_values_go_before_the_default_s(baselines: Path) -> None:

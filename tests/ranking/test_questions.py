@@ -97,6 +97,10 @@ def test_a_middle_half_that_agrees_by_chance_is_not_sure(write) -> None:
     assert found.estimate.value == pytest.approx(0.01)
     assert found.estimate.high - found.estimate.value == pytest.approx(width)
     assert found.p_value > 0.05
+    equal = read_question(
+        write(CONTRAST + 'wanted = "zero"\nmargin = 0.02\n', head=HEAD.replace(', "two"', ""))
+    )
+    assert answer(equal, runs)[0].p_value > 0.1  # nor is equality, on either side
 
 
 def test_each_tasks_effect_is_that_of_the_task_alone(write) -> None:

@@ -126,11 +126,13 @@ def _stand_on_the_page(folder: Path, site: Path) -> None:
     assert "What is known" not in (site / "index.html").read_text(encoding="utf-8")
 
 
-def test_an_answer_in_a_word_is_of_the_first_claim_and_says_so() -> None:
+def test_an_answer_in_a_word_is_of_the_first_claim_and_says_so(tmp_path: Path) -> None:
     told = {one.question.name: one for one in tell(ROOT / "docs" / "questions")}
     assert told["q1-return"].verdict == "yes"
     assert told["q1-return"].counted == "to its first claim; of 3: 2 yes, 1 not decided"
     assert told["q3-trainability"].counted == ""
+    page = _page(ROOT / "docs" / "questions", tmp_path / "site")
+    assert "<b>yes</b> <small>to its first claim; of 3: 2 yes, 1 not decided</small>" in page
 
 
 def test_an_answer_to_another_question_does_not_count(folder: Path, tmp_path: Path) -> None:

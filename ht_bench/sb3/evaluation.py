@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv
 
 from ht_bench.errors import UsageError, did_you_mean
+from ht_bench.methods.ema import ExponentialMovingAverage
 from ht_bench.sb3.callbacks import Every, at_least_one
 from ht_bench.sb3.wrapping import check_alike, make_like, normalised_as
 
@@ -128,7 +131,7 @@ class EvaluationCallback(Every, EvalCallback):
         phase = self.locals["infos"][0].get("phase")
         if phase is not None and self.eval_env.has_attr("tasks"):
             self.eval_env.set_options({"phase": int(phase)})
-        with normalised_as(self.training_env, self.eval_env), self.policy.acting_as(which):
+        with normalised_as(self.training_env, self.eval_env), self._acting_as(which):
             rewards, lengths = self._evaluate(
                 self.model,
                 self.eval_env,
@@ -140,6 +143,23 @@ class EvaluationCallback(Every, EvalCallback):
                 callback=self._log_success_callback,
             )
         return rewards, lengths
+
+    @contextmanager
+    def _acting_as(self, which: str) -> Iterator[None]:
+        """Act so without advice on a young tortoise: a curve has early points.
+
+        Whoever evaluates by themselves afterwards still gets it.
+        """
+        parts = [p for m in self.policy.methods.values() for p in getattr(m, "parts", (m,))]
+        averages = [part for part in parts if isinstance(part, ExponentialMovingAverage)]
+        warned = [average._warned for average in averages]
+        with ExitStack() as stack:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The tortoise is judged after", UserWarning)
+                stack.enter_context(self.policy.acting_as(which))
+            for average, before in zip(averages, warned, strict=True):
+                average._warned = before
+            yield
 
     def _keep(self, key: str, rewards: list[float]) -> None:
         value = float(np.mean(rewards))

@@ -82,6 +82,10 @@ from there. `--regime first` sees only the first share of a stream's steps (k %-
 what it chose stands in `[first.TASK]`, and `NAME@first` runs it beside `NAME`.
 """
 
+FROZEN = "It also rewrites layers that `requires_grad_(False)` has frozen."
+NOTES = {"full-reset": FROZEN, "fire": FROZEN}
+"""What the page says of a method beyond its docstring; a test holds them to the code."""
+
 
 # ---- where it works ----
 
@@ -242,6 +246,7 @@ def section(name: str, answers: Mapping[str, str]) -> str:
     if resolve(name).traits()["needs_boundaries"]:
         needs.append("told of boundaries")
     parts = [f"## {name}", recipe.summary, f"Source: {recipe.source}", rule(cls)]
+    parts.append(NOTES.get(name, ""))
     parts.append(hyperparameters(name, recipe))
     parts.append(f"Needs: {'; '.join(needs) or 'nothing more'}.")
     sentences: dict[str, list[str]] = {}

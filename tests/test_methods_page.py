@@ -7,8 +7,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from torch import nn
 
 from ht_bench.methods.recipe import recipe_names
+from ht_bench.methods.resolve import resolve
 
 ROOT = Path(__file__).parent.parent
 AGAIN = "write it anew: `python docs/methods.py`"
@@ -52,3 +55,15 @@ def test_a_changed_answer_is_seen(writer: ModuleType, text: str) -> None:
     answers["none"]["PPO"] = "'none' does not fit."
     changed = writer.page(answers)
     assert changed != text and writer.read_answers(changed) == answers
+
+
+@pytest.mark.parametrize("name", ["fire", "full-reset", "head-reset", "shrink-perturb"])
+def test_methods_that_rewrite_frozen_layers_say_so(writer: ModuleType, name: str) -> None:
+    module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    module[0].requires_grad_(False)
+    before = module[0].weight.clone()
+    method = resolve(name).build().attach(module, torch.optim.Adam(module[2].parameters()))
+    for phase in range(2):
+        method.enter_phase(phase, 5, 5, 2)
+    moved = not torch.equal(before, module[0].weight)
+    assert moved == (writer.NOTES.get(name) == writer.FROZEN)

@@ -14,7 +14,7 @@ from typing import Any
 from ht_bench import loading, registry
 from ht_bench.errors import Unsuitable, UsageError, did_you_mean
 from ht_bench.methods.base import Method
-from ht_bench.methods.composed import compose, parts_in, prefixed, spread
+from ht_bench.methods.composed import Composed, compose, parts_in, prefixed, spread
 from ht_bench.methods.contract import own_name
 from ht_bench.methods.hyperparameters import plain
 from ht_bench.methods.recipe import Recipe, Regime, get_recipe, split_regime
@@ -22,6 +22,10 @@ from ht_bench.methods.source import source_of
 from ht_bench.streams.tables import fits
 
 Named = str | type[Method] | Method
+_NOR_ANY = (  # "It has: none." could be read as the method `none`
+    ', nor any other; name the method that has it: plasticity="hare-tortoise", say, or '
+    "--method hare-tortoise."
+)
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,7 @@ def _resolve_composed(
         for part in parts
         for key, value in part.hyperparameters.items()
     }
+    _check_words(cls, changes)
     recipe = get_recipe(named if named.endswith(".toml") else cls.name)
     if recipe is not None:
         settings |= spread(cls, recipe.hyperparameters(task, agent, regime))
@@ -154,6 +159,19 @@ def _resolve_composed(
     )
     values = {**settings, **spread(cls, changes)}
     return _of_file(_spec(cls, cls.name, reference, values, suffix), named)
+
+
+def _check_words(cls: type[Composed], changes: Mapping[str, Any]) -> None:
+    """Refuse a setting that none of a combination's methods has, in the words that are written."""
+    fields = {field.name for field in dataclasses.fields(cls) if field.init}
+    parts = {own_name(part): dataclasses.fields(part) for part in cls.classes}
+    known = [f"{name}.{field.name}" for name, own in parts.items() for field in own if field.init]
+    for key in changes:
+        if not {*spread(cls, {key: None})} <= fields:
+            raise UsageError(
+                f"Method '{cls.name}' has no hyperparameter '{key}'.{did_you_mean(key, known)} "
+                f"It has: {', '.join(known)}."
+            )
 
 
 def _of_file(spec: MethodSpec, named: str) -> MethodSpec:
@@ -226,10 +244,9 @@ def _spec(
     fields = [field.name for field in dataclasses.fields(cls) if field.init]
     for key in values:
         if key not in fields:
-            listed = ", ".join(fields) or "none"
+            it_has = f".{did_you_mean(key, fields)} It has: {', '.join(fields)}."
             raise UsageError(
-                f"Method '{name}' has no hyperparameter '{key}'.{did_you_mean(key, fields)} "
-                f"It has: {listed}."
+                f"Method '{name}' has no hyperparameter '{key}'{it_has if fields else _NOR_ANY}"
             )
     values = plain(cls, values)
     _check_types(cls, name, values)

@@ -184,4 +184,4 @@ class DiagnosticsCallback(Every):
 def at_least_one(name: str, given: int) -> None:
     """Raise UsageError for a count that is no whole number of 1 or more."""
     if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1:
-        raise UsageError(f"{name} = {given!r}: give 1 or more.")
+        raise UsageError(f"{name} = {given!r}: give a whole number of 1 or more.")

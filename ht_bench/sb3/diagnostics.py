@@ -8,7 +8,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
 from ht_bench.networks.change import Seen, effective_learning_rate
@@ -16,6 +15,7 @@ from ht_bench.networks.diagnostics import Records, of_records, recorded
 from ht_bench.networks.modes import evaluation_mode
 from ht_bench.networks.probe import trainability
 from ht_bench.networks.stacking import squared_norms
+from ht_bench.sb3.parts import is_actor_critic
 
 
 def diagnose_policy(
@@ -26,7 +26,8 @@ def diagnose_policy(
     policy: a PlasticPolicy. observations: [n, ...] from training (or a dict of such arrays).
     initial: the policy's parameters at initialisation by name. Units count after every
     non-linearity of the acting network; ranks are of the input of its last layer. What cannot be
-    measured is left out. The policy is left as it was.
+    measured is left out. A recurrent policy sees each observation as an episode's first. The policy
+    is left as it was.
     """
     records, _ = _look(policy, observations)
     acting = policy.parts[0]
@@ -96,19 +97,30 @@ def last_observations(steps: Sequence[Any], count: int) -> Any:
     return np.concatenate(steps)[-count:]
 
 
-def _outputs(acting: nn.Module, inputs: Any) -> Tensor:
+def _outputs(acting: Any, inputs: Any) -> Tensor:
     """Pass observations through each layer once, without drawing a random number.
 
     Returns what actions are read from: values, logits or means, [n, actions].
     """
-    if isinstance(acting, ActorCriticPolicy):
+    if is_actor_critic(acting):
         features = acting.extract_features(inputs)
         own, values = features if isinstance(features, tuple) else (features, features)
+        own, values = _remembered(acting, own, values)
         outputs = acting.action_net(acting.mlp_extractor.forward_actor(own))
         acting.value_net(acting.mlp_extractor.forward_critic(values))
     elif hasattr(acting, "get_action_dist_params"):
-        outputs = acting.get_action_dist_params(inputs)  # type: ignore[operator]
+        outputs = acting.get_action_dist_params(inputs)
     else:
         outputs = acting(inputs)
     first: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
     return first.flatten(1)
+
+
+def _remembered(acting: Any, own: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Pass features through a recurrent policy's LSTMs, each as if it were an episode's first."""
+    if not hasattr(acting, "lstm_actor"):
+        return own, values
+    mine = acting.lstm_actor(own[None])[0][0]  # without states given they are zero
+    if acting.lstm_critic is not None:
+        return mine, acting.lstm_critic(values[None])[0][0]
+    return mine, mine if acting.shared_lstm else acting.critic(values)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv
 
 from ht_bench.errors import UsageError, did_you_mean
+from ht_bench.methods.ema import ExponentialMovingAverage
 from ht_bench.sb3.callbacks import Every, at_least_one
 from ht_bench.sb3.wrapping import check_alike, make_like, normalised_as
 
@@ -35,11 +38,13 @@ class EvaluationCallback(Every, EvalCallback):
     render, warn; eval_env, n_eval_episodes, and eval_freq, which counts steps of the vector. What
     is best, saved and logged there are the weights the method evaluates; `evaluations.npz` holds
     `hare_results` too. VecNormalize's statistics are taken over from training at each evaluation.
+    MaskablePPO is evaluated with its action masks, unless `learn` was told `use_masking=False`.
 
     env: an environment; a VecEnv, wrapped as the one in training; an id; or None, another one of
     those in training. The last two are wrapped as in training, and made for YAML files.
     Raises UsageError for an unknown argument, and at `learn` for an `env` that cannot be made, is
-    the training environment itself, is normalised otherwise or has other observations.
+    the training environment itself, is normalised otherwise, has other observations or lacks the
+    masks.
     """
 
     def __init__(
@@ -95,6 +100,17 @@ class EvaluationCallback(Every, EvalCallback):
             warnings.filterwarnings("ignore", "Training and eval env", UserWarning)
             super()._init_callback()
 
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        masked = _masked_evaluation(self.model) if self.locals.get("use_masking", True) else None
+        self._evaluate: Any = masked or evaluate_policy
+        if masked and not self.eval_env.has_attr("action_masks"):
+            raise UsageError(
+                "EvaluationCallback: the environment for evaluation has no action_masks; wrap it "
+                "as the one in training (sb3_contrib's ActionMasker), or learn with "
+                "use_masking=False."
+            )
+
     def _act(self) -> bool:
         rewards, lengths = self._play("tortoise")
         self._keep("eval/return", rewards)
@@ -115,8 +131,8 @@ class EvaluationCallback(Every, EvalCallback):
         phase = self.locals["infos"][0].get("phase")
         if phase is not None and self.eval_env.has_attr("tasks"):
             self.eval_env.set_options({"phase": int(phase)})
-        with normalised_as(self.training_env, self.eval_env), self.policy.acting_as(which):
-            rewards, lengths = evaluate_policy(
+        with normalised_as(self.training_env, self.eval_env), self._acting_as(which):
+            rewards, lengths = self._evaluate(
                 self.model,
                 self.eval_env,
                 n_eval_episodes=self.n_eval_episodes,
@@ -126,7 +142,24 @@ class EvaluationCallback(Every, EvalCallback):
                 warn=self.warn,
                 callback=self._log_success_callback,
             )
-        return rewards, lengths  # type: ignore[return-value]
+        return rewards, lengths
+
+    @contextmanager
+    def _acting_as(self, which: str) -> Iterator[None]:
+        """Act so without advice on a young tortoise: a curve has early points.
+
+        Whoever evaluates by themselves afterwards still gets it.
+        """
+        parts = [p for m in self.policy.methods.values() for p in getattr(m, "parts", (m,))]
+        averages = [part for part in parts if isinstance(part, ExponentialMovingAverage)]
+        warned = [average._warned for average in averages]
+        with ExitStack() as stack:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The tortoise is judged after", UserWarning)
+                stack.enter_context(self.policy.acting_as(which))
+            for average, before in zip(averages, warned, strict=True):
+                average._warned = before
+            yield
 
     def _keep(self, key: str, rewards: list[float]) -> None:
         value = float(np.mean(rewards))
@@ -177,3 +210,13 @@ class EvaluationCallback(Every, EvalCallback):
             if self.callback_on_new_best is not None:
                 going_on = self.callback_on_new_best.on_step()
         return going_on and (self.callback is None or self._on_event())
+
+
+def _masked_evaluation(model: Any) -> Any:
+    """Return sb3-contrib's evaluate_policy for MaskablePPO and its subclasses, None for others."""
+    try:
+        from sb3_contrib import MaskablePPO
+        from sb3_contrib.common.maskable.evaluation import evaluate_policy as masked
+    except ImportError:
+        return None
+    return masked if isinstance(model, MaskablePPO) else None

@@ -1,9 +1,10 @@
-"""Mistyped keywords and dict observations, refused in a sentence."""
+"""Misplaced and mistyped keywords and dict observations, refused in a sentence."""
 
 from __future__ import annotations
 
 import difflib
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from ht_bench.errors import UsageError
+from ht_bench.methods.composed import BETWEEN
+from ht_bench.methods.resolve import MethodSpec
 
 KEYWORDS = ("plasticity", "plasticity_kwargs", "tortoise_target", "evaluate_as", "act_as", "fast")
 NEAR = 0.75
@@ -20,17 +23,37 @@ NEAR = 0.75
 
 @contextmanager
 def keywords_read() -> Iterator[None]:
-    """Say in a sentence which of `policy_kwargs` is near one of ours and known to no one."""
+    """Say in a sentence which of `policy_kwargs` is the method's or near one of ours.
+
+    A keyword that the stock policy takes is its own, and others that it does not it refuses itself.
+    """
     try:
         yield
     except TypeError as error:
         found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        near = difflib.get_close_matches(found[1], KEYWORDS, 1, NEAR) if found else []
-        if found is None or not near:
+        word = found[1] if found else ""
+        method = _method_beside(word, error)
+        near = difflib.get_close_matches(word, KEYWORDS, 1, NEAR)
+        if method is None and not near:
             raise
-        raise UsageError(
-            f"policy_kwargs: no policy takes '{found[1]}'. Did you mean '{near[0]}'?"
-        ) from error
+        then = f"Did you mean '{near[0]}'?" if near else ""
+        if method is not None:
+            then = f"It is of '{method}': put it into plasticity_kwargs=dict({word}=…)."
+        raise UsageError(f"policy_kwargs: no policy takes '{word}'. {then}") from error
+
+
+def _method_beside(word: str, error: TypeError) -> str | None:
+    """Return the name of the method that has hyperparameter `word`, which the policy was given.
+
+    The policy that was being made stands in the traceback; its optimizer's keywords are not its.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        made = getattr(frame.f_locals.get("self"), "__dict__", {})
+        if word in made.get("_stock_arguments", ()):
+            spec: MethodSpec = made["_plasticity"]
+            own = {name.rpartition(BETWEEN)[2] for name in spec.hyperparameters}
+            return spec.name if word in own else None
+    return None
 
 
 def check_observations(policy: Any) -> None:

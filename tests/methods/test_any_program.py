@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ from ht_bench.methods.base import Method
 from ht_bench.methods.ema import ExponentialMovingAverage
 from ht_bench.methods.hare_tortoise import HareTortoise
 from ht_bench.methods.penalties import L2Init
+from ht_bench.methods.redo import ReDo
 from ht_bench.methods.resets import FullReset, ShrinkPerturb
 from ht_bench.methods.self_distillation import SelfDistillation
 from ht_bench.networks.modes import evaluation_mode
@@ -228,3 +231,23 @@ def test_a_frozen_norm_stays_frozen() -> None:
     with evaluation_mode(net):
         assert not any(child.training for child in net.modules())
     assert [child.training for child in net.modules()] == [True, True, False, False]
+
+
+# ---- copies ----
+
+
+@pytest.mark.parametrize("given", [HareTortoise(decay=0.5, reset_every=4), L2Init(), ReDo(every=3)])
+def test_a_copy_goes_on_as_its_original_by_the_documents_recipe(given: Method) -> None:
+    """docs/api.md: copy model and optimizer together, attach a replaced method, restore."""
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    optimizer = torch.optim.Adam(net.parameters())
+    method = dataclasses.replace(given).attach(net, optimizer, generator=torch.Generator())
+    fit(net, optimizer, 6)
+    other, copied_optimizer = copy.deepcopy((net, optimizer))
+    twin = dataclasses.replace(method).attach(other, copied_optimizer, generator=torch.Generator())
+    twin.restore(method.checkpoint(), None, None)
+    fit(other, copied_optimizer, 7)
+    fit(net, optimizer, 7)
+    assert all(map(torch.equal, net.parameters(), other.parameters()))
+    with method.evaluating(), twin.evaluating():
+        assert all(map(torch.equal, net.parameters(), other.parameters()))

@@ -154,7 +154,12 @@ def test_a_part_may_lie_in_a_file(tmp_path: Path) -> None:
         ("l2+l2", {}, "names 'l2' twice"),
         ("l2+nosuch", {}, "Unknown method 'nosuch'"),
         ("hare-tortoise+ema", {"decay": 0.5}, "no hyperparameter 'decay'"),
-        ("hare-tortoise+l2", {"l2.strenght": 1}, "no hyperparameter 'l2__strenght'"),
+        (
+            "hare-tortoise+l2",
+            {"l2.strenght": 1},
+            "'hare-tortoise\\+l2' has no hyperparameter 'l2.strenght'. Did you mean 'l2.strength'?",
+        ),
+        ("hare-tortoise+l2", {"decya": 0.5}, "'decya'.*It has: hare-tortoise.decay, .*l2.strength"),
         ("hare-tortoise+l2", {"l2.strength": -1}, "strength = -1"),
     ],
 )

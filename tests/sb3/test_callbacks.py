@@ -322,7 +322,9 @@ def test_wrong_use_is_told() -> None:
             DQN("MlpPolicy", Noise()).learn(5, callback=callback)
     for kind, name in ((evaluation, "episodes"), (diagnostics, "observations")):
         for counts in ({"every": 0}, {"every": 5, name: 0}):
-            with pytest.raises(UsageError, match="= 0: give 1 or more"):
+            with pytest.raises(UsageError, match="= 0: give a whole number of 1 or more"):
                 kind(**counts)
+    with pytest.raises(UsageError, match=r"every = 1000\.0: give a whole number"):
+        evaluation(1e3)
     with pytest.raises(UsageError, match=r"no 'phase'; use a stream .* or call .*enter_phase"):
         make(DQN, Noise()).learn(5, callback=PhaseCallback())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3 import A2C, DQN
+from stable_baselines3 import A2C, DQN, SAC
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     EvalCallback,
@@ -237,3 +238,37 @@ def test_channels_may_stand_elsewhere_as_policies_allow() -> None:
 def test_an_unknown_argument_is_told() -> None:
     with pytest.raises(UsageError, match=r"no argument 'best_model_path'\. Did you mean 'best_mod"):
         EvaluationCallback(Shifted(), best_model_path="x")
+
+
+# ---- a young tortoise ----
+
+
+def look(model: Any) -> None:
+    for _ in range(2):
+        with model.policy.acting_as("tortoise"):
+            pass
+
+
+def test_early_points_of_a_curve_come_without_advice_and_a_users_own_look_with_it() -> None:
+    """Also of a method together with another, and for each network of SAC; warnings are errors."""
+    given = {"plasticity": "hare-tortoise+l2", "plasticity_kwargs": {"decay": 0.999}}
+    model = SAC(
+        "PlasticMlpPolicy", "Pendulum-v1", learning_starts=10, batch_size=8, buffer_size=100,
+        policy_kwargs={"net_arch": [8], **given},
+    )  # fmt: skip
+    callback = EvaluationCallback(every=20, episodes=1)
+    model.learn(40, callback=callback)
+    assert len(callback.returns) == 6
+    with pytest.warns(UserWarning, match="The tortoise is judged after 30 steps") as caught:
+        look(model)
+    assert len(caught) == 2  # one of each network
+
+
+def test_other_warnings_of_an_evaluation_are_shown() -> None:
+    class Warns(Shifted):
+        def reset(self, **given: Any) -> Any:
+            warnings.warn("The tortoise is judged after all.", UserWarning, stacklevel=1)
+            return super().reset(**given)
+
+    with pytest.warns(UserWarning, match="judged after all"):
+        agent(vector()).learn(10, callback=EvaluationCallback(Warns(), every=10, episodes=1))

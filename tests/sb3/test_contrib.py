@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 import torch
 
-from ht_bench.sb3 import find_algorithm
+from ht_bench.errors import UsageError
+from ht_bench.sb3 import DiagnosticsCallback, EvaluationCallback, find_algorithm
+from ht_bench.sb3.diagnostics import see_policy
 
 from .conftest import REPLAY, assert_equal, equal, hare, tortoise
+from .test_callbacks import Kept
 from .test_resets import Masked
 
 pytest.importorskip("sb3_contrib")
@@ -84,6 +88,71 @@ def test_a_recurrent_policys_layers_are_in_order() -> None:
     chains = build("recurrentppo", "Plastic", 0).policy.chains
     assert chains[0] == ["lstm_actor", "mlp_extractor.policy_net.0", "action_net"]
     assert chains[1] == ["lstm_critic", "mlp_extractor.value_net.0", "value_net"]
+
+
+# ---- callbacks: masks and memories ----
+
+
+class OneWay(gymnasium.Env[Any, Any]):
+    """Four actions, of which the last alone is allowed and pays 1, each other -10; 5 steps."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Discrete(4)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        reward = 1.0 if action == 3 else -10.0
+        return self.observation_space.sample(), reward, self.steps == 5, False, {}
+
+
+class OneWayMasked(OneWay):
+    """Tells its masks."""
+
+    def action_masks(self) -> Any:
+        return np.array([False, False, False, True])
+
+
+@pytest.mark.parametrize("subclass", [False, True])
+def test_masked_policies_are_evaluated_with_their_masks(subclass: bool) -> None:
+    algorithm: Any = find_algorithm("maskableppo")
+    if subclass:
+        algorithm = type("Mine", (algorithm,), {})
+    model = algorithm("HareTortoiseMlpPolicy", OneWayMasked(), seed=0, **ROLLOUT)
+    callback = EvaluationCallback(OneWayMasked(), every=16, episodes=2)
+    model.learn(32, callback=callback)
+    assert len(callback.returns) == 6 and {value for *_, value in callback.returns} == {5.0}
+    with pytest.raises(UsageError, match="no action_masks; wrap it as the one in training"):
+        model.learn(16, callback=EvaluationCallback(OneWay(), every=16))
+    unmasked = EvaluationCallback(OneWay(), every=16, episodes=2)
+    model.learn(16, callback=unmasked, use_masking=False)
+    assert len(unmasked.returns) == 3
+
+
+@pytest.mark.parametrize("name", ["maskableppo", "recurrentppo"])
+def test_diagnostics_read_what_the_policy_acts_by(name: str) -> None:
+    model = build(name, "HareTortoise", 16)
+    series = Kept(model).series
+    model.learn(48, callback=DiagnosticsCallback(every=16, observations=16, probe_every=16))
+    for key in ("weights/norm", *(f"plasticity/{k}" for k in ("srank", "output_churn"))):
+        assert key in series and np.isfinite(series[key]).all()
+    assert len(series["plasticity/probe_steps"]) == 3
+    model.observation_space.seed(0)
+    seen = np.stack([model.observation_space.sample() for _ in range(20)])
+    with model.policy.acting_as("hare"):
+        acts = [model.predict(one, deterministic=True)[0] for one in seen]
+    assert see_policy(model.policy, seen).answers[0].tolist() == [int(act) for act in acts]
+
+
+@pytest.mark.parametrize("critic", ["of its own", "shared", "none"])
+def test_diagnostics_of_every_recurrent_critic(critic: str) -> None:
+    chosen = {"enable_critic_lstm": critic == "of its own", "shared_lstm": critic == "shared"}
+    model = build("recurrentppo", "HareTortoise", 16, **chosen)
+    model.learn(32, callback=DiagnosticsCallback(every=16, observations=16))
 
 
 # ---- optimizers made or replaced after the policy ----

@@ -62,6 +62,37 @@ def test_a_mistyped_keyword_is_named_and_others_are_the_stock_policys() -> None:
         PPO("PlasticMlpPolicy", "CartPole-v1", policy_kwargs={"net_archs": [3]})
 
 
+@pytest.mark.parametrize("method", ["hare-tortoise", HareTortoise, "hare-tortoise+l2"])
+def test_a_hyperparameter_outside_plasticity_kwargs_is_told_its_place(method: Any) -> None:
+    given = {"decay": 0.99, "reset_every": 200}
+    sentence = r"no policy takes 'decay'. It is of 'hare-.*put it into plasticity_kwargs=dict\(dec"
+    with pytest.raises(UsageError, match=sentence):
+        PPO("PlasticMlpPolicy", "CartPole-v1", policy_kwargs={"plasticity": method, **given})
+
+
+@pytest.mark.parametrize("kwargs", [{"strength": 1}, {"optimizer_kwargs": {"decay": 1}}])
+def test_a_keyword_that_is_not_the_methods_is_refused_by_its_owner(kwargs: Any) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        PPO("HareTortoiseMlpPolicy", "CartPole-v1", policy_kwargs=kwargs)
+
+
+@pytest.mark.parametrize("name", ["HareTortoisMlpPolicy", "HareTortoisePolicy", "hare-tortoise"])
+@pytest.mark.parametrize("cls", [PPO, DDPG, contrib.QRDQN])
+def test_a_misspelled_policy_is_suggested(name: str, cls: Any) -> None:
+    sentence = f"{cls.__name__} has no policy '{name}'. Did you mean 'HareTortoiseMlpPolicy'?"
+    with pytest.raises(UsageError, match=sentence):
+        cls(name, "CartPole-v1")
+
+
+def test_other_unknown_policies_are_refused_by_their_algorithm() -> None:
+    for name in ("MlpPolcy", "MlpLstmPolicy", "MultiInputLstmPolicy", "TransformerPolicy"):
+        with pytest.raises(ValueError, match=f"^Policy {name} unknown$") as caught:
+            PPO(name, "CartPole-v1")
+        assert type(caught.value) is ValueError
+    assert "HareTortoisMlpPolicy" not in PPO.policy_aliases  # who asks without making one
+    assert DDPG.policy_aliases is TD3.policy_aliases
+
+
 # ---- algorithms ----
 
 
@@ -75,6 +106,9 @@ def test_an_algorithm_of_another_name_is_refused() -> None:
         find_algorithm("qr-dqn")
     with pytest.raises(UsageError, match=f"'impala' is not supported\\. {listed}"):
         find_algorithm("impala")
+    for given in (PPO, None, ["ppo"]):
+        with pytest.raises(UsageError, match="give the algorithm's name, of ppo, a2c"):
+            find_algorithm(given)  # type: ignore[arg-type]
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +194,7 @@ def test_hyperparameters_a_method_does_not_take_are_refused(
 
 
 def test_hyperparameters_without_a_method_or_a_name_are_refused(make: Any) -> None:
-    sentence = "'none' has no hyperparameter 'decay'"
+    sentence = "'none' has no hyperparameter 'decay', nor any.*plasticity=\"hare-tortoise\""
     refused(make, "dqn", sentence, plasticity_kwargs={"decay": 0.9})
     refused(make, "dqn", r"plasticity_kwargs = \[0.9\]; give hyper", plasticity_kwargs=[0.9])
 

@@ -36,9 +36,13 @@ class Acting:
         parts = getattr(method, "parts", [method])
         self.differs = any(type(part).evaluating is not Method.evaluating for part in parts)
         self._inside = False
-        self._places = places_of(module, "_parameters") + places_of(module, "_buffers")
+        self._find()
+        self._values: list[Tensor] = []
         self._pairs: list[tuple[dict[str, Any], str, Tensor]] = []
         self._ids: list[int] = []
+
+    def _find(self) -> None:
+        self._places = places_of(self._module, "_parameters") + places_of(self._module, "_buffers")
 
     @property
     def settled(self) -> bool:
@@ -81,7 +85,11 @@ class Acting:
 
         Returns what was there: table, key, tensor.
         """
-        tensors, first = slow_tensors(slow), self._places[0]
+        tensors = slow_tensors(slow)
+        if slow.values is not self._values:  # as after `resync`, which tells of a replaced part
+            self._values, self._ids = slow.values, []
+            self._find()
+        first = self._places[0]
         now, held = first.table[first.key], tensors[first.name]
         if held.device != now.device or held.dtype is not now.dtype:
             slow.follow()

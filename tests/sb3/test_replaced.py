@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from .conftest import HARE_TORTOISE, clone, equal, hare, tortoise
+from .conftest import HARE_TORTOISE, clone, equal, hare, observations, tortoise
 
 RESETTING = {"plasticity_kwargs": {"decay": 0.99, "reset_every": 9}}
 STILL = {"learning_rate": 0.0}
@@ -72,3 +72,34 @@ def test_a_new_optimizer_alone_is_said_without_a_start(make: Any, recwarn: Any) 
     model.learn(16, reset_num_timesteps=False)
     said = [str(w.message) for w in recwarn if "was replaced" in str(w.message)]
     assert len(said) == 1 and said[0].endswith("goes on with the new one's steps.")
+
+
+# ---- with `resync` ----
+
+
+@pytest.mark.parametrize("name", ["dqn", "ppo", "sac"])
+def test_a_resync_lets_a_replaced_part_act(name: str, make: Any) -> None:
+    model = make(name, HARE_TORTOISE, 20, policy_kwargs=RESETTING)
+    policy, seen = model.policy, torch.as_tensor(observations(model))
+    part = policy.parts[0]
+    policy.predict(seen.numpy(), deterministic=True)  # where tensors lie is known by now
+    owner = policy.q_net if name == "dqn" else policy if name == "ppo" else policy.actor
+    last = {"dqn": "q_net", "ppo": "action_net", "sac": "mu"}[name]
+    if name == "dqn":
+        owner, last = owner.q_net, "2"
+    old = getattr(owner, last)
+    setattr(owner, last, nn.Linear(old.in_features, old.out_features))
+    part.optimizer.add_param_group({"params": getattr(owner, last).parameters()})
+    policy.methods[part.name].resync()
+    replaced = getattr(owner, last).weight
+    for _ in range(2):  # taken anew, and kept
+        with torch.no_grad():
+            replaced.mul_(-50)
+        acting = policy._acting
+        with acting.tortoise():
+            now = {k: v.detach().clone() for k, v in part.module.named_parameters()}
+        assert equal(now, tortoise(policy, part.name))
+        with policy.acting_as("tortoise"):
+            expected = policy.predict(seen.numpy(), deterministic=True)[0].tolist()
+        assert policy.predict(seen.numpy(), deterministic=True)[0].tolist() == expected
+        assert getattr(owner, last).weight is replaced

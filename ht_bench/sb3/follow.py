@@ -6,7 +6,8 @@ import warnings
 from typing import Any
 
 from ht_bench.methods.base import Method
-from ht_bench.sb3.parts import Part
+from ht_bench.sb3.parts import Part, parts_of
+from ht_bench.sb3.watching import look_before_updates
 
 
 def follow(policy: Any, part: Part) -> None:
@@ -17,12 +18,14 @@ def follow(policy: Any, part: Part) -> None:
     """
     saved = {name: method.checkpoint() for name, method in policy.methods.items()}
     before = policy._weights
+    there = {now.name: list(now.module.parameters()) for now in parts_of(policy)}
+    renewed = [name for name in saved if not _same(there[name], before[name])]
+    look_before_updates(m for name, m in policy.methods.items() if name not in renewed)
     for method in policy.methods.values():
         method.detach()
     fixed = policy._acting.fixed
     policy._attach()
     policy._acting.fixed = fixed
-    renewed = [name for name in saved if not _same(policy._weights[name], before[name])]
     for name, method in policy.methods.items():
         _take_over(method, saved[name], goes_on=name not in renewed)
     names = " and ".join(f"'{name}'" for name in renewed)

@@ -41,6 +41,7 @@ from ht_bench.sb3.refusals import check_observations, keywords_read
 from ht_bench.sb3.saving import SavedPolicy, add_state
 from ht_bench.sb3.second_batch import SecondBatches
 from ht_bench.sb3.targets import TortoiseTarget
+from ht_bench.sb3.watching import look_before_updates
 
 _ARGUMENTS = ("observation_space", "action_space", "lr_schedule")
 
@@ -190,13 +191,14 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
             super().set_training_mode(mode)  # type: ignore[misc]
 
     def _updates_begin(self) -> None:
-        """Hold resets back until the next rollout, and follow optimizers that were replaced."""
+        """Hold resets back until the next rollout, and follow what was replaced or moved."""
         modules: Any = self._modules  # type: ignore[attr-defined]
         for index, (owner, old) in enumerate(zip(self._owners, self._parts, strict=True)):
             there = modules.get(old.name) is old.module or old.name == "policy"
             if owner.optimizer is not old.optimizer or not there:
                 follow(self, parts_of(self)[index])  # type: ignore[arg-type]
                 break
+        look_before_updates(self._methods.values())
         for method in self._methods.values():
             method.holds_resets = self._is_on_policy
 

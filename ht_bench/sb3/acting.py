@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -28,6 +29,7 @@ class Acting:
     """What a policy and the network that acts in it agree on: whose weights are used now.
 
     fixed: "hare" or "tortoise" while `PlasticPolicy.acting_as` holds, with the weights in place.
+    lock: held by the thread that acts, where weights may be exchanged for a call.
     """
 
     def __init__(self, module: nn.Module, method: Method) -> None:
@@ -35,15 +37,22 @@ class Acting:
         self._module, self._method = module, method
         parts = getattr(method, "parts", [method])
         self.differs = any(type(part).evaluating is not Method.evaluating for part in parts)
-        self._inside = False
-        self._places = places_of(module, "_parameters") + places_of(module, "_buffers")
+        self.lock = threading.RLock()  # what is put into the module is there for all threads
+        self._inside: int | None = None  # the thread that put them there
+        self._find()
+        self._values: list[Tensor] = []
         self._pairs: list[tuple[dict[str, Any], str, Tensor]] = []
         self._ids: list[int] = []
+
+    def _find(self) -> None:
+        self._places = places_of(self._module, "_parameters") + places_of(self._module, "_buffers")
 
     @property
     def settled(self) -> bool:
         """Whether nothing is left to decide: the weights to act with are in place."""
-        return self._inside or self.fixed is not None or not self.differs
+        if self.fixed is not None or not self.differs:
+            return True
+        return self._inside is not None and self._inside == threading.get_ident()
 
     def run(self, stock: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         """Call `stock` with the weights that the method evaluates, in evaluation mode."""
@@ -51,21 +60,21 @@ class Acting:
         if self._module.training or not isinstance(slow, SlowCopy):
             with self.tortoise():
                 return stock(*args, **kwargs)
-        self._inside = True  # as `tortoise`, in less time: this is each step of an evaluation
-        kept = self._exchange(slow)
+        kept = self._exchange(slow)  # as `tortoise`, in less time: each step of an evaluation
+        self._inside = threading.get_ident()
         try:
             return stock(*args, **kwargs)
         finally:
             for table, key, tensor in kept:
                 table[key] = tensor
-            self._inside = False
+            self._inside = None
 
     @contextmanager
     def tortoise(self) -> Iterator[None]:
         """Hold the weights that the method evaluates, in evaluation mode."""
         slow = getattr(self._method, "tortoise", None)
         kept: list[tuple[dict[str, Any], str, Any]] = []
-        self._inside = True
+        self._inside = threading.get_ident()
         try:
             own = isinstance(slow, SlowCopy)
             with evaluation_mode(self._module) if own else self._method.evaluating():
@@ -74,14 +83,18 @@ class Acting:
         finally:
             for table, key, tensor in kept:
                 table[key] = tensor
-            self._inside = False
+            self._inside = None
 
     def _exchange(self, slow: SlowCopy) -> list[tuple[dict[str, Any], str, Any]]:
         """Put the slow tensors into the module's tables, which tracing and exporting follow.
 
         Returns what was there: table, key, tensor.
         """
-        tensors, first = slow_tensors(slow), self._places[0]
+        tensors = slow_tensors(slow)
+        if slow.values is not self._values:  # as after `resync`, which tells of a replaced part
+            self._values, self._ids = slow.values, []
+            self._find()
+        first = self._places[0]
         now, held = first.table[first.key], tensors[first.name]
         if held.device != now.device or held.dtype is not now.dtype:
             slow.follow()
@@ -106,22 +119,24 @@ class Acting:
     @contextmanager
     def fixed_to(self, which: Which) -> Iterator[None]:
         """Be the hare or the tortoise for a call, whatever it says."""
-        with contextlib.nullcontext() if which == "hare" or not self.differs else self.tortoise():
-            self.fixed = which
+        alone = which == "hare" or not self.differs
+        with self.lock, contextlib.nullcontext() if alone else self.tortoise():
+            self._inside = threading.get_ident()
             try:
                 yield
             finally:
-                self.fixed = None
+                self._inside = None
 
     @contextmanager
     def saved(self) -> Iterator[None]:
         """As `tortoise`, with parameters that stay the same objects: slower, fit to be pickled."""
-        self._inside = True
-        try:
-            with self._method.evaluating():
-                yield
-        finally:
-            self._inside = False
+        with self.lock:
+            self._inside = threading.get_ident()
+            try:
+                with self._method.evaluating():
+                    yield
+            finally:
+                self._inside = None
 
 
 class ActsAsTortoise:
@@ -138,9 +153,12 @@ class ActsAsTortoise:
 
     def _act(self, stock: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> Any:
         acting = self._acting
-        if acting is None or acting.settled or not _is_deterministic(stock, args, kwargs):
+        if acting is None or acting.settled:
             return stock(*args, **kwargs)
-        return acting.run(stock, args, kwargs)
+        with acting.lock:
+            if not _is_deterministic(stock, args, kwargs):
+                return stock(*args, **kwargs)
+            return acting.run(stock, args, kwargs)
 
 
 class ActingNetwork(ActsAsTortoise, Joined):

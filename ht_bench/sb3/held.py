@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ht_bench.methods.base import Method
+from ht_bench.sb3.watching import watches_of
 
 
 def release_held(methods: Iterable[Method]) -> None:
@@ -14,7 +15,7 @@ def release_held(methods: Iterable[Method]) -> None:
     of steps that no hook saw (`methods.watch`).
     """
     for method in methods:
-        watches = [part._watch for part in getattr(method, "parts", (method,))]
+        watches = watches_of(method)
         for watch in watches:
             watch.look()
         method.release()

@@ -15,22 +15,23 @@ import torch
 from torch import Tensor, nn
 
 from ht_bench.methods.base import Method
+from ht_bench.sb3.signature import GENERATOR, OTHER_METHOD, misfit, sign, take_signature
 from ht_bench.sb3.state_tensors import STRUCTURE, from_tensors, to_tensors
 from ht_bench.sb3.targets import TortoiseTarget
 
 PREFIX = "plasticity."
-_GENERATOR = "generator"
 
 
 def state_tensors(method: Method, device: torch.device) -> dict[str, Tensor]:
-    """Return a method's state by name; its random numbers only once it has drawn any."""
+    """Return a method's state by name, signed; its random numbers only once it has drawn any."""
     saved = method.checkpoint()
     tensors = to_tensors(saved["state"], device)
     generator = method.generator
     if isinstance(generator, torch.Generator):
         unused = torch.Generator().manual_seed(generator.initial_seed()).get_state()
         if not torch.equal(saved["generators"][0], unused):
-            tensors[_GENERATOR] = saved["generators"][0].to(device)
+            tensors[GENERATOR] = saved["generators"][0].to(device)
+    sign(tensors, method, device)
     return tensors
 
 
@@ -44,7 +45,7 @@ class Loading:
         self._targets: set[str] = set()
         self._states: dict[str, dict[str, Any]] = {}
         self._refused: set[str] = set()
-        self._left_out = False
+        self._left_out = ""
         _watch(policy, self)
 
     def begin(self, module: nn.Module, prefix: str) -> None:
@@ -52,7 +53,7 @@ class Loading:
         if self._root is None or prefix == "":
             self._root = module
             self._parts, self._targets, self._states = set(), set(), {}
-            self._refused, self._left_out = set(), False
+            self._refused, self._left_out = set(), ""
 
     def see(self, part: str, target: str) -> None:
         """Note that weights of a part, or of a target network, are among the loaded ones."""
@@ -72,9 +73,13 @@ class Loading:
             own = {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)}
             template = method.checkpoint()
             expected = to_tensors(template["state"], torch.device("cpu"))
-            if not own.keys() & {*expected, STRUCTURE, _GENERATOR}:
+            if not own:
                 continue
             left -= {start + key for key in own}
+            why = misfit(method, take_signature(own), own, expected, template["state"])
+            if why:
+                self._left_out = why
+                continue
             full = f"{prefix}{PREFIX}{name}."
             lacking = [key for key in expected if key not in own and STRUCTURE not in own]
             missing += [full + key for key in lacking]  # where that is allowed, they stay
@@ -89,10 +94,11 @@ class Loading:
             if wrong:  # torch refuses it; the method stays as it is
                 self._refused.add(name)
             else:
-                generators = [own.pop(_GENERATOR)] if _GENERATOR in own else []
+                generators = [own.pop(GENERATOR)] if GENERATOR in own else []
                 state = from_tensors(own, template["state"])
                 self._states[name] = {"state": state, "generators": generators}
-        self._left_out = bool(left)
+        if left:  # of a network that this policy does not have
+            self._left_out = OTHER_METHOD
         return errors
 
     def take_old(self, old: Mapping[str, Any]) -> None:
@@ -101,7 +107,7 @@ class Loading:
         if old.get("method") == policy.plasticity_name:
             self._states = dict(old["parts"])
         else:
-            self._left_out = True
+            self._left_out = OTHER_METHOD
 
     def end(self, module: nn.Module) -> None:
         """Bring the methods in line with what was loaded, once all of it is."""
@@ -132,12 +138,8 @@ def _restore(method: Method, saved: Mapping[str, Any]) -> None:
         method.load_state_dict(saved["state"])
 
 
-def _say(policy: Any, left_out: bool) -> None:
-    name = policy.plasticity_name
-    if left_out:
-        held = f"the state of another method than '{name}', which is left out"
-    else:
-        held = f"no state of '{name}'"
+def _say(policy: Any, left_out: str) -> None:
+    held = (left_out or "no state of '{}'").format(policy.plasticity_name)
     start = "hare and tortoise both start" if policy.has_tortoise else "the method starts"
     warnings.warn(
         f"The loaded weights hold {held}: {start} from these weights, and its clock from 0.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
@@ -26,6 +25,7 @@ from ht_bench.sb3.acting import (
 )
 from ht_bench.sb3.callers import calling_algorithm
 from ht_bench.sb3.fast import check_fast, enlist, quicken, quicken_again
+from ht_bench.sb3.follow import follow
 from ht_bench.sb3.held import release_held
 from ht_bench.sb3.joined import join
 from ht_bench.sb3.loading import PREFIX, Loading
@@ -41,6 +41,7 @@ from ht_bench.sb3.refusals import check_observations, keywords_read
 from ht_bench.sb3.saving import SavedPolicy, add_state
 from ht_bench.sb3.second_batch import SecondBatches
 from ht_bench.sb3.targets import TortoiseTarget
+from ht_bench.sb3.watching import look_before_updates
 
 _ARGUMENTS = ("observation_space", "action_space", "lr_schedule")
 
@@ -105,6 +106,8 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
         # Asked for at every round of updates, where torch's own getattr is slow.
         own = [p.module if hasattr(p.module, "optimizer") else self for p in self._parts]
         self._owners: list[Any] = own
+        # The objects, as an id may be given anew once its object is gone.
+        self._weights = {p.name: list(p.module.parameters()) for p in self._parts}
         self._is_on_policy = is_actor_critic(self)
         self._methods: dict[str, Method] = {}
         self._second_batches = SecondBatches()
@@ -188,31 +191,16 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
             super().set_training_mode(mode)  # type: ignore[misc]
 
     def _updates_begin(self) -> None:
-        """Hold resets back until the next rollout, and follow optimizers that were replaced."""
+        """Hold resets back until the next rollout, and follow what was replaced or moved."""
         modules: Any = self._modules  # type: ignore[attr-defined]
         for index, (owner, old) in enumerate(zip(self._owners, self._parts, strict=True)):
             there = modules.get(old.name) is old.module or old.name == "policy"
             if owner.optimizer is not old.optimizer or not there:
-                self._follow(parts_of(self)[index])  # type: ignore[arg-type]
+                follow(self, parts_of(self)[index])  # type: ignore[arg-type]
                 break
+        look_before_updates(self._methods.values())
         for method in self._methods.values():
             method.holds_resets = self._is_on_policy
-
-    def _follow(self, part: Part) -> None:
-        saved = {name: method.checkpoint() for name, method in self._methods.items()}
-        for method in self._methods.values():
-            method.detach()
-        fixed = self._acting.fixed
-        self._attach()
-        self._acting.fixed = fixed
-        for name, method in self._methods.items():
-            method.restore(saved[name], None, None)
-        warnings.warn(
-            f"The optimizer of '{part.name}' was replaced after the policy was made; "
-            f"'{self.plasticity_name}' goes on with the new one's steps.",
-            UserWarning,
-            stacklevel=4,
-        )
 
     # ---- acting ----
 

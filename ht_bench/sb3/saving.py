@@ -18,6 +18,7 @@ _TIES = (
     "_loading",
     "_parts",
     "_owners",
+    "_weights",
     "_second_batches",
     "after_replay",
     "is_enlisted",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -205,3 +207,34 @@ def test_settings_that_cannot_be_served_are_refused(make: Any) -> None:
     for algorithm in ("ppo", "a2c"):
         with pytest.raises(UsageError, match="act_as='tortoise': on-policy agents learn from"):
             make(algorithm, HARE_TORTOISE, policy_kwargs={"act_as": "tortoise"})
+
+
+# ---- several threads ----
+
+
+@pytest.mark.parametrize("evaluate_as", [None, "tortoise"])
+@pytest.mark.parametrize("name", ["dqn", "sac"])
+def test_threads_get_the_answers_of_one(name: str, evaluate_as: Any, make: Any) -> None:
+    kwargs = {**NEVER, "evaluate_as": evaluate_as}
+    model = make(name, HARE_TORTOISE, policy_kwargs=kwargs)
+    policy, seen = apart(model.policy), observations(model, 16)
+    before = [*map(id, policy.parameters())]
+    # The hare answers in between; SAC's hare draws its actions, which cannot be compared.
+    flags = [True, name == "sac", True] * 100
+
+    def answer(deterministic: bool) -> list[Any]:
+        with torch.no_grad():
+            if deterministic:
+                return policy.predict(seen, deterministic=True)[0].tolist()  # type: ignore[no-any-return]
+            return policy._predict(torch.as_tensor(seen), deterministic=False).tolist()  # type: ignore[no-any-return]
+
+    alone = {flag: answer(flag) for flag in (True, False)}
+    switched = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(answer, flags))
+    finally:
+        sys.setswitchinterval(switched)
+    assert all(mine == alone[flag] for mine, flag in zip(found, flags, strict=True))
+    assert [*map(id, policy.parameters())] == before

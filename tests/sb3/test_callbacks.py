@@ -236,6 +236,8 @@ def test_diagnostics_are_those_of_the_acting_network(cls: Any, kind: str) -> Non
     for child in model.policy.parts[0].module.modules():
         if isinstance(child, nn.Linear | nn.Conv2d) and len(child.bias) > 3:
             nn.init.constant_(child.bias[:3], -1e3)  # three units that no input wakes
+    for method in model.policy.methods.values():
+        method.resync()
     start, kept, steps, states, hand = trained(model), Kept(model), [], [], {}
 
     def keep(here: dict[str, Any]) -> None:

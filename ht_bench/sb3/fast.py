@@ -29,10 +29,10 @@ from ht_bench.sb3.parts import parts_of
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
 
-def check_fast(fast: Any) -> None:
-    """Raise UsageError unless `fast` is a truth value."""
-    if not isinstance(fast, bool):
-        raise UsageError(f"fast = {fast!r}: write True or False.")
+def check_flag(name: str, given: Any) -> None:
+    """Raise UsageError unless a switch of `policy_kwargs` is a truth value."""
+    if not isinstance(given, bool):
+        raise UsageError(f"{name} = {given!r}: write True or False.")
 
 
 def quicken(policy: Any) -> None:

@@ -24,7 +24,7 @@ from ht_bench.sb3.acting import (
     check_word,
 )
 from ht_bench.sb3.callers import calling_algorithm
-from ht_bench.sb3.fast import check_fast, enlist, quicken, quicken_again
+from ht_bench.sb3.fast import check_flag, enlist, quicken, quicken_again
 from ht_bench.sb3.follow import follow
 from ht_bench.sb3.held import release_held
 from ht_bench.sb3.joined import join
@@ -79,7 +79,8 @@ class PlasticPolicy(SavedPolicy, ActsAsTortoise):
         fast: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_fast(fast)
+        check_flag("fast", fast)
+        check_flag("tortoise_target", tortoise_target)
         self._fast = fast
         method = self.default_plasticity if plasticity is None else plasticity
         self._plasticity = _specify(method, plasticity_kwargs or {})

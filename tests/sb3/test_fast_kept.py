@@ -122,10 +122,11 @@ def test_an_algorithm_with_updates_of_its_own_keeps_them() -> None:
     assert model.called and len(said) == 1 and not isinstance(model, FastDQN)
 
 
+@pytest.mark.parametrize("switch", ["fast", "tortoise_target"])
 @pytest.mark.parametrize("value", ["yes", 1, None])
-def test_another_value_than_true_or_false_is_refused(value: Any) -> None:
-    with pytest.raises(UsageError, match="write True or False"):
-        DQN("PlasticMlpPolicy", "CartPole-v1", policy_kwargs={"fast": value})
+def test_another_value_than_true_or_false_is_refused(switch: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"{switch} = {value!r}: write True or False"):
+        DQN("PlasticMlpPolicy", "CartPole-v1", policy_kwargs={switch: value})
 
 
 def test_fresh_weights_seed_no_generator_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,7 +193,7 @@ BREAKING: dict[str, list[Any]] = {
     "method": [{}, None],
     "authors": [[], ["A"] * 51, ["A" * 101], "A"],
     "link": ["javascript:alert(1)", "https://a b", 'https://a"onclick=', "https://" + "a" * 300],
-    "method/name": ["os:system", "a/b.py", ".hidden", "a" * 81],
+    "method/name": ["os:system", "a/b.py", ".hidden", "a" * 201],
     "method/source_sha256": ["A" * 64, "a" * 63],
     "method/needs_boundaries": [0],
     "method/network": [{"hidden": [[1]]}, {"h": {"a": []}}, {"k" * 61: 1}, {"h": [1] * 101}],

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ht_bench.methods.base import Method
-from ht_bench.sb3.signature import GENERATOR, OTHER_METHOD, misfit, sign, take_signature
+from ht_bench.sb3.signature import GENERATOR, OTHER_METHOD, misfit
 from ht_bench.sb3.state_tensors import STRUCTURE, from_tensors, to_tensors
 from ht_bench.sb3.targets import TortoiseTarget
 
@@ -23,7 +23,7 @@ PREFIX = "plasticity."
 
 
 def state_tensors(method: Method, device: torch.device) -> dict[str, Tensor]:
-    """Return a method's state by name, signed; its random numbers only once it has drawn any."""
+    """Return a method's state by name; its random numbers only once it has drawn any."""
     saved = method.checkpoint()
     tensors = to_tensors(saved["state"], device)
     generator = method.generator
@@ -31,7 +31,6 @@ def state_tensors(method: Method, device: torch.device) -> dict[str, Tensor]:
         unused = torch.Generator().manual_seed(generator.initial_seed()).get_state()
         if not torch.equal(saved["generators"][0], unused):
             tensors[GENERATOR] = saved["generators"][0].to(device)
-    sign(tensors, method, device)
     return tensors
 
 
@@ -60,10 +59,13 @@ class Loading:
         self._parts.add(part)
         self._targets.add(target)
 
-    def take(self, tensors: Mapping[str, Any], missing: list[str], prefix: str) -> list[str]:
+    def take(
+        self, tensors: Mapping[str, Any], missing: list[str], prefix: str, signed: Mapping[str, Any]
+    ) -> list[str]:
         """Take over the state of the policy's methods; returns what does not fit, in words.
 
         tensors: without the prefix. missing: of torch, to which names of absent ones are added.
+        signed: who wrote each part's state (`signature`), empty where the tensors do not say.
         """
         policy: Any = self._policy()
         errors: list[str] = []
@@ -76,7 +78,7 @@ class Loading:
             if not own:
                 continue
             left -= {start + key for key in own}
-            why = misfit(method, take_signature(own), own, expected, template["state"])
+            why = misfit(method, signed.get(name), own, expected, template["state"])
             if why:
                 self._left_out = why
                 continue

@@ -11,6 +11,7 @@ from ht_bench.methods.base import Method
 from ht_bench.methods.resolve import MethodSpec
 from ht_bench.sb3.acting import Which
 from ht_bench.sb3.loading import PREFIX, Loading, state_tensors
+from ht_bench.sb3.signature import SIGNED, signature_of
 
 _OLD_TARGET = "_target.decoy."  # how earlier versions called a target network's weights
 _TIES = (
@@ -50,12 +51,9 @@ class SavedPolicy:
         )
         return found
 
-    def _method_tensors(self) -> dict[str, Tensor]:
-        return {
-            f"{name}.{key}": tensor
-            for name, method in self._methods.items()
-            for key, tensor in state_tensors(method, self.device).items()  # type: ignore[attr-defined]
-        }
+    def _method_tensors(self) -> dict[str, dict[str, Tensor]]:
+        device = self.device  # type: ignore[attr-defined]
+        return {name: state_tensors(method, device) for name, method in self._methods.items()}
 
     def _load_from_state_dict(
         self,
@@ -77,7 +75,8 @@ class SavedPolicy:
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )  # fmt: skip
         if state:
-            error_msgs += self._loading.take(state, missing_keys, prefix)
+            signed = (local_metadata or {}).get(SIGNED, {})
+            error_msgs += self._loading.take(state, missing_keys, prefix, signed)
         elif isinstance(old, Mapping):
             self._loading.take_old(old)
 
@@ -95,7 +94,10 @@ class SavedPolicy:
             method.restore(saved[name], None, None)
 
 
-def add_state(policy: Any, state_dict: Any, prefix: str, _: Any) -> None:
-    """Add the methods' state after all weights: a hook of `state_dict`."""
-    for name, tensor in policy._method_tensors().items():
-        state_dict[f"{prefix}{PREFIX}{name}"] = tensor
+def add_state(policy: Any, state_dict: Any, prefix: str, local_metadata: Any) -> None:
+    """Add the methods' state after all weights, signed: a hook of `state_dict`."""
+    signed = local_metadata.setdefault(SIGNED, {})
+    for name, tensors in policy._method_tensors().items():
+        signed[name] = signature_of(policy.methods[name], tensors)
+        for key, tensor in tensors.items():
+            state_dict[f"{prefix}{PREFIX}{name}.{key}"] = tensor

@@ -1,37 +1,30 @@
-"""Which method wrote a saved state, and whether another can go on from it."""
+"""Which method wrote a saved state, and whether another can go on from it.
+
+The signature is metadata of the `state_dict`, as torch's own versions of modules are, so that its
+tensors are the method's alone: files keep it, a plain dict of the same tensors does not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ht_bench.methods.base import Method
 from ht_bench.methods.contract import own_name
-from ht_bench.sb3.state_tensors import STRUCTURE, from_tensors
+from ht_bench.sb3.state_tensors import CLOCK, STRUCTURE, from_tensors
 
 GENERATOR = "generator"
-_WRITTEN_BY = "written_by."
+SIGNED = "plasticity"
+"""Where `state_dict`'s metadata of the policy say who wrote: part → (method, its tensors)."""
 OTHER_METHOD = "the state of another method than '{}', which is left out"
 OTHER_SETTINGS = "the state of '{}' with other hyperparameters, which is left out"
 
 
-def sign(tensors: dict[str, Tensor], method: Method, device: torch.device) -> None:
-    """Add who wrote these tensors, in the name, and how many they are, unless there are none."""
-    if tensors:
-        # A number like the clock, not bytes: averages and casts of a state_dict leave it whole.
-        count = torch.tensor(float(len(tensors)), device=device)
-        tensors[_WRITTEN_BY + own_name(type(method))] = count
-
-
-def take_signature(tensors: dict[str, Tensor]) -> tuple[str, int] | None:
-    """Take out who wrote these tensors, and how many they were; None in files of before."""
-    for key in tensors:
-        if key.startswith(_WRITTEN_BY):
-            return key.removeprefix(_WRITTEN_BY), int(tensors.pop(key).item())
-    return None
+def signature_of(method: Method, tensors: Collection[str]) -> tuple[str, int]:
+    """Return who wrote these tensors, and how many they are."""
+    return own_name(type(method)), len(tensors)
 
 
 def misfit(
@@ -46,9 +39,9 @@ def misfit(
     own: the saved tensors. expected, template: the method's own state, as tensors and as it is.
     A state of the method's that was cut afterwards is one; torch says what it lacks.
     """
-    lacks = STRUCTURE not in own and any(key not in own for key in expected)
     if signature is None:
-        return "" if not lacks and _fits(method, own, expected, template) else OTHER_METHOD
+        return "" if _fits(method, own, expected, template) else OTHER_METHOD
+    lacks = STRUCTURE not in own and any(key not in own for key in expected)
     writer, count = signature
     if writer != own_name(type(method)):
         return OTHER_METHOD
@@ -61,14 +54,18 @@ def _fits(
     expected: Mapping[str, Tensor],
     template: Mapping[str, Any],
 ) -> bool:
-    """Whether an unsigned state has the names and shapes of the method's."""
+    """Whether an unsigned state has names of the method's, no others, and as many numbers.
+
+    What else does not fit is a state that was cut or is of other shapes: torch says so.
+    """
     if STRUCTURE in own:
         return from_tensors(own, template).keys() == template.keys()
     statistics = [name for name, _ in method.module.named_buffers()]
     more = own.keys() - expected.keys() - {GENERATOR}
     if not all(_ends_with_one(key, statistics) for key in more):
         return False
-    return all(own[key].shape == tensor.shape for key, tensor in expected.items())
+    numbers = [tensors[CLOCK].shape for tensors in (own, expected) if CLOCK in tensors]
+    return bool(own.keys() & expected.keys()) and len(set(numbers)) < 2
 
 
 def _ends_with_one(key: str, names: Collection[str]) -> bool:

@@ -64,7 +64,9 @@ def test_another_method_starts_from_the_weights(
     loaded.learn(10)
 
 
-@pytest.mark.parametrize("before", ["hare-tortoise", "self-normalized-resets", "lawa"])
+@pytest.mark.parametrize(
+    "before", ["hare-tortoise", "self-normalized-resets", "lawa", "full-reset"]
+)
 def test_files_without_a_signature_are_told_by_names_and_shapes(before: str, make: Any) -> None:
     state = unsigned(written(make, before).policy.state_dict())
     same = written(make, before, steps=0).policy

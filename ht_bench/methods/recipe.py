@@ -145,7 +145,7 @@ class Recipe:
             return f"values of {self.source}; no search", 0
         before = self.earlier if regime == "whole" else {}
         largest = max(len(s["tried"]) + before.get(task, 0) for task, s in searches.items())
-        older = max((before.get(task, 0) for task in searches), default=0)
+        older = max(before.get(task, 0) for task in searches)
         of_them = f", {older} of them of earlier grids" if older else ""
         seeds = " or ".join(sorted({str(s["seeds"]) for s in searches.values()}))
         shares = sorted({f"{s['share']:.0%}" for s in searches.values() if "share" in s})

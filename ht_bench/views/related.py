@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from ht_bench.leaderboard.board import Board
 from ht_bench.ranking.comparison import Table
@@ -15,15 +16,17 @@ ENOUGH = 8
 """Methods: the ranks of fewer have no correlation worth telling."""
 
 
-def related(board: Board, first: Table, second: Table) -> tuple[Estimate, int] | None:
+def related(
+    board: Board, first: Table, second: Table, without: Collection[str] = ()
+) -> tuple[Estimate, int] | None:
     """Return the rank correlation of two suites' scores with its 95 % interval, and its methods.
 
     The interval is `correlate`'s: methods and seeds are resampled. The anchors, which are near 0
-    and 1 on every suite by definition, are left out. None where fewer than ENOUGH methods are
-    ranked on both, or one side's scores are equal.
+    and 1 on every suite by definition, are left out, and the methods that `without` names. None
+    where fewer than ENOUGH methods are ranked on both, or one side's scores are equal.
     """
     here, there = _statistics(board, first), _statistics(board, second)
-    both = [label for label in here if label in there]
+    both = [label for label in here if label in there and label not in without]
     if len(both) < ENOUGH:
         return None
     name = f"{first.name} {second.name}"

@@ -15,6 +15,7 @@ from ht_bench.cli import main
 from ht_bench.views.effort import duration, effort, total
 from ht_bench.views.page import TEMPLATES, write_site
 from ht_bench.views.page_content import index_view
+from ht_bench.views.related import related
 
 from .conftest import HOSTILE, board_of, committed, renamed
 
@@ -96,6 +97,22 @@ def test_every_method_stands_on_every_ability(write: Write, tmp_path: Path) -> N
     assert f"), of {len(board.suites[0].rows)} methods:" in " ".join(text.split())
     assert "Every method, every ability" in text and "Rank correlation (Spearman, 95 %" in text
     assert f"8 methods the rank correlation (Spearman) is {expected:.2f} [" in text
+
+
+def test_methods_may_be_left_out_of_a_correlation(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("none", "full-reset", "hare-tortoise", "crelu", "ema", "l2", "l2-init")
+    board = board_of(write(*map(committed, names)))
+    first, second = (table for table in board.suites if "control" not in table.name)
+    assert related(board, first, second) is None  # five methods are too few
+    monkeypatch.setattr("ht_bench.views.related.ENOUGH", 4)
+    found = related(board, first, second, without=["ema"])
+    methods = [name for name in names[2:] if name != "ema"]
+    scores = [{row.label: row.gap_closed.value for row in table.rows} for table in (first, second)]
+    expected = spearmanr(*([each[name] for name in methods] for each in scores))[0]
+    assert found is not None and found[1] == 4
+    assert found[0].value == pytest.approx(expected)
 
 
 def test_one_suite_needs_no_glance(write: Write) -> None:
